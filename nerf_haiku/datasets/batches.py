@@ -1,0 +1,118 @@
+"""Which pixels a step sees: a function of the seed and the step alone."""
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from nerf_haiku import devices, lazy_tensorflow, training
+from nerf_haiku.datasets import base
+
+# Batches made ahead of the step that uses them.
+_PREFETCH = 4
+
+
+def pick_from_all(
+  images: base.Images, u: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Picks pixels evenly from all pixels of all images.
+
+  Args:
+    images: `N` images.
+    u: `[R]` float64 in [0, 1), what the choice depends on.
+
+  Returns:
+    The pixels' images `[R]`, and their rows and columns `[R, 2]`.
+  """
+  flat = (u * images.offsets[-1]).astype(np.int64)
+  camera = np.searchsorted(images.offsets, flat, side='right') - 1
+  row, column = np.divmod(flat - images.offsets[camera], images.sizes[camera, 1])
+  return camera, np.stack([row, column], axis=-1)
+
+
+def pick_from_one(
+  images: base.Images, u: np.ndarray, *, crop: float
+) -> tuple[np.ndarray, np.ndarray]:
+  """Picks pixels evenly from the middle of one image, as `pick_from_all`.
+
+  Args:
+    images: `N` images.
+    u: `[R + 1, 2]` float64 in [0, 1): the first chooses the image.
+    crop: the fraction of height and width that the middle has, as the
+      original rounds it; 1 for the whole image.
+  """
+  camera = int(u[0, 0] * len(images))
+  size = images.sizes[camera]
+  half = np.maximum((size // 2 * crop).astype(np.int64), 1)
+  low, count = (size // 2 - half, 2 * half) if crop < 1.0 else (0, size)
+  pixel = low + (u[1:] * count).astype(np.int64)
+  return np.full(len(pixel), camera), pixel
+
+
+def colours(
+  images: base.Images, camera: np.ndarray, pixel: np.ndarray
+) -> np.ndarray:
+  """Stored colours `[R, C]` of pixels `[R, 2]` of images `[R]`."""
+  row, column = pixel.T
+  width = images.sizes[camera, 1]
+  return images.pixels[images.offsets[camera] + row * width + column]
+
+
+def batches(
+  images: base.Images,
+  *,
+  seed: int,
+  start_step: int,
+  num_steps: int,
+  num_rays: int,
+  batching: bool,
+  precrop_iters: int,
+  precrop_frac: float,
+  white_background: bool,
+) -> Iterator[training.Batch]:
+  """Batches of random pixels, made ahead by tf.data.
+
+  Pixels are drawn with replacement, so a batch may be of any size.
+
+  Args:
+    images: `N` training images.
+    seed: of the run, 0 or more.
+    start_step: the first step.
+    num_steps: the step to end before.
+    num_rays: `R`, pixels in the whole batch of a step.
+    batching: whether the pixels of a step come from all images, or from one.
+    precrop_iters: steps that see only the middle of an image; 0 if batching.
+    precrop_frac: the fraction of height and width that this middle has.
+    white_background: what alpha is composited over: white, or black.
+
+  Yields:
+    For each step its batch, NumPy arrays `[D, R / D, ...]` for `D` local
+    devices.
+  """
+  tf = lazy_tensorflow.module()
+
+  def look_up(step, u):
+    if batching:
+      camera, pixel = pick_from_all(images, u[1:, 0])
+    else:
+      crop = precrop_frac if step < precrop_iters else 1.0
+      camera, pixel = pick_from_one(images, u, crop=crop)
+    rgb = base.to_float(
+      colours(images, camera, pixel), white_background=white_background
+    )
+    return camera.astype(np.int32), pixel.astype(np.int32), rgb
+
+  def draw(step):
+    u = tf.random.stateless_uniform(
+      [num_rays + 1, 2], [tf.constant(seed, tf.int64), step], dtype=tf.float64
+    )
+    # Outside of TensorFlow, which would hold copies of the images.
+    return tf.numpy_function(
+      look_up, [step, u], [tf.int32, tf.int32, tf.float32]
+    )
+
+  dataset = tf.data.Dataset.range(start_step, num_steps)
+  dataset = dataset.map(draw).prefetch(_PREFETCH)
+  for arrays in dataset.as_numpy_iterator():
+    batch = training.Batch(*arrays)
+    yield devices.shard(batch, jax.local_device_count())

@@ -1,0 +1,38 @@
+"""Arrays on many devices, for pmapped functions."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+def replicate(tree: Any) -> Any:
+  """Copies each leaf to every local device, under a new leading `[D]`."""
+  devices = jax.local_devices()
+  sharding = NamedSharding(
+    Mesh(np.asarray(devices), ('devices',)), PartitionSpec('devices')
+  )
+
+  def copy(x):
+    x = jnp.asarray(x)[None]
+    return jax.make_array_from_single_device_arrays(
+      (len(devices), *x.shape[1:]),
+      sharding,
+      [jax.device_put(x, device) for device in devices],
+    )
+
+  return jax.tree.map(copy, tree)
+
+
+def unreplicate(tree: Any) -> Any:
+  """A host copy of the first replica; no collective, so any process may."""
+  return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0], tree)
+
+
+def shard(tree: Any, num_devices: int) -> Any:
+  """Splits the first axis: `[R, ...]` becomes `[D, R / D, ...]`."""
+  return jax.tree.map(
+    lambda x: x.reshape(num_devices, -1, *x.shape[1:]), tree
+  )

@@ -1,0 +1,77 @@
+"""Whole images, rendered over all devices."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import numpy as np
+
+from nerf_haiku import cameras, renderers
+
+
+class View(NamedTuple):
+  """A rendered image, of NumPy arrays."""
+
+  rgb: chex.Array  # [H, W, 3] in [0, 1].
+  depth: chex.Array  # [H, W] as in `volume.Rendering`.
+  disparity: chex.Array  # [H, W]
+  opacity: chex.Array  # [H, W] in [0, 1].
+
+
+def make_render_view(
+  renderer: renderers.Renderer,
+  cast_fn: Callable[..., cameras.Rays],
+  *,
+  chunk: int,
+  piece: int,
+) -> Callable[[Any, cameras.Cameras, int], View]:
+  """Builds `render_view(params, cameras, index)` over all local devices.
+
+  A device renders `piece` rays at a time, always the same ones together, so
+  that neither the chunk nor the number of devices can change a pixel.
+
+  Args:
+    renderer: renders rays.
+    cast_fn: `cast_fn(cameras, camera, pixel)` casts rays.
+    chunk: rays that a device is given per call, rounded up to whole pieces.
+    piece: rays rendered at a time; it bounds the memory.
+
+  Returns:
+    A function of replicated parameters `[D, ...]`, cameras and the index of
+    one of them, that gives the view of that camera, of any size.
+  """
+  count = jax.local_device_count()
+  pieces = -(-chunk // piece)
+
+  def render_piece(params, camera, pixel):
+    rays = cast_fn(camera, jax.numpy.zeros(piece, int), pixel)
+    seen = renderer.render(params, rays)[-1]
+    return View(seen.rgb, seen.depth, seen.disparity, seen.opacity)
+
+  @functools.partial(jax.pmap, in_axes=(0, None, 0))
+  def render_chunk(params, camera, pixel):
+    return jax.lax.map(functools.partial(render_piece, params, camera), pixel)
+
+  def render_view(params, cameras_, index):
+    camera = jax.tree.map(lambda x: x[index : index + 1], cameras_)
+    height, width = (int(x) for x in camera.sizes[0])
+    pixel = cameras.pixels(height, width)
+    step = count * pieces * piece
+    parts = []
+    for begin in range(0, len(pixel), step):
+      # Past the end of the image pixels are repeated, and cut off below.
+      take = np.arange(begin, begin + step) % len(pixel)
+      part = pixel[take].reshape(count, pieces, piece, 2)
+      parts.append(render_chunk(params, camera, part))
+    parts = [jax.tree.map(np.asarray, part) for part in parts]
+
+    def join(*arrays):
+      flat = [x.reshape(-1, *x.shape[3:]) for x in arrays]
+      whole = np.concatenate(flat)[: len(pixel)]
+      return whole.reshape(height, width, *whole.shape[1:])
+
+    return jax.tree.map(join, *parts)
+
+  return render_view

@@ -1,0 +1,159 @@
+"""From rays to what is seen along them."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from nerf_haiku import cameras, sampling, volume
+
+# The parameters of each network of a renderer, by its name.
+Params = dict[str, hk.Params]
+# One rendering per network: the last is the result, those before guide it.
+Renderings = tuple[volume.Rendering, ...]
+
+
+class Renderer(NamedTuple):
+  """A way to render rays with fields, as pure functions."""
+
+  # key -> params.
+  init: Callable[[chex.PRNGKey], Params]
+  # params, keys [R], rays -> renderings, with all that is random.
+  train: Callable[[Params, chex.PRNGKey, cameras.Rays], Renderings]
+  # params, rays -> renderings, with nothing random.
+  render: Callable[[Params, cameras.Rays], Renderings]
+
+
+class Draws(NamedTuple):
+  """All that may be random in a hierarchical rendering of `R` rays."""
+
+  t: chex.Array  # [R, S] positions of the coarse samples.
+  u: chex.Array  # [R, N] where the coarse weights' inverse CDF is asked.
+  coarse_noise: chex.Array  # [R, S] added to densities before activation.
+  fine_noise: chex.Array  # [R, S + N] the same for the fine network.
+
+
+def make_hierarchical(
+  coarse: hk.Transformed,
+  fine: hk.Transformed | None,
+  *,
+  num_samples: int,
+  num_importance: int,
+  perturb: bool,
+  lindisp: bool,
+  raw_noise_std: float,
+  density_activation: str,
+  infinite_end: bool,
+  white_background: bool,
+) -> Renderer:
+  """The paper's renderer: coarse samples, then fine ones where they matter.
+
+  Args:
+    coarse: the field asked at `num_samples` evenly spread positions.
+    fine: the field asked at these and `num_importance` more (section 5.2), or
+      None where `num_importance` is 0.
+    num_samples: `S`, at least 3 where there is a fine network.
+    num_importance: `N`.
+    perturb: whether positions are random in training.
+    lindisp: whether positions are spread evenly in disparity, not depth.
+    raw_noise_std: deviation of the noise on densities in training.
+    density_activation: a name of `volume.DENSITY_ACTIVATIONS`.
+    infinite_end: whether the last sample's interval has no end (the
+      original's choice) or ends where the ray does.
+    white_background: whether light that nothing absorbs is white, not black.
+
+  Returns:
+    The renderer; its params are `{'coarse': ...}`, and `'fine'` if there is.
+  """
+  activation = volume.DENSITY_ACTIVATIONS[density_activation]
+  fields = {'coarse': coarse} if fine is None else dict(coarse=coarse, fine=fine)
+
+  def init(key: chex.PRNGKey) -> Params:
+    keys = jax.random.split(key, len(fields))
+    point = jnp.zeros((1, 3))
+    return {
+      name: field.init(key, point, point)
+      for key, (name, field) in zip(keys, fields.items(), strict=True)
+    }
+
+  def see(name, params, rays, t, noise) -> volume.Rendering:
+    points = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
+    density, rgb = fields[name].apply(
+      params[name], points, rays.viewdirs[:, None]
+    )
+    return volume.composite(
+      rgb,
+      activation(density + noise),
+      t,
+      rays.directions,
+      end=None if infinite_end else rays.far,
+      white_background=white_background,
+    )
+
+  def render(params: Params, rays: cameras.Rays, draws: Draws) -> Renderings:
+    first = see('coarse', params, rays, draws.t, draws.coarse_noise)
+    if fine is None:
+      return (first,)
+    t = jax.lax.stop_gradient(refine(first, draws.u))
+    t = jnp.sort(jnp.concatenate([draws.t, t], axis=-1), axis=-1)
+    return first, see('fine', params, rays, t, draws.fine_noise)
+
+  def spread(rays: cameras.Rays) -> chex.Array:
+    return sampling.even(
+      rays.near, rays.far, num_samples=num_samples, lindisp=lindisp
+    )
+
+  def settled(params: Params, rays: cameras.Rays) -> Renderings:
+    return render(params, rays, still(spread(rays), num_importance))
+
+  def train(
+    params: Params, keys: chex.PRNGKey, rays: cameras.Rays
+  ) -> Renderings:
+    draws = still(spread(rays), num_importance)
+    to_t, to_u, to_coarse, to_fine = jnp.moveaxis(
+      jax.vmap(lambda key: jax.random.split(key, 4))(keys), 1, 0
+    )
+    if perturb:
+      draws = draws._replace(
+        t=sampling.stratified(to_t, draws.t),
+        u=sampling.uniforms(to_u, num_importance),
+      )
+    if raw_noise_std:
+      draws = draws._replace(
+        coarse_noise=raw_noise_std * sampling.normals(to_coarse, num_samples),
+        fine_noise=raw_noise_std
+        * sampling.normals(to_fine, num_samples + num_importance),
+      )
+    return render(params, rays, draws)
+
+  return Renderer(init, train, settled)
+
+
+def still(t: chex.Array, num_importance: int) -> Draws:
+  """Draws in which nothing is random, for coarse positions `[R, S]`."""
+  rays, samples = t.shape
+  u = jnp.linspace(0.0, 1.0, num_importance, dtype=t.dtype)
+  return Draws(
+    t,
+    jnp.broadcast_to(u, (rays, num_importance)),
+    jnp.zeros_like(t),
+    jnp.zeros((rays, samples + num_importance), t.dtype),
+  )
+
+
+def refine(coarse: volume.Rendering, u: chex.Array) -> chex.Array:
+  """Positions where a coarse rendering has its weight (section 5.2).
+
+  Args:
+    coarse: rendering of `R` rays from `S` samples, at least 3.
+    u: `[R, N]` in [0, 1], see `sampling.invert_cdf`.
+
+  Returns:
+    `[R, N]` positions. The bins lie between the midpoints of the samples, and
+    each has its sample's weight; the outermost samples have none.
+  """
+  edges = sampling.midpoints(coarse.t)
+  return sampling.invert_cdf(u, edges, coarse.weights[:, 1:-1])

@@ -1,0 +1,102 @@
+"""Where along a ray the field is asked (sections 4 and 5.2 of the paper)."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+# Added to every weight, so that a ray through empty space has a density too.
+_WEIGHT_FLOOR = 1e-5
+# A bin of less probability than this is not divided by.
+_EMPTY_BIN = 1e-5
+
+
+def even(
+  near: chex.Array, far: chex.Array, *, num_samples: int, lindisp: bool
+) -> chex.Array:
+  """Positions evenly spaced from near to far.
+
+  Args:
+    near: `[R, 1]` first position; over 0 where `lindisp`.
+    far: `[R, 1]` last position.
+    num_samples: `S`.
+    lindisp: whether steps of 1 / t are equal, not steps of t.
+
+  Returns:
+    `[R, S]` positions, increasing.
+  """
+  chex.assert_rank([near, far], 2)
+  chex.assert_equal_shape([near, far])
+  s = jnp.linspace(0.0, 1.0, num_samples, dtype=near.dtype)[None]
+  if lindisp:
+    return 1.0 / (1.0 / near * (1.0 - s) + 1.0 / far * s)
+  return near * (1.0 - s) + far * s
+
+
+def midpoints(t: chex.Array) -> chex.Array:
+  """The `[R, S - 1]` positions halfway between neighbours of `[R, S]`."""
+  return 0.5 * (t[:, 1:] + t[:, :-1])
+
+
+def stratified(keys: chex.PRNGKey, t: chex.Array) -> chex.Array:
+  """Moves each position at random within its stratum (equation 2).
+
+  The strata meet halfway between the positions; the first begins at the first
+  position and the last ends at the last, as in the original.
+
+  Args:
+    keys: `[R]`, one per ray; used up.
+    t: `[R, S]` positions, increasing.
+
+  Returns:
+    `[R, S]` positions, increasing.
+  """
+  chex.assert_rank([keys, t], [1, 2])
+  middle = midpoints(t)
+  lower = jnp.concatenate([t[:, :1], middle], axis=-1)
+  upper = jnp.concatenate([middle, t[:, -1:]], axis=-1)
+  return lower + (upper - lower) * uniforms(keys, t.shape[1], t.dtype)
+
+
+def uniforms(
+  keys: chex.PRNGKey, num: int, dtype: jnp.dtype = jnp.float32
+) -> chex.Array:
+  """`[R, num]` uniform numbers in [0, 1), a row for each of `[R]` keys."""
+  return jax.vmap(lambda key: jax.random.uniform(key, (num,), dtype))(keys)
+
+
+def normals(
+  keys: chex.PRNGKey, num: int, dtype: jnp.dtype = jnp.float32
+) -> chex.Array:
+  """`[R, num]` standard normal numbers, a row for each of `[R]` keys."""
+  return jax.vmap(lambda key: jax.random.normal(key, (num,), dtype))(keys)
+
+
+def invert_cdf(
+  u: chex.Array, edges: chex.Array, weights: chex.Array
+) -> chex.Array:
+  """Positions distributed as a piecewise constant density (section 5.2).
+
+  Args:
+    u: `[R, N]` in [0, 1]: where uniform, the result has the density.
+    edges: `[R, B + 1]` edges of the bins, not decreasing.
+    weights: `[R, B]` weight of each bin, 0 or more, of any sum.
+
+  Returns:
+    `[R, N]` positions within the edges, in the order of `u`.
+  """
+  chex.assert_rank([u, edges, weights], 2)
+  rays, bins = weights.shape
+  chex.assert_shape(edges, (rays, bins + 1))
+  weights = weights + _WEIGHT_FLOOR
+  density = weights / jnp.sum(weights, axis=-1, keepdims=True)
+  cdf = jnp.pad(jnp.cumsum(density, axis=-1), ((0, 0), (1, 0)))
+  search = jax.vmap(lambda cdf, u: jnp.searchsorted(cdf, u, side='right'))
+  above = search(cdf, u)
+  below = jnp.maximum(above - 1, 0)
+  above = jnp.minimum(above, bins)
+  cdf_below = jnp.take_along_axis(cdf, below, axis=-1)
+  mass = jnp.take_along_axis(cdf, above, axis=-1) - cdf_below
+  fraction = (u - cdf_below) / jnp.where(mass < _EMPTY_BIN, 1.0, mass)
+  left = jnp.take_along_axis(edges, below, axis=-1)
+  right = jnp.take_along_axis(edges, above, axis=-1)
+  return left + fraction * (right - left)
