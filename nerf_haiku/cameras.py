@@ -83,15 +83,16 @@ def clip(rays: Rays, box: chex.Array) -> Rays:
   Returns:
     The rays with `near` and `far` inside the box; equal where they miss it.
   """
+  box = jnp.asarray(box)
   chex.assert_shape(box, (2, 3))
   # A direction of 0 along an axis divides to an infinity that a bound of the
   # box can turn into a NaN; the smallest normal number does neither.
   tiny = jnp.finfo(rays.directions.dtype).tiny
   along = rays.directions
   along = jnp.where(jnp.abs(along) < tiny, tiny, along)
-  t = (jnp.asarray(box)[:, None] - rays.origins) / along  # [2, R, 3]
-  enter = jnp.max(jnp.min(t, axis=0), axis=-1, keepdims=True)
-  leave = jnp.min(jnp.max(t, axis=0), axis=-1, keepdims=True)
+  lower, upper = ((x - rays.origins) / along for x in jnp.split(box, 2))
+  enter = jnp.max(jnp.minimum(lower, upper), axis=-1, keepdims=True)
+  leave = jnp.min(jnp.maximum(lower, upper), axis=-1, keepdims=True)
   near = jnp.clip(enter, rays.near, rays.far)
   far = jnp.clip(leave, near, rays.far)
   return rays._replace(near=near, far=far)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import chex
 import jax.numpy as jnp
+import numpy as np
 
 PERIODIC_FNS = {'sin': jnp.sin, 'cos': jnp.cos}
 
@@ -31,12 +32,12 @@ def positional(
     `[..., P]`: x, sin(x), cos(x), sin(2x), cos(2x), ... of `D` numbers each.
   """
   chex.assert_type(x, float)
-  last = num_octaves - 1
+  highest = num_octaves - 1
   if log_sampling:
-    frequencies = 2.0 ** jnp.arange(num_octaves)
+    frequencies = 2.0 ** np.arange(num_octaves)
   else:
-    frequencies = jnp.linspace(1.0, 2.0**last, num_octaves)
-  angles = x[..., None, :] * frequencies.astype(x.dtype)[:, None]
+    frequencies = np.linspace(1.0, 2.0**highest, num_octaves)
+  angles = jnp.stack([x * float(f) for f in frequencies], axis=-2)
   waves = [PERIODIC_FNS[name](angles) for name in periodic_fns]
   # [..., octave, function, D], flattened in this order.
   encoded = jnp.stack(waves, axis=-2).reshape(*x.shape[:-1], -1)

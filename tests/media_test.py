@@ -34,6 +34,11 @@ class ToUint8Test(parameterized.TestCase):
     grey = np.arange(256, dtype=np.uint8)
     np.testing.assert_array_equal(media.to_uint8(jnp.array(grey) / 255), grey)
 
+  def test_just_under_a_half(self):
+    # Times 255 this is 0.49999997; adding 0.5 to that in float32 gives 1.
+    values = np.array([0.0019607842], np.float32)
+    self.assertEqual(media.to_uint8(values).tolist(), [0])
+
   def test_nan(self):
     with self.assertRaisesRegex(ValueError, '1 NaN among 3'):
       media.to_uint8(np.array([0.0, np.nan, 1.0]))

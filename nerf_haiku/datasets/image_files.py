@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import os
 import pathlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -15,6 +16,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from nerf_haiku import lazy_tensorflow
 from nerf_haiku.datasets import base
 
 # What images are converted from, and what becomes of them.
@@ -29,7 +31,8 @@ _MODES = (*_GREY_MODES, *_PALETTE_MODES, 'RGB', 'RGBA')
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _PNG_DEEP_GREY_A = (16, 4)  # Bits and colour type: Pillow makes it RGBA.
 _TIFF_BITS_PER_SAMPLE = 258
-_MAX_THREADS = 16
+_MAX_THREADS = 4  # Each holds an image or two: memory, not time, is the limit.
+_TENSORFLOW_LOCK = threading.Lock()  # Its first use is not safe in threads.
 
 T = TypeVar('T')
 R = TypeVar('R')
@@ -80,9 +83,7 @@ def open_splits(
   return result
 
 
-def load(
-  train: Files, *others: Files
-) -> tuple[base.Images, list[base.LazyImages]]:
+def load(train: Files, *others: Files) -> list[base.Images | base.LazyImages]:
   """Decodes every image once, in parallel; keeps those of the first split.
 
   The pixels go straight to their place: there is no second copy of them. The
@@ -105,7 +106,7 @@ def load(
 
   splits = (train, *others)
   map_files(decode, [(f, i) for f in splits for i in range(len(f.paths))])
-  return images, [_lazy(files) for files in others]
+  return [images, *map(_lazy, others)]
 
 
 def sizes(files: Files) -> np.ndarray:
@@ -142,7 +143,8 @@ def read(files: Files, index: int) -> np.ndarray:
     return image
   height, width = sizes(files)[index]
   mean = reduce_area(image, int(height), int(width))
-  return np.rint(mean * (65535 / 255)).astype(np.uint16)
+  mean *= 65535 / 255
+  return np.rint(mean, out=mean).astype(np.uint16)
 
 
 def notices(splits: Sequence[Files], folder: pathlib.Path) -> tuple[str, ...]:
@@ -199,15 +201,14 @@ def reduce_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
       f'A size of {height}x{width} does not reduce {old_height}x{old_width}.'
     )
   # Whole pixels count 1, so that sums of integers are exact: divide at the end.
-  image = sum(
-    np.take(image, row, axis=0) * part[:, None, None]
-    for row, part in _overlaps(old_height, height)
-  )
-  image = sum(
-    np.take(image, column, axis=1) * part[:, None]
-    for column, part in _overlaps(old_width, width)
-  )
-  return image / np.float32(old_height * old_width / (height * width))
+  rows = np.zeros((height, *image.shape[1:]), np.float32)
+  for row, part in _overlaps(old_height, height):
+    rows += np.take(image, row, axis=0) * part[:, None, None]
+  mean = np.zeros((height, width, image.shape[2]), np.float32)
+  for column, part in _overlaps(old_width, width):
+    mean += np.take(rows, column, axis=1) * part[:, None]
+  mean /= np.float32(old_height * old_width / (height * width))
+  return mean
 
 
 def map_files(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
@@ -348,8 +349,8 @@ def _png_kind(path: pathlib.Path) -> tuple[int | None, int | None]:
 
 def _decode_deep_png(path: pathlib.Path) -> np.ndarray:
   """`[H, W, 1 to 4]` uint16: Pillow would cut colours off at 8 bits."""
-  import tensorflow as tf  # Costs seconds, and 16 bits are rare.
-
+  with _TENSORFLOW_LOCK:
+    tf = lazy_tensorflow.module()
   return tf.io.decode_png(path.read_bytes(), dtype=tf.uint16).numpy()
 
 

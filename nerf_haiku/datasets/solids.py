@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# A direction whose square is under this, measured by a quadric, is parallel.
+# Keeps a line that is parallel to a quadric from 0 / 0: it then crosses, if it
+# does, 1e12 and more away.
 _PARALLEL = 1e-24
 
 
@@ -96,6 +97,20 @@ def cylinder(
   return _solid(outer, hole, centre, rotation, np.hypot(radius, half_height))
 
 
+def bowl(
+  centre: Sequence[float], radius: float, depth: float, *, wall: float
+) -> Solid:
+  """Half an ellipsoid, hollow, its foot flat; the centre is the rim's."""
+  far, foot = np.inf, 0.92 * depth
+  outer = quadrics(
+    ((radius, radius, depth), (0, 0, 0)),
+    ((far, far, foot / 2), (0, 0, -foot / 2)),
+  )
+  inner = (radius - wall, radius - wall, foot - wall)
+  hole = quadrics((inner, (0, 0, 0)))
+  return _solid(outer, hole, centre, None, max(radius, foot))
+
+
 def _solid(outer, hole, centre, rotation, radius) -> Solid:
   rotation = np.eye(3) if rotation is None else np.asarray(rotation)
   return Solid(outer, hole, np.asarray(centre, np.float64), rotation, radius)
@@ -119,17 +134,7 @@ def intersect(
   Returns:
     `[R]` positions above 0, in lengths of the direction; infinity for a miss.
   """
-  start = _rotate(solid.rotation.T, (origins - solid.centre).T)
-  along = _rotate(solid.rotation.T, directions.T)
-  enter, leave = _span(solid.outer, start, along)
-  if solid.hole is None:
-    return np.where((enter < leave) & (enter > 0), enter, np.inf)
-  # The hole cuts the span in two: up to where it begins, on from its end.
-  begin, end = _span(solid.hole, start, along)
-  again = np.maximum(enter, end)
-  again = np.where((again < leave) & (again > 0), again, np.inf)
-  in_front = (enter < np.minimum(leave, begin)) & (enter > 0)
-  return np.where(in_front, enter, again)
+  return _enter(solid, origins.T, directions.T)
 
 
 def normals(solid: Solid, points: np.ndarray) -> np.ndarray:
@@ -154,14 +159,17 @@ def normals(solid: Solid, points: np.ndarray) -> np.ndarray:
 def nearest(
   solids: Sequence[Solid], origins: np.ndarray, directions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """What rays meet first: positions `[R]`, infinity for a miss, and which.
+  """What rays `[R, 3]` meet first: positions `[R]`, infinity for a miss.
 
-  The second is `[R]` int: the solid's index, -1 for a miss.
+  The second result is `[R]` int: the solid's index, -1 for a miss.
   """
   t = np.full(len(directions), np.inf)
   which = np.full(len(directions), -1)
-  for i, near in enumerate(_may_meet(solids, origins, directions)):
-    new = intersect(solids[i], origins[near], directions[near])
+  start, along = (np.ascontiguousarray(x.T) for x in (origins, directions))
+  unit = along / np.sqrt(_dot(along, along))
+  for i, solid in enumerate(solids):
+    near = _towards(solid, start, unit, 0.0)
+    new = _enter(solid, start[:, near], along[:, near])
     closer = new < t[near]
     near = near[closer]
     t[near], which[near] = new[closer], i
@@ -169,33 +177,77 @@ def nearest(
 
 
 def occluded(
-  solids: Sequence[Solid], origins: np.ndarray, direction: np.ndarray
+  solids: Sequence[Solid], points: np.ndarray, directions: np.ndarray
 ) -> np.ndarray:
-  """Whether `[R]` points `[R, 3]` see a solid in one `direction` `[3]`."""
-  directions = np.broadcast_to(direction, origins.shape)
-  hidden = np.zeros(len(origins), bool)
-  for i, near in enumerate(_may_meet(solids, origins, directions)):
-    near = near[~hidden[near]]
-    t = intersect(solids[i], origins[near], directions[near])
-    hidden[near] = np.isfinite(t)
+  """Whether a solid is in sight from points, in each of some directions.
+
+  Args:
+    solids: what may be in the way.
+    points: `[R, 3]` outside of the solids.
+    directions: `[D, 3]` of length 1, the closer together the faster.
+
+  Returns:
+    `[D, R]` bool.
+  """
+  start, count = np.ascontiguousarray(points.T), len(directions)
+  axis = np.mean(directions, axis=0)
+  axis /= np.linalg.norm(axis)
+  spread = np.max(np.linalg.norm(directions - axis, axis=1))
+  hidden = np.zeros((count, len(points)), bool)
+  for solid in solids:
+    near = _towards(solid, start, axis, spread)
+    along = np.repeat(directions.T, len(near), axis=1)
+    t = _enter(solid, np.tile(start[:, near], count), along)
+    hidden[:, near] |= np.isfinite(t).reshape(count, -1)
   return hidden
 
 
-def _may_meet(solids, origins, directions):
-  """Yields, for each solid, indices of the rays that meet its ball."""
-  square = np.einsum('rj,rj->r', directions, directions)
-  for solid in solids:
-    away = solid.centre - origins
-    along = np.einsum('rj,rj->r', away, directions)
-    behind = np.einsum('rj,rj->r', away, away) - solid.radius**2
-    # Behind is under 0 inside the ball; a ray outside must come towards it.
-    meets = (along**2 >= behind * square) & ((along > 0) | (behind < 0))
-    yield np.flatnonzero(meets)
+# From here on vectors are `[3, R]`: three long rows are faster to work on.
+
+
+def _towards(
+  solid: Solid, start: np.ndarray, unit: np.ndarray, spread: float
+) -> np.ndarray:
+  """Indices of rays that may meet a solid, by the ball around it.
+
+  Args:
+    solid: what they may meet.
+    start: `[3, R]` where they start.
+    unit: `[3, R]` or `[3]` where they go; of length 1.
+    spread: how far, at a distance of 1, a ray may be aside of that.
+  """
+  away = solid.centre[:, None] - start
+  square, ahead = _dot(away, away), _dot(away, unit)
+  reach = solid.radius
+  if spread:
+    reach = reach + spread * np.sqrt(square)
+  aside = square - ahead * ahead
+  return np.flatnonzero((aside <= reach * reach) & (ahead > -reach))
+
+
+def _dot(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+  """Inner products `[R]` of vectors `[3, R]`, or `[3]` for one of them."""
+  return one[0] * other[0] + one[1] * other[1] + one[2] * other[2]
 
 
 def _rotate(rotation: np.ndarray, vectors: np.ndarray) -> np.ndarray:
   """Rotates `[3, R]` vectors; without BLAS, so that threads change no bit."""
   return np.einsum('ij,jr->ir', rotation, vectors)
+
+
+def _enter(solid: Solid, start: np.ndarray, along: np.ndarray) -> np.ndarray:
+  """Where rays `[3, R]` enter a solid first; infinity for a miss."""
+  start = _rotate(solid.rotation.T, start - solid.centre[:, None])
+  along = _rotate(solid.rotation.T, along)
+  enter, leave = _span(solid.outer, start, along)
+  if solid.hole is None:
+    return np.where((enter < leave) & (enter > 0), enter, np.inf)
+  # The hole cuts the span in two: up to where it begins, on from its end.
+  begin, end = _span(solid.hole, start, along)
+  again = np.maximum(enter, end)
+  again = np.where((again < leave) & (again > 0), again, np.inf)
+  in_front = (enter < np.minimum(leave, begin)) & (enter > 0)
+  return np.where(in_front, enter, again)
 
 
 def _span(
@@ -205,17 +257,14 @@ def _span(
   enter = np.full(start.shape[1], -np.inf)
   leave = np.full(start.shape[1], np.inf)
   for weights, centre in zip(*overlap, strict=True):
-    axes = np.flatnonzero(weights)
-    root = np.sqrt(weights[axes])[:, None]
-    o, d = root * (start[axes] - centre[axes, None]), root * along[axes]
     # Solves a t^2 + 2 b t + c = 0.
-    a, b, c = np.sum(d * d, 0), np.sum(o * d, 0), np.sum(o * o, 0) - 1
-    parallel = a < _PARALLEL
-    half = b * b - a * c
-    miss = np.where(parallel, c > 0, half < 0)
-    a = np.where(parallel, 1.0, a)
-    half = np.where(parallel, np.inf, np.sqrt(np.maximum(half, 0)) / a)
-    middle = -b / a
-    enter = np.maximum(enter, np.where(miss, np.inf, middle - half))
-    leave = np.minimum(leave, np.where(miss, -np.inf, middle + half))
+    a, b, c = _PARALLEL, 0.0, -1.0
+    for axis in np.flatnonzero(weights):
+      root = np.sqrt(weights[axis])
+      o, d = root * (start[axis] - centre[axis]), root * along[axis]
+      a, b, c = a + d * d, b + o * d, c + o * o
+    square = b * b - a * c
+    half = np.where(square < 0, -np.inf, np.sqrt(np.abs(square)))
+    enter = np.maximum(enter, (-b - half) / a)
+    leave = np.minimum(leave, (half - b) / a)
   return enter, leave

@@ -1,0 +1,169 @@
+"""From a config to the library's objects."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+
+from nerf_haiku import (
+  cameras,
+  encodings,
+  evaluation,
+  fields,
+  renderers,
+  training,
+)
+from nerf_haiku.datasets import base, blender, procedural
+
+# Samples whose activations stay in a CPU's cache, see docs/performance.md.
+_CACHED_SAMPLES = 6144
+# Near and far of the NeRF-synthetic scenes, and of the built-in one.
+_BOUNDS = (2.0, 6.0)
+# Rays that fill an accelerator when an image is rendered.
+_ACCELERATOR_RAYS = 4096
+
+
+def scene(config: ml_collections.ConfigDict, data_dir: str | None) -> base.Scene:
+  """Loads the scene of a config.
+
+  Raises:
+    ValueError: if the data, or the way to them, cannot be used.
+  """
+  near, far, box = *_bounds(config), _box(config)
+  if config.dataset_type == 'procedural':
+    made = procedural.make_scene(
+      near=near, far=far, num_poses=config.num_poses, **config.procedural
+    )
+    return made if box is None else made._replace(box=box)
+  if data_dir is None:
+    raise ValueError('--data_dir: say where the data set lies.')
+  return blender.load(
+    data_dir,
+    config.shape,
+    testskip=config.testskip,
+    down_factor=config.down_factor,
+    num_poses=config.num_poses,
+    near=near,
+    far=far,
+    box=box,
+  )
+
+
+def _bounds(config: ml_collections.ConfigDict) -> tuple[float, float]:
+  near, far = config.near or _BOUNDS[0], config.far or _BOUNDS[1]
+  if near >= far:
+    raise ValueError(
+      f'config.near: got {near}; allowed: under config.far={far}.'
+    )
+  return near, far
+
+
+def _box(config: ml_collections.ConfigDict) -> np.ndarray | None:
+  if not config.box:
+    return None
+  return np.reshape(np.asarray(config.box, np.float32), (2, 3))
+
+
+def renderer(config: ml_collections.ConfigDict) -> renderers.Renderer:
+  """The networks of a config, and the way they are rendered."""
+  fine = _field(config, config.model_fine) if config.num_importance else None
+  return renderers.make_hierarchical(
+    _field(config, config.model),
+    fine,
+    num_samples=config.num_samples,
+    num_importance=config.num_importance,
+    perturb=config.perturb,
+    lindisp=config.llff.lindisp,
+    raw_noise_std=config.raw_noise_std,
+    density_activation=config.density_activation,
+    infinite_end=config.last_interval == 'infinite',
+    white_background=config.white_bkgd,
+  )
+
+
+def _field(config, model):
+  return fields.make_mlp(
+    encode_position=_encoding(config, config.emb.multires),
+    encode_direction=_encoding(config, config.emb.multires_views),
+    use_viewdirs=config.use_viewdirs,
+    **model,
+  )
+
+
+def _encoding(config, num_octaves: int) -> fields.Encoding:
+  if not config.emb.use_embed:
+    return lambda x: x
+  return functools.partial(
+    encodings.positional,
+    num_octaves=num_octaves,
+    periodic_fns=config.emb.periodic_fns,
+    log_sampling=config.emb.log_sampling,
+    include_input=config.emb.include_input,
+  )
+
+
+def optimizer(
+  config: ml_collections.ConfigDict,
+) -> optax.GradientTransformation:
+  """Adam, with the learning rate of the config's schedule."""
+  if config.lr_schedule == 'constant':
+    return optax.adam(config.learning_rate)
+  return optax.adam(
+    training.exponential_decay(
+      config.learning_rate,
+      decay_factor=config.decay_factor,
+      decay_steps=config.lr_decay * 1000,
+    )
+  )
+
+
+def cast_fn(
+  config: ml_collections.ConfigDict, scene_: base.Scene
+) -> Callable[..., cameras.Rays]:
+  """`cast_fn(cameras, camera, pixel)` for the cameras of a scene."""
+  return functools.partial(
+    cameras.cast,
+    near=scene_.near,
+    far=scene_.far,
+    box=scene_.box,
+    pixel_center=config.pixel_center,
+  )
+
+
+def update(
+  config: ml_collections.ConfigDict,
+  scene_: base.Scene,
+  renderer_: renderers.Renderer,
+) -> Callable[..., Any]:
+  """The pmapped update step, see `training.make_update`."""
+  views = jax.tree.map(np.asarray, scene_.train.cameras)
+  on_cpu = jax.default_backend() == 'cpu'
+  return training.make_update(
+    renderer_,
+    optimizer(config),
+    functools.partial(cast_fn(config, scene_), views),
+    microbatch=config.microbatch or (_cached_rays(config) if on_cpu else 0),
+  )
+
+
+def render_view(
+  config: ml_collections.ConfigDict,
+  scene_: base.Scene,
+  renderer_: renderers.Renderer,
+) -> Callable[..., evaluation.View]:
+  """Renders whole images, see `evaluation.make_render_view`."""
+  on_cpu = jax.default_backend() == 'cpu'
+  return evaluation.make_render_view(
+    renderer_,
+    cast_fn(config, scene_),
+    chunk=config.chunk,
+    piece=_cached_rays(config) if on_cpu else _ACCELERATOR_RAYS,
+  )
+
+
+def _cached_rays(config: ml_collections.ConfigDict) -> int:
+  return max(1, _CACHED_SAMPLES // (config.num_samples + config.num_importance))

@@ -1,0 +1,184 @@
+"""Checks a config before anything is loaded."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ml_collections
+
+from experiments.configs import default
+from nerf_haiku import encodings, volume
+
+LR_SCHEDULES = ('constant * decay_every', 'constant')
+DATASET_TYPES = ('blender', 'procedural')
+LAST_INTERVALS = ('infinite', 'far')
+
+# Fields without effect so far: any value but the default would mislead.
+_WAITING = (
+  'dtype', 'render_only', 'render_test', 'render_factor', 'llff.lindisp',
+  'llff.spherify', 'llff.hold', 'i_img', 'i_weights', 'i_testset', 'i_video',
+)  # fmt: skip
+
+_Rule = tuple[Callable[[Any], bool], str]
+
+
+def _at_least(low: float) -> _Rule:
+  return lambda x: x >= low, f'{low} or more'
+
+
+def _one_of(*allowed: str) -> _Rule:
+  return lambda x: x in allowed, f'one of {", ".join(map(repr, allowed))}'
+
+
+_POSITIVE: _Rule = (lambda x: x > 0, 'over 0')
+_RULES: dict[str, _Rule] = {
+  'learning_rate': _POSITIVE,
+  'lr_schedule': _one_of(*LR_SCHEDULES),
+  'lr_decay': _at_least(1),
+  'decay_factor': (lambda x: 0 < x <= 1, 'over 0, up to 1'),
+  'num_steps': _at_least(1),
+  'num_rand': _at_least(1),
+  'microbatch': _at_least(0),
+  'emb.periodic_fns': (
+    lambda x: x and all(fn in encodings.PERIODIC_FNS for fn in x),
+    f'one or more of {tuple(encodings.PERIODIC_FNS)}',
+  ),
+  'emb.multires': (lambda x: 1 <= x <= 32, '1 to 32'),
+  'emb.multires_views': (lambda x: 1 <= x <= 32, '1 to 32'),
+  'precrop_iters': _at_least(0),
+  'precrop_frac': (lambda x: 0 < x <= 1, 'over 0, up to 1'),
+  'num_samples': _at_least(2),
+  'num_importance': _at_least(0),
+  'raw_noise_std': _at_least(0),
+  'density_activation': _one_of(*volume.DENSITY_ACTIVATIONS),
+  'last_interval': _one_of(*LAST_INTERVALS),
+  'chunk': _at_least(1),
+  'dataset_type': _one_of(*DATASET_TYPES),
+  'down_factor': _at_least(1),
+  'testskip': _at_least(0),
+  'num_poses': _at_least(1),
+  'near': _at_least(0),
+  'far': _at_least(0),
+  'box': (
+    lambda x: (
+      len(x) in (0, 6)
+      and all(_is_number(v) for v in x)
+      and all(a < b for a, b in zip(x[:3], x[3:], strict=True))
+    ),
+    'empty, or 6 numbers: x, y, z of the lower corner and of the upper',
+  ),
+  'procedural.seed': _at_least(0),
+  'procedural.size': (lambda x: 4 <= x <= 4096, '4 to 4096'),
+  'procedural.num_train': _at_least(1),
+  'procedural.num_test': _at_least(1),
+  'i_print': _at_least(1),
+} | {
+  f'{model}.{field}': rule
+  for model in ('model', 'model_fine')
+  for field, rule in {
+    'net_depth': _at_least(1),
+    'net_width': _at_least(2),
+    'skips': (
+      lambda x: all(type(i) is int and i >= 0 for i in x),
+      'layers of the trunk, counted from 0',
+    ),
+  }.items()
+}  # fmt: skip
+
+
+def flatten(
+  config: ml_collections.ConfigDict, prefix: str = ''
+) -> Iterator[tuple[str, Any]]:
+  """All fields of a config as `('section.field', value)`."""
+  for name, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from flatten(value, f'{prefix}{name}.')
+    else:
+      yield prefix + name, value
+
+
+def check(config: ml_collections.ConfigDict, num_devices: int) -> None:
+  """Checks fields, types, ranges and what must fit together.
+
+  Args:
+    config: of the fields of `configs/default.py`.
+    num_devices: that share a batch.
+
+  Raises:
+    ValueError: names the field, its value and what is allowed.
+  """
+  fields = dict(flatten(config))
+  _check_types(fields, dict(flatten(default.get_config())))
+  for name, (allows, allowed) in _RULES.items():
+    if not allows(fields[name]):
+      raise _error(name, fields[name], allowed)
+  _check_together(config, num_devices)
+
+
+def _check_types(fields: dict[str, Any], defaults: dict[str, Any]) -> None:
+  for name in fields.keys() - defaults.keys():
+    raise ValueError(
+      f'config.{name}: there is no such field; the fields are '
+      f'{", ".join(defaults)}.'
+    )
+  for name, expected in defaults.items():
+    if name not in fields:
+      raise ValueError(f'config.{name}: is missing; say {expected!r}.')
+    value = fields[name]
+    if isinstance(expected, float):
+      if not _is_number(value):
+        raise _error(name, value, 'a finite number')
+    elif type(value) is not type(expected):
+      raise _error(name, value, f'a value of type {type(expected).__name__}')
+    if name in _WAITING and value != expected:
+      raise _error(name, value, f'{expected!r} only: it has no effect so far')
+
+
+def _check_together(
+  config: ml_collections.ConfigDict, num_devices: int
+) -> None:
+  if config.num_rand % num_devices:
+    raise _error(
+      'num_rand', config.num_rand, f'a multiple of the {num_devices} devices'
+    )
+  if config.batching and config.precrop_iters:
+    raise _error(
+      'precrop_iters', config.precrop_iters,
+      '0 with config.batching=True: only the image of a step can be cropped',
+    )  # fmt: skip
+  if config.num_importance and config.num_samples < 3:
+    raise _error(
+      'num_samples', config.num_samples, '3 or more with config.num_importance'
+    )
+  for name in ('model', 'model_fine') if config.num_importance else ('model',):
+    depth, skips = config[name].net_depth, config[name].skips
+    if any(i >= depth for i in skips):
+      raise _error(
+        f'{name}.skips', skips, f'layers 0 to {depth - 1} of {depth}'
+      )
+  if config.far and config.near >= config.far:
+    raise _error('far', config.far, f'over config.near={config.near}')
+  if config.density_activation == 'softplus' and config.white_bkgd:  # noqa: SIM102
+    if config.last_interval == 'infinite':
+      raise _error(
+        'last_interval', config.last_interval,
+        "'far' with config.density_activation='softplus': a softplus is never "
+        '0, so no light would pass an infinite interval to the white background',
+      )  # fmt: skip
+  if config.dataset_type == 'procedural' and config.down_factor != 1:
+    raise _error(
+      'down_factor', config.down_factor,
+      '1 with the built-in scene: set config.procedural.size',
+    )  # fmt: skip
+
+
+def _is_number(value: Any) -> bool:
+  return (
+    isinstance(value, int | float)
+    and not isinstance(value, bool)
+    and math.isfinite(value)
+  )
+
+
+def _error(name: str, value: Any, allowed: str) -> ValueError:
+  return ValueError(f'config.{name}: got {value!r}; allowed: {allowed}.')

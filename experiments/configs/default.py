@@ -1,0 +1,90 @@
+"""The fields of every config, with the defaults of the flax version."""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """All fields. The first value of each line is the original's choice."""
+  config = ml_collections.ConfigDict()
+
+  # Optimisation.
+  config.learning_rate = 5e-4
+  config.lr_schedule = 'constant * decay_every'  # or 'constant'.
+  config.lr_decay = 250  # thousands of steps per factor of `decay_factor`.
+  config.decay_factor = 0.1
+  config.num_steps = 1_000_000
+  config.batching = True  # rays of a step from all images, else from one.
+  config.num_rand = 4096  # rays of a step, on all devices together.
+  config.dtype = 'float32'
+  # Rays whose gradient is taken at a time on a device. 0: pieces that fit a
+  # CPU's cache; on other devices all at once.
+  config.microbatch = 0
+
+  # Positional encoding.
+  config.emb = ml_collections.ConfigDict()
+  config.emb.use_embed = True
+  config.emb.periodic_fns = ('sin', 'cos')
+  config.emb.multires = 10  # octaves of a position.
+  config.emb.multires_views = 4  # octaves of a viewing direction.
+  config.emb.log_sampling = True
+  config.emb.include_input = True
+
+  # The coarse network, and the fine one.
+  for name in ('model', 'model_fine'):
+    config[name] = ml_collections.ConfigDict()
+    config[name].net_depth = 8
+    config[name].net_width = 256
+    config[name].skips = (4,)  # layers after which the position is joined.
+
+  # The first steps may see only the middle of images.
+  config.precrop_iters = 0
+  config.precrop_frac = 0.5
+
+  # Rendering.
+  config.num_samples = 64  # coarse samples of a ray.
+  config.num_importance = 0  # fine samples; 0: no fine network.
+  config.perturb = True  # random positions in training.
+  config.use_viewdirs = True
+  config.raw_noise_std = 0.0  # noise on densities in training.
+  config.density_activation = 'relu'  # or 'softplus', shifted by -1.
+  config.last_interval = 'infinite'  # or 'far': ends where the ray does.
+  config.white_bkgd = False
+  config.pixel_center = False  # rays meet pixels' centres, not corners.
+  config.chunk = 4096  # rays that a device renders per call.
+  config.render_only = False
+  config.render_test = False
+  config.render_factor = 1
+
+  # Data.
+  config.dataset_type = 'llff'
+  config.shape = 'fern'  # the scene's folder.
+  config.down_factor = 1
+  config.testskip = 8  # every 8th validation and test view; 0 or 1: all.
+  config.num_poses = 40  # cameras of the render path.
+  # Where rays begin and end, scene units along the optical axis. 0: where the
+  # data set says.
+  config.near = 0.0
+  config.far = 0.0
+  # Lower and upper corner (x, y, z, x, y, z) that rays are clipped to. Empty:
+  # the scene's own box, if it has one.
+  config.box = ()
+
+  config.llff = ml_collections.ConfigDict()
+  config.llff.lindisp = False
+  config.llff.spherify = False
+  config.llff.hold = 8
+
+  # The built-in scene.
+  config.procedural = ml_collections.ConfigDict()
+  config.procedural.seed = 0
+  config.procedural.size = 64  # pixels, height and width.
+  config.procedural.num_train = 100
+  config.procedural.num_test = 25
+
+  # Steps between outputs.
+  config.i_print = 100
+  config.i_img = 5000
+  config.i_weights = 5000
+  config.i_testset = 1_000_000
+  config.i_video = 1_000_000
+  return config

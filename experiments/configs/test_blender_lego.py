@@ -1,0 +1,22 @@
+"""Blender lego at half size, the original's quick test."""
+
+import ml_collections
+
+from experiments.configs import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+  config = default.get_config()
+  config.dataset_type = 'blender'
+  config.shape = 'lego'
+  config.down_factor = 2
+  config.batching = False
+  config.num_rand = 1024
+  config.num_samples = 64
+  config.num_importance = 64
+  config.num_steps = 200_000
+  config.lr_decay = 250
+  config.white_bkgd = True
+  config.i_print = 500
+  # `render_factor = 2` joins when videos are rendered: it has no effect yet.
+  return config

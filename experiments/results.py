@@ -1,0 +1,117 @@
+"""What a finished run leaves: scores, images and what they came from."""
+
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import platform
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+
+from nerf_haiku import evaluation, media, metrics
+from nerf_haiku.datasets import base
+
+_VERSIONED = ('nerf_haiku', 'jax', 'dm-haiku', 'optax', 'chex', 'numpy')
+
+
+def evaluate(
+  split: base.Split,
+  render: Callable[[int], evaluation.View],
+  folder: pathlib.Path,
+  *,
+  near: float,
+  far: float,
+  white_background: bool,
+) -> dict[str, Any]:
+  """Renders, scores and writes all views of a split.
+
+  Args:
+    split: true images and their cameras.
+    render: renders the view of a camera, by its index.
+    folder: where `view_000.png` and so on are written: rendering, truth and
+      depth beside each other.
+    near: depth that is drawn as near.
+    far: depth that is drawn as far.
+    white_background: what alpha of the true images is composited over.
+
+  Returns:
+    Scores, their lists per view, and the median seconds per view.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  psnrs, ssims, seconds = [], [], []
+  bar = tqdm.tqdm(split.images, 'test views', disable=None, leave=False)
+  for i, image in enumerate(bar):
+    start = time.perf_counter()
+    view = render(i)
+    seconds.append(time.perf_counter() - start)
+    rgb = media.to_uint8(view.rgb)
+    truth = media.to_uint8(
+      base.to_float(image, white_background=white_background)
+    )
+    psnrs.append(metrics.psnr(rgb, truth))
+    ssims.append(metrics.ssim(rgb, truth))
+    depth = media.depth_image(view.depth, view.opacity, near, far)
+    media.write_png(
+      folder / f'view_{i:03}.png', media.side_by_side([rgb, truth, depth])
+    )
+  return {
+    'psnr': mean(psnrs),
+    'ssim': mean(ssims),
+    'views': len(psnrs),
+    'psnr_per_view': psnrs,
+    'ssim_per_view': ssims,
+    'seconds_per_view': float(np.median(seconds)),
+  }
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+  """The mean, or None where a value is missing."""
+  known = [x for x in values if x is not None]
+  return float(np.mean(known)) if len(known) == len(values) else None
+
+
+def circumstances() -> dict[str, Any]:
+  """Machine, versions and date, to stand beside every figure."""
+  return {
+    'machine': {
+      'processor': _processor(),
+      'cores': os.cpu_count(),
+      'devices': [str(device.device_kind) for device in jax.local_devices()],
+      'system': platform.system(),
+      'python': platform.python_version(),
+    },
+    'versions': {x: importlib.metadata.version(x) for x in _VERSIONED},
+    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+  }
+
+
+def _processor() -> str:
+  """What the system calls the processor; empty where it does not say."""
+  info = pathlib.Path('/proc/cpuinfo')
+  if info.exists():
+    for line in info.read_text().splitlines():
+      if line.startswith('model name'):
+        return line.partition(':')[2].strip()
+  return platform.processor()
+
+
+def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
+  """Writes JSON whole or not at all; an infinite PSNR becomes null."""
+
+  def valid(x):
+    if isinstance(x, dict):
+      return {key: valid(value) for key, value in x.items()}
+    if isinstance(x, list | tuple):
+      return [valid(value) for value in x]
+    return None if isinstance(x, float) and not math.isfinite(x) else x
+
+  temporary = path.with_name(f'.{path.name}.tmp')
+  temporary.write_text(json.dumps(valid(content), indent=2, allow_nan=False))
+  temporary.replace(path)

@@ -1,0 +1,48 @@
+"""Installs nerf_haiku and the experiments that run it."""
+
+import pathlib
+
+import setuptools
+
+_VERSION = '0.1.0'
+
+# Lower bounds are the versions the tests run with; an upper bound stands
+# where the next version is known, or by its version number likely, to break.
+_REQUIRES = [
+  'absl-py>=2.1',
+  'chex>=0.1.90',
+  # Without its [jax] extra, which asks for a jax that Python 3.11 cannot have.
+  'dm-haiku>=0.0.14',
+  'imageio>=2.36',
+  # pmap and the typed keys used here; 0.x releases may remove what they like.
+  'jax>=0.9,<0.12',
+  'jaxlib>=0.9,<0.12',
+  'ml_collections>=1.0',
+  'numpy>=2.0',
+  'optax>=0.2.4',
+  # The CheckpointManager of version 0.
+  'orbax-checkpoint>=0.11,<0.13',
+  'pillow>=11.0',
+  'psutil>=6.0',
+  'tensorboard>=2.19',
+  # tf.data and tf.image; numpy 2 needs 2.18, jax's protobuf 2.20.
+  'tensorflow>=2.20,<3',
+  'tqdm>=4.66',
+]
+
+setuptools.setup(
+  name='nerf_haiku',
+  version=_VERSION,
+  description='Neural radiance fields in JAX and Haiku.',
+  long_description=pathlib.Path('README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  python_requires='>=3.11',
+  packages=setuptools.find_packages(include=['nerf_haiku*', 'experiments*']),
+  install_requires=_REQUIRES,
+  extras_require={
+    'test': ['mypy>=1.11', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.9'],
+    'cuda12': ['jax[cuda12]'],
+    'tpu': ['jax[tpu]'],
+  },
+)

@@ -1,0 +1,135 @@
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import parameterized
+
+from nerf_haiku import encodings, fields
+
+
+def _encoding(octaves):
+  return functools.partial(encodings.positional, num_octaves=octaves)
+
+
+def _make(**changes):
+  settings = {
+    'encode_position': _encoding(3),
+    'encode_direction': _encoding(2),
+    'net_depth': 4,
+    'net_width': 16,
+    'skips': (1,),
+    'use_viewdirs': True,
+  } | changes
+  return fields.make_mlp(**settings)
+
+
+def _points(*shape):
+  key = jax.random.key(1)
+  return jax.random.uniform(key, (*shape, 3), minval=-1.0, maxval=1.0)
+
+
+def _slow_mlp(params, position, direction, depth, skips):
+  """Figure 7 for one point, joined inputs and all, in NumPy."""
+  params = {name.split('/')[1]: p for name, p in params.items()}
+
+  def linear(name, x):
+    return x @ np.asarray(params[name]['w']) + np.asarray(params[name]['b'])
+
+  x = position
+  for i in range(depth):
+    x = np.maximum(linear(f'layer_{i}', x), 0.0)
+    if i in skips:
+      x = np.concatenate([position, x])
+  density = linear('density', x)[0]
+  if direction is not None:
+    x = np.concatenate([linear('bottleneck', x), direction])
+    x = np.maximum(linear('view', x), 0.0)
+  return density, 1.0 / (1.0 + np.exp(-linear('rgb', x)))
+
+
+class MlpTest(chex.TestCase):
+  @parameterized.parameters(
+    (4, (1,), True), (4, (), False), (3, (0, 1), True), (3, (2,), True),
+    (1, (), True), (2, (1,), False),
+  )  # fmt: skip
+  def test_matches_a_loop(self, depth, skips, use_viewdirs):
+    field = _make(net_depth=depth, skips=skips, use_viewdirs=use_viewdirs)
+    points, viewdirs = _points(2, 5), _points(2, 1)
+    params = field.init(jax.random.key(0), points, viewdirs)
+    # Biases too, so that a lost one shows.
+    params = jax.tree.map(lambda x: x + 0.1, params)
+    density, rgb = jax.jit(field.apply)(params, points, viewdirs)
+    chex.assert_shape([density, rgb], [(2, 5), (2, 5, 3)])
+    encode = lambda n, x: np.asarray(_encoding(n)(x))
+    for ray, sample in np.ndindex(2, 5):
+      expected = _slow_mlp(
+        params, encode(3, points[ray, sample]),
+        encode(2, viewdirs[ray, 0]) if use_viewdirs else None, depth, skips,
+      )  # fmt: skip
+      np.testing.assert_allclose(
+        density[ray, sample], expected[0], rtol=1e-4, atol=1e-5
+      )
+      np.testing.assert_allclose(rgb[ray, sample], expected[1], atol=1e-5)
+
+  def test_the_paper_s_network(self):
+    field = _make(
+      encode_position=_encoding(10), encode_direction=_encoding(4),
+      net_depth=8, net_width=256, skips=(4,),
+    )  # fmt: skip
+    point = jnp.zeros((1, 3))
+    params = field.init(jax.random.key(0), point, point)
+    shapes = {name: p['w'].shape for name, p in params.items()}
+    self.assertEqual(
+      shapes,
+      {f'mlp/layer_{i}': (256, 256) for i in (1, 2, 3, 4, 6, 7)}
+      | {
+        'mlp/layer_0': (63, 256), 'mlp/layer_5': (319, 256),
+        'mlp/density': (256, 1), 'mlp/bottleneck': (256, 256),
+        'mlp/view': (283, 128), 'mlp/rgb': (128, 3),
+      },
+    )  # fmt: skip
+
+  def test_initialisation_is_glorot_uniform(self):
+    point = jnp.zeros((1, 3))
+    params = _make(net_width=256).init(jax.random.key(0), point, point)
+    w, b = params['mlp/layer_3']['w'], params['mlp/layer_3']['b']
+    limit = (6 / 512) ** 0.5
+    self.assertBetween(float(jnp.max(jnp.abs(w))), 0.99 * limit, limit)
+    np.testing.assert_allclose(jnp.std(w), limit / 3**0.5, rtol=0.02)
+    np.testing.assert_array_equal(b, 0.0)
+
+  def test_a_direction_may_be_shared_or_not(self):
+    field = _make()
+    points, viewdirs = _points(6, 4), _points(6, 1)
+    params = field.init(jax.random.key(0), points, viewdirs)
+    shared = field.apply(params, points, viewdirs)
+    each = field.apply(
+      params, points.reshape(-1, 3), jnp.repeat(viewdirs[:, 0], 4, axis=0)
+    )
+    chex.assert_trees_all_close(
+      shared, (each[0].reshape(6, 4), each[1].reshape(6, 4, 3)), atol=1e-6
+    )
+
+  def test_density_does_not_depend_on_direction(self):
+    field = _make()
+    points, viewdirs = _points(6, 4), _points(6, 1)
+    params = field.init(jax.random.key(0), points, viewdirs)
+    density, rgb = field.apply(params, points, viewdirs)
+    other_density, other_rgb = field.apply(params, points, -viewdirs)
+    np.testing.assert_array_equal(density, other_density)
+    self.assertGreater(float(jnp.max(jnp.abs(rgb - other_rgb))), 1e-3)
+
+  def test_without_encoding(self):
+    identity = lambda x: x
+    field = _make(encode_position=identity, encode_direction=identity)
+    point = jnp.ones((1, 3))
+    params = field.init(jax.random.key(0), point, point)
+    chex.assert_shape(params['mlp/layer_0']['w'], (3, 16))
+    chex.assert_shape(params['mlp/view']['w'], (19, 8))
+
+  def test_a_skip_past_the_end_is_refused(self):
+    point = jnp.ones((1, 3))
+    with self.assertRaisesRegex(ValueError, r'skips.*\[0, 4\).*\(4,\)'):
+      _make(skips=(4,)).init(jax.random.key(0), point, point)

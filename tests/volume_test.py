@@ -1,0 +1,143 @@
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import parameterized
+
+from nerf_haiku import volume
+from tests import references
+
+
+def _inputs(density, rgb=0.2, rays=2, samples=5):
+  """Samples at t = 1, 2, ... with unit directions; the end is one further."""
+  t = jnp.tile(jnp.arange(1.0, samples + 1), (rays, 1))
+  return {
+    'rgb': jnp.full((rays, samples, 3), rgb),
+    'density': jnp.full((rays, samples), density),
+    't': t,
+    'directions': jnp.tile(jnp.array([0.0, 0.0, -1.0]), (rays, 1)),
+    'end': t[:, -1:] + 1.0,
+  }
+
+
+def _slow_composite(rgb, density, t, direction, end):
+  """Equation 3 as it is written, for one ray in float64."""
+  norm = np.linalg.norm(direction)
+  transmittance, colour, weights = 1.0, np.zeros(3), []
+  for i in range(len(t)):
+    step = ((t[i + 1] if i + 1 < len(t) else end) - t[i]) * norm
+    alpha = 1.0 - np.exp(-density[i] * step)
+    weights.append(transmittance * alpha)
+    colour += transmittance * alpha * rgb[i]
+    transmittance *= 1.0 - alpha
+  return colour, np.array(weights)
+
+
+class CompositeTest(chex.TestCase):
+  @chex.variants(with_jit=True, without_jit=True)
+  @parameterized.named_parameters(
+    ('empty', 0.0, True, 1.0), ('night', 0.0, False, 0.0), ('fog', 9.0, True, 0.2)
+  )  # fmt: skip
+  def test_limits(self, density, white, expected):
+    composite = functools.partial(volume.composite, white_background=white)
+    seen = self.variant(composite)(**_inputs(density))
+    np.testing.assert_allclose(seen.rgb, np.full((2, 3), expected), atol=1e-6)
+
+  def test_half_at_each_sample(self):
+    seen = volume.composite(**_inputs(np.log(2.0)), white_background=False)
+    expected = np.tile([1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32], (2, 1))
+    np.testing.assert_allclose(seen.weights, expected, rtol=1e-5)
+    np.testing.assert_allclose(seen.opacity, [31 / 32] * 2, rtol=1e-5)
+    depth = (1 / 2) * 1 + (1 / 4) * 2 + (1 / 8) * 3 + (1 / 16) * 4 + 5 / 32
+    np.testing.assert_allclose(seen.depth, [depth] * 2, rtol=1e-5)
+    np.testing.assert_allclose(seen.disparity, 31 / 32 / seen.depth, rtol=1e-5)
+
+  def test_matches_a_loop(self):
+    rng = np.random.default_rng(0)
+    rgb, density = rng.uniform(size=(6, 9, 3)), rng.exponential(size=(6, 9))
+    t = np.sort(rng.uniform(2, 6, size=(6, 9)))
+    directions, end = rng.normal(size=(6, 3)), np.full((6, 1), 6.5)
+    arrays = (x.astype(np.float32) for x in (rgb, density, t, directions))
+    seen = volume.composite(
+      *arrays, end=jnp.asarray(end, jnp.float32), white_background=False
+    )
+    for i in range(6):
+      colour, weights = _slow_composite(
+        rgb[i], density[i], t[i], directions[i], end[i, 0]
+      )
+      np.testing.assert_allclose(seen.rgb[i], colour, atol=1e-5)
+      np.testing.assert_allclose(seen.weights[i], weights, atol=1e-5)
+
+  @parameterized.parameters(False, True)
+  def test_matches_reference(self, white):
+    reference = references.load('render')
+    raw = jnp.asarray(reference['raw'])
+    seen = volume.composite(
+      jax.nn.sigmoid(raw[..., :3]),
+      volume.DENSITY_ACTIVATIONS['relu'](raw[..., 3]),
+      reference['z'],
+      reference['directions'],
+      end=None,
+      white_background=white,
+    )
+    name = 'white' if white else 'black'
+    expected = {
+      'rgb': seen.rgb, 'acc': seen.opacity, 'weights': seen.weights,
+      'depth': seen.depth,
+    }  # fmt: skip
+    for field, value in expected.items():
+      np.testing.assert_allclose(
+        value, reference[f'{name}_{field}'], atol=1e-4, err_msg=field
+      )
+    # The original's disparity is 0 / 0 where there is nothing.
+    disparity = np.where(seen.opacity > 0, reference[f'{name}_disp'], 0.0)
+    np.testing.assert_allclose(seen.disparity, disparity, atol=1e-4)
+
+  @parameterized.product(
+    density=(0.0, 1e-30, 1e-8, 1.0, 1e4, 1e8), infinite=(False, True)
+  )
+  def test_values_and_gradients_are_finite(self, density, infinite):
+    inputs = _inputs(density)
+    inputs['t'] = inputs['t'].at[1].set(3.0)  # Equal samples.
+    if infinite:
+      inputs['end'] = None
+
+    def everything(rgb, density, t):
+      seen = volume.composite(
+        **dict(inputs, rgb=rgb, density=density, t=t), white_background=True
+      )
+      return sum(jnp.sum(x) for x in seen), seen
+
+    grads, seen = jax.grad(everything, argnums=(0, 1, 2), has_aux=True)(
+      inputs['rgb'], inputs['density'], inputs['t']
+    )
+    chex.assert_tree_all_finite((grads, seen))
+
+  def test_weights_add_up_to_opacity_of_all_the_density(self):
+    rng = np.random.default_rng(1)
+    inputs = _inputs(0.0, rays=50)
+    density = rng.exponential(size=(50, 5)).astype(np.float32)
+    seen = volume.composite(
+      **dict(inputs, density=density), white_background=False
+    )
+    np.testing.assert_allclose(
+      seen.opacity, 1 - np.exp(-density.sum(1)), atol=1e-6
+    )
+
+  def test_length_of_direction_counts(self):
+    inputs = _inputs(0.3)
+    longer = dict(inputs, directions=2 * inputs['directions'])
+    denser = dict(inputs, density=2 * inputs['density'])
+    one = volume.composite(**longer, white_background=True)
+    two = volume.composite(**denser, white_background=True)
+    chex.assert_trees_all_close(one, two, rtol=1e-6)
+
+
+class DensityActivationTest(chex.TestCase):
+  def test_softplus_is_shifted(self):
+    softplus = volume.DENSITY_ACTIVATIONS['softplus']
+    raw = np.array([-3.0, 0.0, 1.0, 50.0], np.float32)
+    expected = np.log1p(np.exp(raw.astype(np.float64) - 1))
+    np.testing.assert_allclose(softplus(raw), expected, rtol=1e-5)
