@@ -8,9 +8,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
-def replicate(tree: Any) -> Any:
-  """Copies each leaf to every local device, under a new leading `[D]`."""
-  devices = jax.local_devices()
+def replicate(tree: Any, num_devices: int | None = None) -> Any:
+  """Copies each leaf to local devices, under a new leading `[D]`.
+
+  Args:
+    tree: of arrays.
+    num_devices: `D`, the first of them; None: all.
+  """
+  devices = jax.local_devices()[:num_devices]
   sharding = NamedSharding(
     Mesh(np.asarray(devices), ('devices',)), PartitionSpec('devices')
   )

@@ -313,8 +313,8 @@ class LoadTest(_FilesTest):
 
   @parameterized.parameters(1, 2)
   def test_there_is_no_second_copy(self, down_factor):
-    path = self.write('0.png', _noise(64, 64, 4))
-    (files,) = image_files.open_splits([[path] * 400], down_factor=down_factor)
+    path = self.write('0.png', _noise(128, 128, 4))
+    (files,) = image_files.open_splits([[path] * 300], down_factor=down_factor)
     tracemalloc.start()
     self.addCleanup(tracemalloc.stop)
     with mock.patch.object(os, 'cpu_count', return_value=2):

@@ -118,7 +118,7 @@ def _check_box(
       f'box must have its lower corner first, each number less than that of '
       f'the upper corner, got {box!r}.'
     )
-  return corners
+  return corners.astype(np.float32)
 
 
 def _find_scene(

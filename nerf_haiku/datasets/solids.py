@@ -148,11 +148,11 @@ def normals(solid: Solid, points: np.ndarray) -> np.ndarray:
     sign = np.concatenate([sign, -np.ones(len(solid.hole.weights))])
   # The point is on the quadric whose equation it fulfils.
   away = local - centres[:, :, None]  # [K, 3, R]
-  error = np.abs(np.sum(weights[:, :, None] * away**2, axis=1) - 1)
+  error = np.abs(np.einsum('kj,kjr->kr', weights, away * away) - 1)
   which = np.argmin(error, axis=0)
   away = np.take_along_axis(away, which[None, None], axis=0)[0]
   normal = sign[which] * weights[which].T * away
-  normal /= np.sqrt(np.sum(normal**2, axis=0))
+  normal /= np.sqrt(_dot(normal, normal))
   return _rotate(solid.rotation, normal).T
 
 

@@ -1,0 +1,227 @@
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl.testing import parameterized
+
+from nerf_haiku import cameras, devices, fields, paths, renderers, training
+from tests import models, references
+
+_RAYS = 24
+
+
+def _problem(**changes):
+  """A small renderer with all that is random, a batch and a way to cast."""
+  field = fields.make_mlp(
+    encode_position=lambda x: x, encode_direction=lambda x: x,
+    net_depth=2, net_width=16, skips=(0,), use_viewdirs=True,
+  )  # fmt: skip
+  settings = {
+    'num_samples': 8, 'num_importance': 8, 'perturb': True, 'lindisp': False,
+    'raw_noise_std': 0.5, 'density_activation': 'softplus',
+    'infinite_end': False, 'white_background': True,
+  } | changes  # fmt: skip
+  renderer = renderers.make_hierarchical(
+    field, field if settings['num_importance'] else None, **settings
+  )
+  views = cameras.pinhole(paths.circle(5), np.full((5, 2), 16), np.full(5, 20.0))
+  cast = functools.partial(
+    cameras.cast, views, near=2.0, far=6.0, box=None, pixel_center=True
+  )
+  return renderer, cast
+
+
+def _batch(step=0, rays=_RAYS):
+  rng = np.random.default_rng(step)
+  return training.Batch(
+    rng.integers(0, 5, rays).astype(np.int32),
+    rng.integers(0, 16, (rays, 2)).astype(np.int32),
+    rng.uniform(size=(rays, 3)).astype(np.float32),
+  )
+
+
+def _keys(rays=_RAYS):
+  return jax.random.split(jax.random.key(7), rays)
+
+
+def _run(num_devices, microbatch, steps):
+  """Parameters after the first step, and the losses of all steps."""
+  renderer, cast = _problem()
+  optimizer = optax.adam(1e-3)
+  state = training.init_state(renderer, optimizer, jax.random.key(0))
+  update = training.make_update(
+    renderer, optimizer, cast, microbatch=microbatch
+  )
+  state = devices.replicate(state, num_devices)
+  losses, first = [], None
+  for step in range(steps):
+    batch = devices.shard(_batch(step), num_devices)
+    state, scalars = update(state, batch, jax.random.key(3))
+    losses.append(float(scalars['loss']))
+    first = first or devices.unreplicate(state.params)
+  return first, losses
+
+
+class GradientTest(chex.TestCase):
+  def test_matches_the_original_for_20_steps(self):
+    reference = references.load('model')
+    params = models.params(reference)
+    optimizer = optax.adam(
+      training.exponential_decay(
+        float(reference['lr']),
+        decay_factor=0.1,
+        decay_steps=int(reference['lrate_decay']) * 1000,
+      )
+    )
+
+    @jax.jit
+    def update(params, opt_state, rays, rgb):
+      gradient = training.make_gradient(
+        models.renderer(),
+        lambda camera, pixel: jax.tree.map(lambda x: x[camera], rays),
+        microbatch=24,  # Does not divide 64.
+      )
+      batch = training.Batch(jnp.arange(64), jnp.zeros((64, 2), int), rgb)
+      grads, scalars = gradient(params, _keys(64), batch)
+      updates, opt_state = optimizer.update(grads, opt_state)
+      return optax.apply_updates(params, updates), opt_state, grads, scalars
+
+    opt_state = optimizer.init(params)
+    for step, expected in enumerate(reference['losses']):
+      params, opt_state, grads, scalars = update(
+        params, opt_state, models.rays(reference, step),
+        jnp.asarray(reference['batch_rgb'][step]),
+      )  # fmt: skip
+      losses = [scalars[x] for x in ('loss', 'mse_coarse', 'mse')]
+      np.testing.assert_allclose(
+        losses, expected, rtol=5e-4, err_msg=f'step {step}'
+      )
+      if step == 0:
+        self._check_gradients(grads, reference)
+
+  def _check_gradients(self, grads, reference):
+    for network, ours, theirs in (
+      ('coarse', 'layer_0', 'trunk0'), ('fine', 'density', 'sigma'),
+    ):  # fmt: skip
+      expected = reference[f'grad0_{network}_{theirs}_w']
+      np.testing.assert_allclose(
+        grads[network][f'mlp/{ours}']['w'],
+        expected,
+        atol=1e-2 * np.abs(expected).max(),
+      )
+
+  @parameterized.parameters(1, 5, 8, 24, 100)
+  def test_pieces_change_nothing(self, microbatch):
+    renderer, cast = _problem()
+    params = renderer.init(jax.random.key(0))
+    whole = training.make_gradient(renderer, cast, microbatch=0)
+    pieces = training.make_gradient(renderer, cast, microbatch=microbatch)
+    expected, scalars = jax.jit(whole)(params, _keys(), _batch())
+    grads, other = jax.jit(pieces)(params, _keys(), _batch())
+    chex.assert_trees_all_close(other, scalars, rtol=1e-5)
+    jax.tree.map(
+      lambda x, y: np.testing.assert_allclose(
+        x, y, atol=1e-5 * max(float(jnp.abs(y).max()), 1e-12)
+      ),
+      grads,
+      expected,
+    )
+
+  def test_matches_finite_differences(self):
+    renderer, cast = _problem(raw_noise_std=0.0, num_importance=0)
+    params = renderer.init(jax.random.key(0))
+    gradient = training.make_gradient(renderer, cast, microbatch=7)
+    grads, _ = gradient(params, _keys(), _batch())
+
+    def loss(params):
+      batch = _batch()
+      (seen,) = renderer.train(
+        params, _keys(), cast(batch.camera, batch.pixel)
+      )
+      return jnp.mean(jnp.square(seen.rgb - batch.rgb))
+
+    direction = jax.tree.map(jnp.sign, grads)
+    move = lambda x: jax.tree.map(lambda p, d: p + x * d, params, direction)
+    slope = (loss(move(1e-2)) - loss(move(-1e-2))) / 2e-2
+    expected = sum(jnp.abs(x).sum() for x in jax.tree.leaves(grads))
+    np.testing.assert_allclose(slope, expected, rtol=1e-2)
+
+
+class UpdateTest(chex.TestCase):
+  @parameterized.parameters((2, 0), (4, 0), (1, 7), (2, 5), (4, 1))
+  def test_devices_and_pieces_change_nothing(self, num_devices, microbatch):
+    expected, losses = _run(1, 0, steps=20)
+    params, others = _run(num_devices, microbatch, steps=20)
+    chex.assert_trees_all_close(params, expected, atol=1e-5)
+    np.testing.assert_allclose(others, losses, rtol=1e-3)
+
+  def test_loss_falls_and_steps_are_counted(self):
+    renderer, cast = _problem(raw_noise_std=0.0)
+    optimizer = optax.adam(1e-2)
+    state = training.init_state(renderer, optimizer, jax.random.key(0))
+    state = devices.replicate(state)
+    update = training.make_update(renderer, optimizer, cast, microbatch=0)
+    batch = devices.shard(_batch(), jax.local_device_count())
+    losses = []
+    for _ in range(40):
+      state, scalars = update(state, batch, jax.random.key(0))
+      losses.append(float(scalars['loss']))
+    self.assertLess(losses[-1], 0.7 * losses[0])
+    self.assertEqual(int(devices.unreplicate(state).step), 40)
+    for name in ('', '_coarse'):
+      np.testing.assert_allclose(
+        scalars[f'psnr{name}'], -10 * np.log10(scalars[f'mse{name}']), rtol=1e-5
+      )
+    np.testing.assert_allclose(
+      scalars['loss'], scalars['mse'] + scalars['mse_coarse'], rtol=1e-6
+    )
+
+  def test_randomness_depends_on_step_and_key(self):
+    """With an update of nothing, the loss still changes from step to step."""
+    renderer, cast = _problem()
+    optimizer = optax.set_to_zero()
+    state = training.init_state(renderer, optimizer, jax.random.key(0))
+    update = training.make_update(renderer, optimizer, cast, microbatch=0)
+    batch = devices.shard(_batch(), 1)
+    losses = []
+    for step, seed in ((0, 0), (1, 0), (0, 0), (0, 1)):
+      begin = state._replace(step=jnp.asarray(step, jnp.int32))
+      _, scalars = update(
+        devices.replicate(begin, 1), batch, jax.random.key(seed)
+      )
+      losses.append(float(scalars['loss']))
+    self.assertEqual(losses[0], losses[2])
+    self.assertNotEqual(losses[0], losses[1])
+    self.assertNotEqual(losses[0], losses[3])
+
+
+class SquaredErrorsTest(chex.TestCase):
+  def test_weights(self):
+    rgb = jnp.array([[0.5, 0.5, 0.5], [1.0, 0.0, 0.0]])
+    rendering = _Seen(jnp.array([[0.5, 0.5, 0.8], [0.0, 0.0, 0.0]]))
+    loss, scalars = training.squared_errors(
+      (rendering, rendering), rgb, jnp.array([0.75, 0.25])
+    )
+    expected = 0.75 * 0.03 + 0.25 / 3
+    np.testing.assert_allclose(scalars['mse'], expected, rtol=1e-5)
+    np.testing.assert_allclose(loss, 2 * expected, rtol=1e-5)
+
+
+class _Seen:
+  def __init__(self, rgb):
+    self.rgb = rgb
+
+
+class ScheduleTest(chex.TestCase):
+  def test_a_tenth_after_decay_steps(self):
+    schedule = training.exponential_decay(
+      5e-4, decay_factor=0.1, decay_steps=250_000
+    )
+    for step, expected in ((0, 5e-4), (125_000, 5e-4 * 0.1**0.5), (500_000, 5e-6)):
+      np.testing.assert_allclose(schedule(step), expected, rtol=1e-5)
+
+  def test_psnr(self):
+    np.testing.assert_allclose(training.psnr(jnp.array(1e-3)), 30.0, rtol=1e-6)
