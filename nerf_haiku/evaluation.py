@@ -26,6 +26,7 @@ def make_render_view(
   *,
   chunk: int,
   piece: int,
+  num_devices: int | None = None,
 ) -> Callable[[Any, cameras.Cameras, int], View]:
   """Builds `render_view(params, cameras, index)` over all local devices.
 
@@ -37,12 +38,13 @@ def make_render_view(
     cast_fn: `cast_fn(cameras, camera, pixel)` casts rays.
     chunk: rays that a device is given per call, rounded up to whole pieces.
     piece: rays rendered at a time; it bounds the memory.
+    num_devices: `D`, how many hold the parameters; None: all local ones.
 
   Returns:
     A function of replicated parameters `[D, ...]`, cameras and the index of
     one of them, that gives the view of that camera, of any size.
   """
-  count = jax.local_device_count()
+  count = num_devices or jax.local_device_count()
   pieces = -(-chunk // piece)
 
   def render_piece(params, camera, pixel):

@@ -9,7 +9,7 @@ from absl.testing import absltest, parameterized
 from PIL import Image
 
 from nerf_haiku.datasets import base, blender
-from tests import shared
+from tests import references, shared
 
 _SPLITS = ('train', 'val', 'test')
 _ANGLE = 2 * math.atan(0.5)  # The focal length is the width.
@@ -77,8 +77,7 @@ class RealTest(chex.TestCase):
     return blender.load(str(shared.folder('data')), 'lego', **settings)
 
   def test_agrees_with_the_reference(self):
-    path = shared.folder('reference') / 'blender_half.npz'
-    reference = np.load(path)
+    reference = references.load('blender_half')
     scene = self.load(down_factor=2)
     splits = (scene.train, scene.val, scene.test)
     np.testing.assert_array_equal(

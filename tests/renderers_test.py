@@ -68,7 +68,7 @@ class HierarchicalTest(chex.TestCase):
   @chex.variants(with_jit=True, without_jit=True)
   def test_a_wall_is_seen_where_it_is(self):
     renderer = _make(_wall(), _wall(z=0.4))
-    params = renderer.init(jax.random.key(0))
+    params = jax.jit(renderer.init)(jax.random.key(0))
     for seen in (
       self.variant(renderer.render)(params, _rays()),
       self.variant(renderer.train)(params, _keys(), _rays()),
@@ -91,29 +91,30 @@ class HierarchicalTest(chex.TestCase):
 
   def test_no_gradient_flows_through_the_samples(self):
     renderer = _make(_wall(), _wall())
-    params = renderer.init(jax.random.key(0))
+    params = jax.jit(renderer.init)(jax.random.key(0))
     grad = jax.grad(lambda p: renderer.render(p, _rays())[1].rgb.sum())(params)
     self.assertEqual(float(grad['coarse']['mlp']['bias']), 0.0)
     self.assertNotEqual(float(grad['fine']['mlp']['bias']), 0.0)
 
   def test_what_is_random_follows_the_keys(self):
     renderer = _make(_wall(), _wall(), raw_noise_std=1.0)
-    params = renderer.init(jax.random.key(0))
+    params = jax.jit(renderer.init)(jax.random.key(0))
     rays = _rays()
-    one = renderer.train(params, _keys(), rays)
-    chex.assert_trees_all_equal(one, renderer.train(params, _keys(), rays))
-    other = renderer.train(params, _keys(seed=1), rays)
+    train = jax.jit(renderer.train)
+    one = train(params, _keys(), rays)
+    chex.assert_trees_all_equal(one, train(params, _keys(), rays))
+    other = train(params, _keys(seed=1), rays)
     self.assertGreater(float(jnp.max(jnp.abs(one[0].t - other[0].t))), 0.01)
     # A ray on its own sees what it sees among others.
     third = jax.tree.map(lambda x: x[3:4], (_keys(), rays))
-    alone = renderer.train(params, *third)
+    alone = train(params, *third)
     chex.assert_trees_all_close(
       alone, jax.tree.map(lambda x: x[3:4], one), atol=1e-5
     )
 
   def test_perturb_off_is_even(self):
     renderer = _make(_wall(), _wall(), perturb=False)
-    params = renderer.init(jax.random.key(0))
+    params = jax.jit(renderer.init)(jax.random.key(0))
     chex.assert_trees_all_equal(
       renderer.train(params, _keys(), _rays()), renderer.render(params, _rays())
     )
@@ -129,7 +130,8 @@ class HierarchicalTest(chex.TestCase):
     renderer = _make(
       empty, empty, raw_noise_std=1.0, perturb=False, white_background=False
     )
-    coarse, fine = renderer.train({'coarse': {}, 'fine': {}}, _keys(2000), _rays(2000))
+    none = {'coarse': {}, 'fine': {}}
+    coarse, fine = jax.jit(renderer.train)(none, _keys(2000), _rays(2000))
     for seen in (coarse, fine):
       # Mean of max(0, normal) is 0.4 over a length of 4; light left is
       # exp(-4 * 0.4) on the average, and more by half the variance.
@@ -137,12 +139,12 @@ class HierarchicalTest(chex.TestCase):
       variance = jnp.sum(jnp.square(steps), -1) * 0.341
       expected = 1 - jnp.mean(jnp.exp(-4 * 0.3989 + variance / 2))
       np.testing.assert_allclose(seen.opacity.mean(), expected, atol=0.02)
-    still, _ = renderer.render({'coarse': {}, 'fine': {}}, _rays())
+    still, _ = renderer.render(none, _rays())
     np.testing.assert_array_equal(still.opacity, 0.0)
 
   def test_one_network(self):
     renderer = _make(_wall())
-    params = renderer.init(jax.random.key(0))
+    params = jax.jit(renderer.init)(jax.random.key(0))
     self.assertEqual(set(params), {'coarse'})
     self.assertLen(renderer.render(params, _rays()), 1)
 
@@ -166,7 +168,7 @@ class HierarchicalTest(chex.TestCase):
 
   def test_rays_of_no_length_are_background_with_finite_gradients(self):
     renderer = _make(_wall(), _wall())
-    params = renderer.init(jax.random.key(0))
+    params = jax.jit(renderer.init)(jax.random.key(0))
     rays = _rays()._replace(far=_rays().near)
 
     def total(params):

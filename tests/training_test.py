@@ -47,6 +47,7 @@ def _keys(rays=_RAYS):
   return jax.random.split(jax.random.key(7), rays)
 
 
+@functools.cache
 def _run(num_devices, microbatch, steps):
   """Parameters after the first step, and the losses of all steps."""
   renderer, cast = _problem()
@@ -63,6 +64,14 @@ def _run(num_devices, microbatch, steps):
     losses.append(float(scalars['loss']))
     first = first or devices.unreplicate(state.params)
   return first, losses
+
+
+@functools.cache
+def _whole_gradient():
+  renderer, cast = _problem()
+  params = jax.jit(renderer.init)(jax.random.key(0))
+  gradient = training.make_gradient(renderer, cast, microbatch=0)
+  return jax.jit(gradient)(params, _keys(), _batch())
 
 
 class GradientTest(chex.TestCase):
@@ -116,11 +125,10 @@ class GradientTest(chex.TestCase):
   @parameterized.parameters(1, 5, 8, 24, 100)
   def test_pieces_change_nothing(self, microbatch):
     renderer, cast = _problem()
-    params = renderer.init(jax.random.key(0))
-    whole = training.make_gradient(renderer, cast, microbatch=0)
+    params = jax.jit(renderer.init)(jax.random.key(0))
     pieces = training.make_gradient(renderer, cast, microbatch=microbatch)
-    expected, scalars = jax.jit(whole)(params, _keys(), _batch())
     grads, other = jax.jit(pieces)(params, _keys(), _batch())
+    expected, scalars = _whole_gradient()
     chex.assert_trees_all_close(other, scalars, rtol=1e-5)
     jax.tree.map(
       lambda x, y: np.testing.assert_allclose(
@@ -132,10 +140,11 @@ class GradientTest(chex.TestCase):
 
   def test_matches_finite_differences(self):
     renderer, cast = _problem(raw_noise_std=0.0, num_importance=0)
-    params = renderer.init(jax.random.key(0))
+    params = jax.jit(renderer.init)(jax.random.key(0))
     gradient = training.make_gradient(renderer, cast, microbatch=7)
-    grads, _ = gradient(params, _keys(), _batch())
+    grads, _ = jax.jit(gradient)(params, _keys(), _batch())
 
+    @jax.jit
     def loss(params):
       batch = _batch()
       (seen,) = renderer.train(
@@ -145,7 +154,7 @@ class GradientTest(chex.TestCase):
 
     direction = jax.tree.map(jnp.sign, grads)
     move = lambda x: jax.tree.map(lambda p, d: p + x * d, params, direction)
-    slope = (loss(move(1e-2)) - loss(move(-1e-2))) / 2e-2
+    slope = (loss(move(1e-3)) - loss(move(-1e-3))) / 2e-3
     expected = sum(jnp.abs(x).sum() for x in jax.tree.leaves(grads))
     np.testing.assert_allclose(slope, expected, rtol=1e-2)
 

@@ -12,10 +12,10 @@ import numpy as np
 from nerf_haiku.datasets import solids
 
 # What holds the scene of any seed: lower and upper corner, scene units.
-BOX = np.array([[-1.1, -1.1, -0.8], [1.1, 1.1, 0.8]])
+BOX = np.array([[-1.1, -1.1, -0.5], [1.1, 1.1, 0.8]])
 
 _BOARD_RADIUS, _BOARD_HALF = 1.06, 0.06
-_TABLE = -0.55  # The height that things stand on.
+_TABLE = -0.3  # The height that things stand on.
 _RING = 0.69  # Five pieces stand at this distance from the one in the middle,
 ROOM = 0.35  # each within this radius of its place; 2 * 0.69 sin 36 > 0.7.
 

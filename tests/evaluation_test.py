@@ -1,0 +1,121 @@
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import parameterized
+
+from nerf_haiku import (
+  cameras,
+  devices,
+  evaluation,
+  fields,
+  media,
+  paths,
+  renderers,
+  volume,
+)
+
+
+def _renderer():
+  field = fields.make_mlp(
+    encode_position=jnp.sin, encode_direction=jnp.sin, net_depth=2,
+    net_width=32, skips=(), use_viewdirs=True,
+  )  # fmt: skip
+  return renderers.make_hierarchical(
+    field, field, num_samples=16, num_importance=16, perturb=True,
+    lindisp=False, raw_noise_std=1.0, density_activation='softplus',
+    infinite_end=False, white_background=True,
+  )  # fmt: skip
+
+
+def _cast(**changes):
+  settings = {'near': 2.0, 'far': 6.0, 'box': None, 'pixel_center': True}
+  return functools.partial(cameras.cast, **(settings | changes))
+
+
+def _views(*sizes):
+  return cameras.pinhole(
+    paths.circle(len(sizes)), sizes, [30.0] * len(sizes)
+  )
+
+
+@functools.cache
+def _params():
+  params = jax.jit(_renderer().init)(jax.random.key(0))
+  return jax.tree.map(lambda x: 3.0 * x, params)  # So that colours vary.
+
+
+def _direct(views, index):
+  """All rays of a view at once, on one device."""
+  height, width = views.sizes[index]
+  pixel = cameras.pixels(height, width)
+  rays = _cast()(views, np.full(len(pixel), index, np.int32), pixel)
+  seen = jax.jit(_renderer().render)(_params(), rays)[-1]
+  return seen, (height, width)
+
+
+class RenderViewTest(chex.TestCase):
+  @parameterized.parameters((48, 32), (33, 17), (1, 1), (5, 7))
+  def test_any_size_equals_all_rays_at_once(self, height, width):
+    views = _views((4, 4), (height, width))
+    render_view = evaluation.make_render_view(
+      _renderer(), _cast(), chunk=100, piece=25
+    )
+    view = render_view(devices.replicate(_params()), views, 1)
+    seen, size = _direct(views, 1)
+    chex.assert_shape(view.rgb, (*size, 3))
+    for name in evaluation.View._fields:
+      expected = getattr(seen, name).reshape(getattr(view, name).shape)
+      np.testing.assert_allclose(
+        getattr(view, name), expected, atol=1e-4, err_msg=name
+      )
+    self.assertGreater(np.ptp(view.rgb) if height > 1 else 1.0, 0.05)
+
+  def test_chunks_and_devices_change_no_pixel(self):
+    views = _views((33, 17))
+    images = []
+    for chunk, num_devices in ((1, 4), (16, 1), (50, 3), (100, 2), (9999, 4)):
+      render_view = evaluation.make_render_view(
+        _renderer(), _cast(), chunk=chunk, piece=16, num_devices=num_devices
+      )
+      params = devices.replicate(_params(), num_devices)
+      images.append(media.to_uint8(render_view(params, views, 0).rgb))
+    for image in images[1:]:
+      np.testing.assert_array_equal(image, images[0])
+
+  def test_nothing_is_random(self):
+    views = _views((8, 8))
+    render_view = evaluation.make_render_view(
+      _renderer(), _cast(), chunk=64, piece=64
+    )
+    params = devices.replicate(_params())
+    chex.assert_trees_all_equal(
+      render_view(params, views, 0), render_view(params, views, 0)
+    )
+
+  def test_rows_and_columns(self):
+    """A renderer that shows where rays come from, not what is there."""
+
+    def render(params, rays):
+      del params
+      zeros = jnp.zeros(rays.near.shape[0])
+      return (
+        volume.Rendering(
+          rays.directions, zeros, zeros, zeros, zeros[:, None], zeros[:, None]
+        ),
+      )
+
+    pose = np.eye(4)[None, :3]  # Looks along -z, y up.
+    views = cameras.pinhole(pose, [[4, 6]], [2.0])
+    render_view = evaluation.make_render_view(
+      renderers.Renderer(None, None, render), _cast(), chunk=5, piece=5
+    )
+    view = render_view(devices.replicate({}), views, 0)
+    x = (np.arange(6) + 0.5 - 3) / 2
+    y = -(np.arange(4) + 0.5 - 2) / 2
+    expected = np.stack(
+      [np.tile(x, (4, 1)), np.tile(y[:, None], (1, 6)), np.full((4, 6), -1)], -1
+    )
+    np.testing.assert_allclose(view.rgb, expected, atol=1e-6)
