@@ -41,7 +41,8 @@ _SEED = flags.DEFINE_integer(
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}.')
-  name = pathlib.Path(config_flags.get_config_filename(_CONFIG)).stem
+  path = config_flags.get_config_filename(flags.FLAGS[_CONFIG.name])
+  name = pathlib.Path(path).stem
   model_dir = pathlib.Path(_MODEL_DIR.value or f'runs/{name}')
   try:
     config_lib.check(_CONFIG.value, jax.local_device_count())

@@ -5,8 +5,11 @@ import functools
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from types import ModuleType
+
+_LOCK = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -27,13 +30,18 @@ def _quiet_stderr() -> Iterator[None]:
       os.close(kept)
 
 
-@functools.cache
 def module() -> ModuleType:
   """Imports TensorFlow, which takes seconds, on its first call.
 
   TensorFlow reads data and scores images here, on the CPU: accelerators are
   hidden from it, because it would reserve their whole memory.
   """
+  with _LOCK:
+    return _import()
+
+
+@functools.cache
+def _import() -> ModuleType:
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   with _quiet_stderr():
     import tensorflow as tf

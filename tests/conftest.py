@@ -2,6 +2,9 @@
 
 import chex
 import jax
+from absl import flags
 
+# `create_tempdir` of absl's test cases asks for a flag.
+flags.FLAGS.mark_as_parsed()
 chex.set_n_cpu_devices(4)
 jax.config.update('jax_numpy_rank_promotion', 'raise')

@@ -176,6 +176,11 @@ class DecodeTest(_FilesTest):
       1: np.repeat(grey, 3, axis=1),
       2: np.concatenate([grey, grey, grey, alpha], axis=1),
     }.get(channels, eight)
+    # As loading does: on threads, one of which brings in what decodes them.
+    (kept,) = image_files.load(
+      *image_files.open_splits([[path] * 4], down_factor=1)
+    )
+    np.testing.assert_array_equal(kept[3], expected.reshape(2, 3, -1))
     kinds = ('grey', '16-bit') if channels < 3 else ('16-bit',)
     self.check(path, expected.reshape(2, 3, -1), *kinds)
 
@@ -231,12 +236,14 @@ class ErrorsTest(_FilesTest):
     path.write_bytes(content)
     self.check(path, 'can not be decoded')
 
-  @parameterized.parameters('png', 'jpg', 'webp')
-  def test_truncated(self, extension):
+  @parameterized.product(extension=('png', 'jpg', 'webp'), kept=(True, False))
+  def test_truncated(self, extension, kept):
+    good = self.write('good.png', _RGB)
     path = self.write(f'cut.{extension}', _noise(64, 64, 3))
     path.write_bytes(path.read_bytes()[:-1000])
+    splits = [[good, path], [good]] if kept else [[good], [good, path]]
     with self.assertRaisesRegex(base.DataError, 'cut.*decoded|cut.*not an'):
-      image_files.load(*image_files.open_splits([[path]], down_factor=1))
+      image_files.load(*image_files.open_splits(splits, down_factor=1))
 
   def test_all_that_fail_are_counted(self):
     good = self.write('good.png', _RGB)

@@ -1,7 +1,7 @@
 """What every data set is read into, and the errors that reading may raise."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,7 +35,8 @@ class Images(Sequence):
   def __len__(self) -> int:
     return len(self.sizes)
 
-  def __getitem__(self, index):
+  def __getitem__(self, index: Any) -> np.ndarray:
+    index = range(len(self))[index]  # From the end, or past it.
     view = self.pixels[self.offsets[index] : self.offsets[index + 1]]
     return view.reshape(*self.sizes[index], -1)
 
@@ -50,10 +51,8 @@ class LazyImages(Sequence):
   def __len__(self) -> int:
     return self._count
 
-  def __getitem__(self, index):
-    if not 0 <= index < self._count:  # What ends `for image in images`.
-      raise IndexError(index)
-    return self._read(index)
+  def __getitem__(self, index: Any) -> np.ndarray:
+    return self._read(range(self._count)[index])
 
 
 class Split(NamedTuple):

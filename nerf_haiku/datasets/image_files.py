@@ -8,7 +8,6 @@ import concurrent.futures
 import contextlib
 import os
 import pathlib
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -32,7 +31,6 @@ _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _PNG_DEEP_GREY_A = (16, 4)  # Bits and colour type: Pillow makes it RGBA.
 _TIFF_BITS_PER_SAMPLE = 258
 _MAX_THREADS = 4  # Each holds an image or two: memory, not time, is the limit.
-_TENSORFLOW_LOCK = threading.Lock()  # Its first use is not safe in threads.
 
 T = TypeVar('T')
 R = TypeVar('R')
@@ -349,8 +347,7 @@ def _png_kind(path: pathlib.Path) -> tuple[int | None, int | None]:
 
 def _decode_deep_png(path: pathlib.Path) -> np.ndarray:
   """`[H, W, 1 to 4]` uint16: Pillow would cut colours off at 8 bits."""
-  with _TENSORFLOW_LOCK:
-    tf = lazy_tensorflow.module()
+  tf = lazy_tensorflow.module()
   return tf.io.decode_png(path.read_bytes(), dtype=tf.uint16).numpy()
 
 

@@ -4,6 +4,7 @@ Nothing is downloaded and nothing is stored. Depth and normals are exact, so
 that what a field has learned can be compared with the truth.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ _RADIUS = 3.6  # of the sphere that cameras are on, scene units.
 _LATTICE = np.stack([np.arange(13), np.arange(13) * 5 % 13], axis=-1) / 13
 _LATTICE = (_LATTICE + 0.5) % 1 - 0.5
 _EDGE = 0.08  # change of a colour in [0, 1] to a neighbour that is an edge.
-_CHUNK = 24576  # rays traced at once: what fits the cache.
+_CHUNK = 24576  # rays traced at once: what a cache of some MB holds.
 _LIFT = 1e-6  # of a shadow ray off its surface, scene units.
 
 # Light, linear: a square lamp far away, a sky, a ground that throws some back.
@@ -36,6 +37,8 @@ _SKY = np.array([0.38, 0.41, 0.45])
 _GROUND = np.array([0.30, 0.26, 0.22])
 _GAMMA = 2.2
 
+Items = Sequence[still_life.Item]
+
 
 class Hit(NamedTuple):
   """What `R` rays meet first."""
@@ -46,9 +49,7 @@ class Hit(NamedTuple):
   rgb: np.ndarray  # [R, 3] in [0, 1]; 0 for a miss.
 
 
-def trace(
-  items: Sequence[still_life.Item], origins: np.ndarray, directions: np.ndarray
-) -> Hit:
+def trace(items: Items, origins: np.ndarray, directions: np.ndarray) -> Hit:
   """What rays see, exactly: no samples, float64.
 
   Args:
@@ -75,8 +76,18 @@ def trace(
   return Hit(t, which, normal, rgb)
 
 
-def _shade(items, points, normal, directions, albedo, gloss) -> np.ndarray:
-  """Colours `[R, 3]` in [0, 1], for display, of points that are seen."""
+def _shade(
+  items: Items,
+  points: np.ndarray,
+  normal: np.ndarray,
+  directions: np.ndarray,
+  albedo: np.ndarray,
+  gloss: np.ndarray,
+) -> np.ndarray:
+  """Colours `[R, 3]` in [0, 1], for display, of points that are seen.
+
+  All arguments but `gloss`, `[R]`, are `[R, 3]`.
+  """
   lamp = _lamp(items, points, normal)[:, None]
   up = 0.5 + 0.5 * normal[:, 2:]
   ambient = (_GROUND + (_SKY - _GROUND) * up) * _open(items, points, normal)
@@ -90,7 +101,7 @@ def _shade(items, points, normal, directions, albedo, gloss) -> np.ndarray:
   return np.clip(rgb, 0, 1) ** (1 / _GAMMA)
 
 
-def _lamp(items, points, normal) -> np.ndarray:
+def _lamp(items: Items, points: np.ndarray, normal: np.ndarray) -> np.ndarray:
   """Lambert's cosine `[R]`, averaged over the lamp's corners that are seen."""
   cosine = np.maximum(np.einsum('rj,dj->dr', normal, _LAMP_CORNERS), 0)
   faces = np.flatnonzero(np.any(cosine > 0, axis=0))
@@ -102,7 +113,7 @@ def _lamp(items, points, normal) -> np.ndarray:
   return np.mean(cosine, axis=0)
 
 
-def _open(items, points, normal) -> np.ndarray:
+def _open(items: Items, points: np.ndarray, normal: np.ndarray) -> np.ndarray:
   """Share `[R, 1]` of the sky that balls in place of the items leave free."""
   share = np.ones(len(points))
   x, y, z, *n = np.ascontiguousarray(np.concatenate([points, normal], 1).T)
@@ -117,8 +128,17 @@ def _open(items, points, normal) -> np.ndarray:
   return share[:, None]
 
 
-def _polish(rgb, lamp, normal, directions, gloss) -> np.ndarray:
-  """Adds what a varnish mirrors: sky, ground and the lamp (Schlick)."""
+def _polish(
+  rgb: np.ndarray,
+  lamp: np.ndarray,
+  normal: np.ndarray,
+  directions: np.ndarray,
+  gloss: np.ndarray,
+) -> np.ndarray:
+  """Adds what a varnish mirrors: sky, ground and the lamp (Schlick).
+
+  `lamp` and `gloss` are `[R, 1]`, all else `[R, 3]`; linear light.
+  """
   view = directions / np.linalg.norm(directions, axis=1, keepdims=True)
   cosine = np.sum(view * normal, axis=1, keepdims=True)
   mirrored = view - 2 * cosine * normal
@@ -126,7 +146,8 @@ def _polish(rgb, lamp, normal, directions, gloss) -> np.ndarray:
   height = _step(mirrored[:, 2:], -0.2, 0.5)
   sky = 0.3 + 0.6 * height
   rgb = rgb + fresnel * (sky - rgb)
-  aside = np.max(np.abs(mirrored @ _LAMP_AXES.T), axis=1, keepdims=True)
+  aside = np.abs(np.einsum('rj,kj->rk', mirrored, _LAMP_AXES))
+  aside = np.max(aside, axis=1, keepdims=True)
   ahead = np.sum(mirrored * _LAMP, axis=1, keepdims=True) > 0
   glint = _step(aside, 0.27, 0.19) * ahead * (lamp > 0) * 0.85
   return rgb + glint * (1 - rgb)
@@ -159,9 +180,7 @@ def camera_rays(
   return np.broadcast_to(pose[:, 3], directions.shape), directions
 
 
-def render(
-  items: Sequence[still_life.Item], camera: cameras.Cameras, index: int
-) -> np.ndarray:
+def render(items: Items, views: cameras.Cameras, index: int) -> np.ndarray:
   """Takes the photograph of one of `N` cameras.
 
   Every pixel is traced at its middle and its corners, and where these differ
@@ -171,32 +190,35 @@ def render(
     `[H, W, 4]` uint8 with straight alpha: the share of the pixel that is
     covered, and the mean colour of that share.
   """
-  pose, intrinsics = camera.camera_to_world[index], camera.intrinsics[index]
-
-  def look(pixel):  # [R, 2] -> [R, 4] colour times alpha, alpha.
-    seen = np.empty((len(pixel), 4))
-    for i in range(0, len(pixel), _CHUNK):
-      hit = trace(items, *camera_rays(pose, intrinsics, pixel[i : i + _CHUNK]))
-      seen[i : i + _CHUNK, :3] = hit.rgb
-      seen[i : i + _CHUNK, 3] = hit.item >= 0
-    return seen
-
-  height, width = camera.sizes[index]
+  height, width = (int(x) for x in views.sizes[index])
   upper_left = cameras.pixels(height, width).astype(np.float64)
   corners = cameras.pixels(height + 1, width + 1)
-  seen = look(np.concatenate([upper_left + 0.5, corners]))
+  seen = _look(items, views, index, np.concatenate([upper_left + 0.5, corners]))
   middle = seen[: height * width].reshape(height, width, 4)
   corner = seen[height * width :].reshape(height + 1, width + 1, 4)
   five = np.stack([
     middle, corner[:-1, :-1], corner[:-1, 1:], corner[1:, :-1], corner[1:, 1:]
   ])  # fmt: skip
   image = (0.5 * middle + 0.125 * np.sum(five[1:], 0)).reshape(-1, 4)
-  edge = np.max(np.ptp(five, axis=0), axis=-1) > _EDGE
-  edge = np.flatnonzero(edge)
-  samples = look((upper_left[edge, None] + 0.5 + _LATTICE).reshape(-1, 2))
-  image[edge] = np.mean(samples.reshape(len(edge), -1, 4), axis=1)
+  edge = np.flatnonzero(np.max(np.ptp(five, axis=0), axis=-1) > _EDGE)
+  finer = (upper_left[edge, None] + 0.5 + _LATTICE).reshape(-1, 2)
+  seen = _look(items, views, index, finer).reshape(-1, len(_LATTICE), 4)
+  image[edge] = np.mean(seen, axis=1)
   image[:, :3] /= np.maximum(image[:, 3:], 1 / len(_LATTICE))
   return np.rint(image.reshape(height, width, 4) * 255).astype(np.uint8)
+
+
+def _look(
+  items: Items, views: cameras.Cameras, index: int, pixel: np.ndarray
+) -> np.ndarray:
+  """Colour times alpha, and alpha, `[R, 4]` at points `[R, 2]` of an image."""
+  pose, intrinsics = views.camera_to_world[index], views.intrinsics[index]
+  seen = np.empty((len(pixel), 4))
+  for i in range(0, len(pixel), _CHUNK):
+    hit = trace(items, *camera_rays(pose, intrinsics, pixel[i : i + _CHUNK]))
+    seen[i : i + _CHUNK, :3] = hit.rgb
+    seen[i : i + _CHUNK, 3] = hit.item >= 0
+  return seen
 
 
 def make_scene(
@@ -228,8 +250,8 @@ def make_scene(
   Raises:
     ValueError: a size or number that makes no scene.
   """
-  height, width = (size, size) if isinstance(size, int) else size
-  if min(height, width) < 1:
+  size = (size, size) if isinstance(size, int) else size
+  if min(size) < 1:
     raise ValueError(f'size must be positive, got {size}.')
   if seed < 0 or min(num_train, num_poses) < 1 or min(num_val, num_test) < 0:
     raise ValueError(
@@ -239,30 +261,31 @@ def make_scene(
   items = still_life.make_items(seed)
   rng = np.random.default_rng([seed, 1])
   first = rng.uniform(0, 360)
-
-  def take(poses):
-    focal = 0.5 * width / np.tan(0.5 * CAMERA_ANGLE_X)
-    sizes = np.tile([[height, width]], (len(poses), 1))
-    return cameras.pinhole(poses, sizes, np.full(len(poses), focal))
-
-  def held_out(poses):
-    views = take(poses)
-    images = base.LazyImages(len(poses), lambda i: render(items, views, i))
-    return base.Split(images, views)
-
-  train = take(_random_poses(rng, num_train))
+  train = _cameras(_random_poses(rng, num_train), size)
   photographs = [render(items, train, i) for i in range(num_train)]
   pixels = np.concatenate(photographs).reshape(-1, 4)
   return base.Scene(
     train=base.Split(base.Images(pixels, train.sizes), train),
-    val=held_out(_spiral_poses(num_val, first)),
-    test=held_out(_spiral_poses(num_test, first + 90)),
+    val=_held_out(items, _cameras(_spiral_poses(num_val, first), size)),
+    test=_held_out(items, _cameras(_spiral_poses(num_test, first + 90), size)),
     near=near,
     far=far,
     box=still_life.BOX.astype(np.float32),
-    path=take(paths.circle(num_poses, radius=_RADIUS)),
+    path=_cameras(paths.circle(num_poses, radius=_RADIUS), size),
     notices=(),
   )
+
+
+def _cameras(poses: np.ndarray, size: tuple[int, int]) -> cameras.Cameras:
+  focal = 0.5 * size[1] / np.tan(0.5 * CAMERA_ANGLE_X)
+  sizes = np.tile(size, (len(poses), 1))
+  return cameras.pinhole(poses, sizes, np.full(len(poses), focal))
+
+
+def _held_out(items: Items, views: cameras.Cameras) -> base.Split:
+  """A split whose images are traced whenever they are asked for."""
+  read = functools.partial(render, items, views)
+  return base.Split(base.LazyImages(len(views.sizes), read), views)
 
 
 def _random_poses(rng: np.random.Generator, number: int) -> np.ndarray:

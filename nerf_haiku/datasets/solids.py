@@ -111,7 +111,13 @@ def bowl(
   return _solid(outer, hole, centre, None, max(radius, foot))
 
 
-def _solid(outer, hole, centre, rotation, radius) -> Solid:
+def _solid(
+  outer: Quadrics,
+  hole: Quadrics | None,
+  centre: Sequence[float],
+  rotation: np.ndarray | None,
+  radius: float,
+) -> Solid:
   rotation = np.eye(3) if rotation is None else np.asarray(rotation)
   return Solid(outer, hole, np.asarray(centre, np.float64), rotation, radius)
 

@@ -164,7 +164,7 @@ def _checks(one: np.ndarray, other: np.ndarray, width: float) -> Paint:
 def _lined(outside: Paint, inside: Paint, radius: float) -> Paint:
   """Another paint within a radius of the z axis."""
 
-  def paint(points):
+  def paint(points: np.ndarray) -> np.ndarray:
     inner = np.hypot(points[:, 0], points[:, 1]) < radius
     return np.where(inner[:, None], inside(points), outside(points))
 
@@ -174,7 +174,7 @@ def _lined(outside: Paint, inside: Paint, radius: float) -> Paint:
 def _planks(light: np.ndarray, dark: np.ndarray) -> Paint:
   """Boards along x with a soft grain, and a ring inlaid near the edge."""
 
-  def paint(points):
+  def paint(points: np.ndarray) -> np.ndarray:
     x, y, _ = points.T
     board = np.floor(y / 0.236 + 0.5)
     tone = 0.5 + 0.28 * np.sin(2.4 * board + 1.0)

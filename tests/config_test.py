@@ -1,0 +1,141 @@
+import chex
+from absl.testing import parameterized
+
+from experiments import config as config_lib
+from experiments.configs import (
+  default,
+  paper_blender_lego,
+  quickstart,
+  test_blender_lego,
+)
+
+
+def _config(**changes):
+  """The quickstart with changes; `a__b` is the field `b` of section `a`."""
+  config = quickstart.get_config()
+  for name, value in changes.items():
+    *sections, field = name.split('__')
+    section = config
+    for part in sections:
+      section = section[part]
+    with section.ignore_type():
+      section[field] = value
+  return config
+
+
+class ConfigsTest(chex.TestCase):
+  def test_default_has_the_fields_of_the_flax_version(self):
+    fields = dict(config_lib.flatten(default.get_config()))
+    expected = {
+      'learning_rate': 5e-4, 'lr_schedule': 'constant * decay_every',
+      'lr_decay': 250, 'decay_factor': 0.1, 'num_steps': 1000000,
+      'batching': True, 'num_rand': 4096, 'dtype': 'float32',
+      'emb.use_embed': True, 'emb.periodic_fns': ('sin', 'cos'),
+      'emb.multires': 10, 'emb.multires_views': 4, 'emb.log_sampling': True,
+      'emb.include_input': True, 'model.net_depth': 8,
+      'model.net_width': 256, 'model.skips': (4,),
+      'model_fine.net_depth': 8, 'model_fine.net_width': 256,
+      'model_fine.skips': (4,), 'precrop_iters': 0, 'precrop_frac': 0.5,
+      'num_samples': 64, 'num_importance': 0, 'perturb': True,
+      'use_viewdirs': True, 'raw_noise_std': 0.0, 'render_only': False,
+      'render_test': False, 'down_factor': 1, 'render_factor': 1,
+      'white_bkgd': False, 'dataset_type': 'llff', 'shape': 'fern',
+      'testskip': 8, 'num_poses': 40, 'llff.lindisp': False,
+      'llff.spherify': False, 'llff.hold': 8, 'i_print': 100, 'i_img': 5000,
+      'i_weights': 5000, 'i_testset': 1000000, 'i_video': 1000000,
+      'pixel_center': False, 'density_activation': 'relu',
+    }  # fmt: skip
+    self.assertEqual(fields, fields | expected)
+
+  @parameterized.parameters(
+    (paper_blender_lego, 1, 128, 500_000, 500),
+    (test_blender_lego, 2, 64, 200_000, 250),
+  )
+  def test_the_original_s(self, module, down_factor, importance, steps, decay):
+    config = module.get_config()
+    config_lib.check(config, num_devices=4)
+    self.assertEqual(
+      (config.down_factor, config.num_importance, config.num_steps, config.lr_decay),
+      (down_factor, importance, steps, decay),
+    )  # fmt: skip
+    self.assertEqual((config.num_rand, config.num_samples), (1024, 64))
+    self.assertFalse(config.batching or config.pixel_center)
+    self.assertTrue(config.white_bkgd)
+
+
+class CheckTest(chex.TestCase):
+  def test_quickstart_passes(self):
+    config_lib.check(_config(), num_devices=1)
+
+  @parameterized.parameters(
+    ('learning_rate', 0.0, 'over 0'),
+    ('learning_rate', float('nan'), 'a finite number'),
+    ('learning_rate', '1e-3', 'a finite number'),
+    ('lr_schedule', 'cosine', "'constant \\* decay_every', 'constant'"),
+    ('num_steps', 0, '1 or more'),
+    ('num_steps', 1.5, 'of type int'),
+    ('num_steps', True, 'of type int'),
+    ('batching', 1, 'of type bool'),
+    ('decay_factor', 1.5, 'up to 1'),
+    ('emb__periodic_fns', ('tan',), "'sin', 'cos'"),
+    ('emb__periodic_fns', (), "'sin', 'cos'"),
+    ('emb__multires', 0, '1 to 32'),
+    ('model__net_depth', 0, '1 or more'),
+    ('model__skips', (4,), 'layers 0 to 3'),
+    ('model_fine__skips', (-1,), 'layers of the trunk'),
+    ('model_fine__skips', ('a',), 'layers of the trunk'),
+    ('precrop_frac', 0.0, 'over 0, up to 1'),
+    ('precrop_iters', 10, '0 with config.batching'),
+    ('num_samples', 1, '2 or more'),
+    ('num_samples', 2, '3 or more'),
+    ('num_importance', -1, '0 or more'),
+    ('raw_noise_std', -1.0, '0 or more'),
+    ('density_activation', 'gelu', "'relu', 'softplus'"),
+    ('last_interval', 'near', "'infinite', 'far'"),
+    ('last_interval', 'infinite', "'far' with config.density_activation"),
+    ('dataset_type', 'llff', "'blender', 'procedural'"),
+    ('down_factor', 2, 'config.procedural.size'),
+    ('testskip', -1, '0 or more'),
+    ('near', -1.0, '0 or more'),
+    ('far', 0.5, 'over config.near'),
+    ('box', (0.0, 0.0, 0.0, 1.0, 1.0), '6 numbers'),
+    ('box', (0.0, 0.0, 0.0, 1.0, -1.0, 1.0), '6 numbers'),
+    ('box', ('a', 0.0, 0.0, 1.0, 1.0, 1.0), '6 numbers'),
+    ('procedural__size', 2, '4 to 4096'),
+    ('dtype', 'bfloat16', "'float32' only: it has no effect so far"),
+    ('llff__hold', 4, '8 only: it has no effect so far'),
+    ('render_factor', 2, '1 only: it has no effect so far'),
+    ('i_img', 10, '5000 only: it has no effect so far'),
+  )  # fmt: skip
+  def test_one_error_names_field_value_and_cure(self, name, value, cure):
+    changes = {name: value} | ({'near': 1.0} if name == 'far' else {})
+    dotted = name.replace('__', '.')
+    with self.assertRaisesRegex(ValueError, cure) as caught:
+      config_lib.check(_config(**changes), num_devices=1)
+    self.assertStartsWith(str(caught.exception), f'config.{dotted}: ')
+    self.assertIn(repr(value), str(caught.exception))
+
+  def test_devices_divide_the_batch(self):
+    with self.assertRaisesRegex(
+      ValueError, 'config.num_rand: got 1022.*multiple of the 4 devices'
+    ):
+      config_lib.check(_config(num_rand=1022), num_devices=4)
+
+  def test_unknown_and_missing_fields(self):
+    config = _config()
+    config.learning_rat = 1.0
+    with self.assertRaisesRegex(ValueError, 'learning_rat: there is no such'):
+      config_lib.check(config, num_devices=1)
+    config = _config()
+    del config.emb.multires
+    with self.assertRaisesRegex(ValueError, 'emb.multires: is missing'):
+      config_lib.check(config, num_devices=1)
+
+  @parameterized.parameters(
+    {'learning_rate': 1}, {'testskip': 0}, {'model_fine__skips': ()},
+    {'num_importance': 0, 'model_fine__skips': (9,)}, {'near': 0},
+    {'box': (-1, -1, -1, 1, 1, 1)},
+    {'batching': False, 'precrop_iters': 10},
+  )  # fmt: skip
+  def test_what_is_allowed(self, **changes):
+    self.assertIsNone(config_lib.check(_config(**changes), num_devices=1))

@@ -1,0 +1,102 @@
+import contextlib
+import io
+import json
+import pathlib
+import shutil
+
+import chex
+import jax
+import numpy as np
+
+from experiments import build, loop
+from experiments.configs import quickstart
+from nerf_haiku import checkpoints, training
+
+
+def _config(**changes):
+  """A quickstart of seconds, on four devices."""
+  config = quickstart.get_config()
+  config.update(
+    num_steps=60, num_rand=256, num_samples=16, num_importance=16, i_print=20
+  )
+  config.procedural.update(size=16, num_train=12, num_test=2)
+  for model in (config.model, config.model_fine):
+    model.update(net_depth=2, net_width=32, skips=())
+  config.update(changes)
+  return config
+
+
+class TrainTest(chex.TestCase):
+  def _train(self, folder, seed=0, **changes):
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+      content = loop.train(
+        _config(**changes), data_dir=None, model_dir=folder, seed=seed
+      )
+    return content, text.getvalue()
+
+  def _folder(self):
+    return pathlib.Path(self.create_tempdir().full_path) / 'run'
+
+  def test_a_run_learns_and_leaves_its_results(self):
+    folder = self._folder()
+    content, text = self._train(folder)
+    lines = [x for x in text.splitlines() if x.startswith('step')]
+    self.assertLen(lines, 3)
+    self.assertRegex(lines[-1], r'step 60  loss 0\.\d+  PSNR .* dB .* rays/s')
+    losses = [float(x.split()[3]) for x in lines]
+    self.assertLess(losses[-1], 0.7 * losses[0])
+    stored = json.loads((folder / loop.RESULTS).read_text())
+    self.assertEqual(stored, json.loads(json.dumps(content)))
+    self.assertEqual((stored['views'], stored['steps']), (2, 60))
+    self.assertLen(stored['psnr_per_view'], 2)
+    np.testing.assert_allclose(
+      stored['psnr'], np.mean(stored['psnr_per_view']), rtol=1e-6
+    )
+    for name in (
+      'ssim', 'train_seconds', 'seconds_per_view', 'rays_per_second',
+      'metrics', 'config', 'seed', 'versions', 'machine', 'date', 'background',
+    ):  # fmt: skip
+      self.assertIn(name, stored)
+    self.assertLen(list((folder / loop.VIEWS).glob('*.png')), 2)
+    self._check_finished(folder, content)
+    self._check_evaluation_again(folder, content)
+
+  def _check_finished(self, folder, content):
+    again, text = self._train(folder)
+    self.assertIn('nothing is left to do', text)
+    self.assertEqual(again['psnr'], content['psnr'])
+    with self.assertRaisesRegex(
+      ValueError, 'another run .*num_steps is 60 there, 61 here'
+    ):
+      self._train(folder, num_steps=61)
+    with self.assertRaisesRegex(ValueError, 'seed is 0 there, 1 here'):
+      self._train(folder, seed=1)
+
+  def _check_evaluation_again(self, folder, content):
+    """A run that was stopped after its checkpoint only scores it."""
+    (folder / loop.RESULTS).unlink()
+    shutil.rmtree(folder / loop.VIEWS)
+    again, text = self._train(folder)
+    self.assertNotIn('loss', text)
+    self.assertEqual(again['psnr_per_view'], content['psnr_per_view'])
+    config = _config()
+    state = training.init_state(
+      build.renderer(config), build.optimizer(config), jax.random.key(1)
+    )
+    kept = checkpoints.restore(folder / loop.CHECKPOINTS, state)
+    self.assertEqual(int(kept.step), 60)
+
+  def test_the_seed_decides_everything(self):
+    states = []
+    for seed in (0, 0, 1):
+      folder = self._folder() / str(len(states))
+      self._train(folder, seed=seed, num_steps=3, raw_noise_std=0.1)
+      config = _config()
+      state = training.init_state(
+        build.renderer(config), build.optimizer(config), jax.random.key(5)
+      )
+      states.append(checkpoints.restore(folder / loop.CHECKPOINTS, state))
+    chex.assert_trees_all_equal(states[0], states[1])
+    with self.assertRaises(AssertionError):
+      chex.assert_trees_all_close(states[0].params, states[2].params, atol=1e-4)

@@ -1,0 +1,92 @@
+import json
+import pathlib
+
+import chex
+import imageio.v3 as iio
+import numpy as np
+
+from experiments import results
+from nerf_haiku import cameras, evaluation, paths
+from nerf_haiku.datasets import base
+
+
+def _split():
+  """A white view and one whose upper half is empty, of two sizes."""
+  white = np.full((16, 12, 4), 255, np.uint8)
+  half = np.full((12, 14, 4), [0, 0, 0, 255], np.uint8)
+  half[:6, :, 3] = 0
+  images = [white, half]
+  sizes = [x.shape[:2] for x in images]
+  views = cameras.pinhole(paths.circle(2), sizes, [10.0, 10.0])
+  return base.Split(base.LazyImages(2, images.__getitem__), views)
+
+
+def _view(height, width, level):
+  grey = np.full((height, width), level)
+  return evaluation.View(
+    np.repeat(grey[..., None], 3, -1), 3 * grey, grey, np.ones_like(grey)
+  )
+
+
+class EvaluateTest(chex.TestCase):
+  def _evaluate(self, white_background):
+    folder = pathlib.Path(self.create_tempdir().full_path) / 'test'
+    split = _split()
+    scores = results.evaluate(
+      split,
+      lambda i: _view(*split.cameras.sizes[i], 0.8),
+      folder,
+      near=2.0,
+      far=6.0,
+      white_background=white_background,
+    )
+    return scores, folder
+
+  def test_scores_are_of_8_bit_images_on_the_background(self):
+    scores, _ = self._evaluate(white_background=True)
+    expected = [
+      20 * np.log10(255 / 51),  # 204 where 255 is true.
+      10 * np.log10(255**2 / ((51**2 + 204**2) / 2)),
+    ]
+    np.testing.assert_allclose(scores['psnr_per_view'], expected, rtol=1e-6)
+    np.testing.assert_allclose(scores['psnr'], np.mean(expected), rtol=1e-6)
+    np.testing.assert_allclose(scores['ssim'], np.mean(scores['ssim_per_view']))
+    self.assertEqual(scores['views'], 2)
+    self.assertGreater(scores['seconds_per_view'], 0.0)
+    black, _ = self._evaluate(white_background=False)
+    np.testing.assert_allclose(
+      black['psnr_per_view'], [expected[0], 20 * np.log10(255 / 204)], rtol=1e-6
+    )
+
+  def test_pictures(self):
+    _, folder = self._evaluate(white_background=True)
+    picture = iio.imread(folder / 'view_001.png')
+    self.assertEqual(picture.shape[0], 12)
+    np.testing.assert_array_equal(picture[:, :14], 204)  # The rendering.
+    truth = picture[:, -2 * 14 - 4 : -14 - 4]
+    np.testing.assert_array_equal(truth[:6], 255)
+    np.testing.assert_array_equal(truth[6:], 0)
+    self.assertTrue((folder / 'view_000.png').exists())
+
+
+class WriteJsonTest(chex.TestCase):
+  def test_infinity_is_null_and_the_old_file_lives(self):
+    path = pathlib.Path(self.create_tempdir().full_path) / 'results.json'
+    results.write_json(path, {'psnr': float('inf'), 'list': [1.5, float('nan')]})
+    expected = {'psnr': None, 'list': [1.5, None]}
+    self.assertEqual(json.loads(path.read_text()), expected)
+    with self.assertRaises(TypeError):
+      results.write_json(path, {'x': object()})
+    self.assertEqual(json.loads(path.read_text()), expected)
+
+  def test_circumstances(self):
+    about = results.circumstances()
+    self.assertTrue(about['machine']['processor'])
+    self.assertIn('jax', about['versions'])
+    self.assertRegex(about['date'], r'^20\d\d-\d\d-\d\dT')
+
+
+class MeanTest(chex.TestCase):
+  def test_a_missing_value_has_no_mean(self):
+    self.assertEqual(results.mean([1.0, 2.0]), 1.5)
+    self.assertIsNone(results.mean([1.0, None]))
