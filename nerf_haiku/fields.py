@@ -38,16 +38,13 @@ class Linear(hk.Module):
       'w', (sum(sizes), self._width), dtype, init=_GLOROT_UNIFORM
     )
     b = hk.get_parameter('b', (self._width,), dtype, init=jnp.zeros)
-    begin, out = 0, b
+    begin, out = 0, b.reshape((1,) * (inputs[0].ndim - 1) + b.shape)
     for x, size in zip(inputs, sizes, strict=True):
-      out = jnp.dot(x, w[begin : begin + size]) + _lead(out, x)
+      # As one matrix product: over several axes the gradient is a slow one.
+      y = jnp.dot(x.reshape(-1, size), w[begin : begin + size])
+      out = out + y.reshape(*x.shape[:-1], self._width)
       begin += size
     return out
-
-
-def _lead(out: chex.Array, like: chex.Array) -> chex.Array:
-  """`out` with leading axes of 1, up to the rank of `like`."""
-  return out.reshape((1,) * (like.ndim - out.ndim) + out.shape)
 
 
 class Mlp(hk.Module):

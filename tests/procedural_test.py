@@ -90,7 +90,7 @@ class ShadeTest(parameterized.TestCase):
   def test_lamp_is_mirrored(self):
     # From above, the mirror of the lamp is where the normal is halfway.
     up, lamp = np.array([0, 0, 1.0]), procedural._LAMP
-    for normal, low, high in ((up + lamp, 0.15, 1.0), (up, -0.05, 0.05)):
+    for normal, low, high in ((up + lamp, 0.15, 1.0), (up, 0.0, 0.1)):
       point = 0.5 * normal / np.linalg.norm(normal)
       rays = (point + 4 * up)[None], -4 * up[None]
       matte, glossy = (
@@ -137,6 +137,24 @@ class ShadeTest(parameterized.TestCase):
     without = procedural.trace([_ball()], *rays)
     self.assertGreater(np.mean(without.item == 0), 0.5)
     np.testing.assert_allclose(with_shadow.rgb, without.rgb, atol=1e-5)
+
+  def test_light_falls_into_a_tube(self):
+    # From the wall of the bore, light is seen over the rim across or not.
+    solid = solids.cylinder((0, 0, 0), 0.4, 0.5, bore=0.3)
+    tube = still_life.Item(solid, _WHITE, shade=0.4)
+    azimuth, z = (
+      np.random.default_rng(0).uniform([0, -0.5], [7, 0.5], (999, 2)).T
+    )
+    inwards = -np.stack([np.cos(azimuth), np.sin(azimuth), 0 * z], axis=-1)
+    points = -0.3 * inwards + z[:, None] * [0, 0, 1]
+    corners = procedural._LAMP_CORNERS
+    cosine = np.maximum(inwards @ corners.T, 0)
+    across = 2 * 0.3 * cosine / np.sum(corners[:, :2] ** 2, axis=-1)
+    over = z[:, None] + across * corners[:, 2] > 0.5
+    expected = np.mean(cosine * over, axis=-1)
+    lamp = procedural._lamp([tube], points, inwards)
+    np.testing.assert_allclose(lamp, expected, atol=1e-12)
+    self.assertBetween(np.mean(over[cosine > 0]), 0.1, 0.9)
 
   @parameterized.parameters(0, 1, 2, 3, 4)
   def test_light_suits(self, seed):

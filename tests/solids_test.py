@@ -29,10 +29,10 @@ def _ellipsoid(p, axes):
 
 
 def _bowl(p):
-  outside, inside = _ellipsoid(p, (0.5, 0.5, 0.4)), _ellipsoid(
-    p, (0.45, 0.45, 0.92 * 0.4 - 0.05)
+  outside, inside = _ellipsoid(p, (0.4, 0.4, 0.5)), _ellipsoid(
+    p, (0.35, 0.35, 0.92 * 0.5 - 0.05)
   )  # fmt: skip
-  flat = np.maximum(p[..., 2], -0.92 * 0.4 - p[..., 2])
+  flat = np.maximum(p[..., 2], -0.92 * 0.5 - p[..., 2])
   return np.maximum(np.maximum(outside, flat), -inside)
 
 
@@ -49,7 +49,7 @@ _SOLIDS = {
   ),
   'tube': (solids.cylinder(_CENTRE, 0.4, 0.5, _TURN, bore=0.3), _tube),
   'bowl': (
-    solids.bowl(_CENTRE, 0.5, 0.4, wall=0.05)._replace(rotation=_TURN), _bowl
+    solids.bowl(_CENTRE, 0.4, 0.5, wall=0.05)._replace(rotation=_TURN), _bowl
   ),
 }  # fmt: skip
 _EACH = [(name, *values) for name, values in _SOLIDS.items()]

@@ -21,8 +21,12 @@ class StillLifeTest(parameterized.TestCase):
   def test_in_the_box_and_apart(self, seed):
     points = np.random.default_rng(0).uniform(-1.3, 1.3, (60_000, 3))
     items = still_life.make_items(seed)
-    counts = sum(_inside(i.solid, points).astype(int) for i in items)
+    matter = np.stack([_inside(item.solid, points) for item in items])
+    counts = np.sum(matter, axis=0)
     self.assertEqual(np.max(counts), 1)
+    for item, own in zip(items, matter, strict=True):
+      away = np.linalg.norm(points[own] - item.solid.centre, axis=-1)
+      self.assertLess(np.max(away), item.solid.radius)
     low, high = still_life.BOX
     filled = points[counts > 0]
     self.assertTrue(np.all((filled > low) & (filled < high)))

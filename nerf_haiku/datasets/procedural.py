@@ -22,7 +22,6 @@ _LATTICE = np.stack([np.arange(13), np.arange(13) * 5 % 13], axis=-1) / 13
 _LATTICE = (_LATTICE + 0.5) % 1 - 0.5
 _EDGE = 0.08  # change of a colour in [0, 1] to a neighbour that is an edge.
 _CHUNK = 24576  # rays traced at once: what a cache of some MB holds.
-_LIFT = 1e-6  # of a shadow ray off its surface, scene units.
 
 # Light, linear: a square lamp far away, a sky, a ground that throws some back.
 _LAMP = np.array([0.46, -0.34, 0.82]) / np.linalg.norm([0.46, -0.34, 0.82])
@@ -105,10 +104,9 @@ def _lamp(items: Items, points: np.ndarray, normal: np.ndarray) -> np.ndarray:
   """Lambert's cosine `[R]`, averaged over the lamp's corners that are seen."""
   cosine = np.maximum(np.einsum('rj,dj->dr', normal, _LAMP_CORNERS), 0)
   faces = np.flatnonzero(np.any(cosine > 0, axis=0))
-  dark = solids.occluded(
-    [item.solid for item in items if item.shade],
-    points[faces] + _LIFT * normal[faces], _LAMP_CORNERS,
-  )  # fmt: skip
+  # No need to lift the points: a ray leaving a surface entered it at t < 0.
+  things = [item.solid for item in items if item.shade]
+  dark = solids.occluded(things, points[faces], _LAMP_CORNERS)
   cosine[:, faces] *= ~dark
   return np.mean(cosine, axis=0)
 

@@ -108,7 +108,7 @@ def bowl(
   )
   inner = (radius - wall, radius - wall, foot - wall)
   hole = quadrics((inner, (0, 0, 0)))
-  return _solid(outer, hole, centre, None, max(radius, foot))
+  return _solid(outer, hole, centre, None, max(radius, depth))
 
 
 def _solid(
