@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import haiku as hk
 import jax
 import ml_collections
 import numpy as np
@@ -28,7 +29,9 @@ _BOUNDS = (2.0, 6.0)
 _ACCELERATOR_RAYS = 4096
 
 
-def scene(config: ml_collections.ConfigDict, data_dir: str | None) -> base.Scene:
+def scene(
+  config: ml_collections.ConfigDict, data_dir: str | None
+) -> base.Scene:
   """Loads the scene of a config.
 
   Raises:
@@ -86,7 +89,9 @@ def renderer(config: ml_collections.ConfigDict) -> renderers.Renderer:
   )
 
 
-def _field(config, model):
+def _field(
+  config: ml_collections.ConfigDict, model: ml_collections.ConfigDict
+) -> hk.Transformed:
   return fields.make_mlp(
     encode_position=_encoding(config, config.emb.multires),
     encode_direction=_encoding(config, config.emb.multires_views),
@@ -95,7 +100,9 @@ def _field(config, model):
   )
 
 
-def _encoding(config, num_octaves: int) -> fields.Encoding:
+def _encoding(
+  config: ml_collections.ConfigDict, num_octaves: int
+) -> fields.Encoding:
   if not config.emb.use_embed:
     return lambda x: x
   return functools.partial(

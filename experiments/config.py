@@ -158,13 +158,16 @@ def _check_together(
       )
   if config.far and config.near >= config.far:
     raise _error('far', config.far, f'over config.near={config.near}')
-  if config.density_activation == 'softplus' and config.white_bkgd:  # noqa: SIM102
-    if config.last_interval == 'infinite':
-      raise _error(
-        'last_interval', config.last_interval,
-        "'far' with config.density_activation='softplus': a softplus is never "
-        '0, so no light would pass an infinite interval to the white background',
-      )  # fmt: skip
+  if (
+    config.density_activation == 'softplus'
+    and config.last_interval == 'infinite'
+    and config.white_bkgd
+  ):
+    raise _error(
+      'last_interval', config.last_interval,
+      "'far' with config.density_activation='softplus' on white: a softplus "
+      'is never 0, so no light would pass an infinite interval',
+    )  # fmt: skip
   if config.dataset_type == 'procedural' and config.down_factor != 1:
     raise _error(
       'down_factor', config.down_factor,

@@ -11,7 +11,7 @@ import psutil
 
 from experiments import build, progress, results
 from experiments import config as config_lib
-from nerf_haiku import checkpoints, devices, metrics, training
+from nerf_haiku import checkpoints, devices, metrics, renderers, training
 from nerf_haiku.datasets import base, batches
 
 CONFIG = 'config.json'
@@ -121,7 +121,12 @@ def describe_scene(scene: base.Scene) -> str:
   return '\n'.join(['; '.join(lines), *scene.notices])
 
 
-def start(config, renderer, model_dir: pathlib.Path, seed: int):
+def start(
+  config: ml_collections.ConfigDict,
+  renderer: renderers.Renderer,
+  model_dir: pathlib.Path,
+  seed: int,
+) -> training.TrainState:
   """The replicated state of a run: its checkpoint's, or a new one."""
   state = training.init_state(
     renderer, build.optimizer(config), jax.random.key(seed)
@@ -131,7 +136,13 @@ def start(config, renderer, model_dir: pathlib.Path, seed: int):
   return devices.replicate(state)
 
 
-def fit(config, scene: base.Scene, renderer, state, seed: int):
+def fit(
+  config: ml_collections.ConfigDict,
+  scene: base.Scene,
+  renderer: renderers.Renderer,
+  state: training.TrainState,
+  seed: int,
+) -> tuple[training.TrainState, float]:
   """Runs the update steps that are left.
 
   Returns:
@@ -168,7 +179,9 @@ def fit(config, scene: base.Scene, renderer, state, seed: int):
   return state, shown.rays_per_second()
 
 
-def finish(model_dir: pathlib.Path, state, settings: dict[str, Any]) -> None:
+def finish(
+  model_dir: pathlib.Path, state: training.TrainState, settings: dict[str, Any]
+) -> None:
   """Keeps the state at the end of training, if it is not kept already."""
   kept = devices.unreplicate(state)
   folder = model_dir / CHECKPOINTS

@@ -18,6 +18,8 @@ import tqdm
 from nerf_haiku import evaluation, media, metrics
 from nerf_haiku.datasets import base
 
+# Views of the overview are at least half as wide, in pixels.
+_OVERVIEW_WIDTH = 256
 _VERSIONED = ('nerf_haiku', 'jax', 'dm-haiku', 'optax', 'chex', 'numpy')
 
 
@@ -36,7 +38,7 @@ def evaluate(
     split: true images and their cameras.
     render: renders the view of a camera, by its index.
     folder: where `view_000.png` and so on are written: rendering, truth and
-      depth beside each other.
+      depth beside each other; and `overview.png`, renderings over depths.
     near: depth that is drawn as near.
     far: depth that is drawn as far.
     white_background: what alpha of the true images is composited over.
@@ -45,7 +47,7 @@ def evaluate(
     Scores, their lists per view, and the median seconds per view.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  psnrs, ssims, seconds = [], [], []
+  psnrs, ssims, seconds, pairs = [], [], [], []
   bar = tqdm.tqdm(split.images, 'test views', disable=None, leave=False)
   for i, image in enumerate(bar):
     start = time.perf_counter()
@@ -61,6 +63,8 @@ def evaluate(
     media.write_png(
       folder / f'view_{i:03}.png', media.side_by_side([rgb, truth, depth])
     )
+    pairs.append((rgb, depth))
+  media.write_png(folder / 'overview.png', overview(pairs))
   return {
     'psnr': mean(psnrs),
     'ssim': mean(ssims),
@@ -69,6 +73,27 @@ def evaluate(
     'ssim_per_view': ssims,
     'seconds_per_view': float(np.median(seconds)),
   }
+
+
+def overview(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+  """Up to four renderings, evenly chosen, above their depths.
+
+  Args:
+    pairs: renderings and depths, `[H, W, 3]` uint8 of any sizes; those of the
+      first one's size are chosen from.
+
+  Returns:
+    One picture, enlarged by a whole number where images are small.
+  """
+  alike = [x for x in pairs if x[0].shape == pairs[0][0].shape]
+  chosen = [alike[i * len(alike) // 4] for i in range(min(4, len(alike)))]
+  factor = max(1, _OVERVIEW_WIDTH // alike[0][0].shape[1])
+  large = [
+    image.repeat(factor, axis=0).repeat(factor, axis=1)
+    for row in zip(*chosen, strict=True)
+    for image in row
+  ]
+  return media.contact_sheet(large, columns=len(chosen))
 
 
 def mean(values: Sequence[float | None]) -> float | None:

@@ -14,18 +14,18 @@ import pathlib
 import sys
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import config as config_lib
 from experiments import loop
 
-_HERE = pathlib.Path(__file__).parent
+_QUICKSTART = pathlib.Path(__file__).parent / 'configs' / 'quickstart.py'
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
-  str(_HERE / 'configs' / 'quickstart.py'),
-  'Settings; --config.field=value changes one.',
+  None,
+  'Settings; --config.field=value changes one. Default: the quickstart.',
 )
 _DATA_DIR = flags.DEFINE_string(
   'data_dir', None, 'Root of the data set, or the folder of the scene.'
@@ -39,12 +39,14 @@ _SEED = flags.DEFINE_integer(
 
 
 def main(argv: list[str]) -> None:
+  """Checks the flags, trains, and says where the results lie."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}.')
-  path = config_flags.get_config_filename(flags.FLAGS[_CONFIG.name])
-  name = pathlib.Path(path).stem
-  model_dir = pathlib.Path(_MODEL_DIR.value or f'runs/{name}')
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)  # Libraries tell what they do.
   try:
+    path = config_path()
+    model_dir = pathlib.Path(_MODEL_DIR.value or f'runs/{path.stem}')
     config_lib.check(_CONFIG.value, jax.local_device_count())
     content = loop.train(
       _CONFIG.value,
@@ -54,12 +56,43 @@ def main(argv: list[str]) -> None:
     )
   except ValueError as error:
     sys.exit(f'Error: {error}')
+  except KeyboardInterrupt:
+    print('Interrupted.', file=sys.stderr)
+    sys.exit(130)  # As shells say it.
+  psnr = content['psnr']
   print(
-    f'PSNR {content["psnr"]:.2f} dB over {content["views"]} test views after '
-    f'{content["train_seconds"]:.0f} s of training: '
-    f'{model_dir / loop.RESULTS}, pictures in {model_dir / loop.VIEWS}'
+    f'PSNR {"infinite" if psnr is None else f"{psnr:.2f} dB"} over '
+    f'{content["views"]} test views after {content["train_seconds"]:.0f} s of '
+    f'training: {model_dir / loop.RESULTS}, picture: '
+    f'{model_dir / loop.VIEWS / "overview.png"}'
   )
 
 
+def config_path() -> pathlib.Path:
+  """The file that `--config` names.
+
+  Raises:
+    ValueError: if there is none.
+  """
+  path = config_flags.get_config_filename(flags.FLAGS[_CONFIG.name])
+  if not pathlib.Path(path).is_file():
+    raise ValueError(f'--config: there is no file {path}.')
+  return pathlib.Path(path)
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+  """Parses flags; an unknown field of the config is one line, no traceback."""
+  # A default in the flag's definition would be read, and fail, before this.
+  if not any(x.lstrip('-').split('=')[0] == 'config' for x in argv[1:]):
+    argv = [argv[0], f'--config={_QUICKSTART}', *argv[1:]]
+  try:
+    return app.parse_flags_with_usage(argv)
+  except AttributeError as error:
+    cause = error.args[0]
+    text = cause.args[0] if isinstance(cause, Exception) else cause
+    text = str(text).replace('\n', '. ')
+    sys.exit(f'Error: --config: there is no field {text}')
+
+
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=parse_flags)

@@ -38,6 +38,4 @@ def unreplicate(tree: Any) -> Any:
 
 def shard(tree: Any, num_devices: int) -> Any:
   """Splits the first axis: `[R, ...]` becomes `[D, R / D, ...]`."""
-  return jax.tree.map(
-    lambda x: x.reshape(num_devices, -1, *x.shape[1:]), tree
-  )
+  return jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), tree)

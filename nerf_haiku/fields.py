@@ -7,6 +7,7 @@ and the colour `[..., 3]` in [0, 1].
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import chex
 import haiku as hk
@@ -105,7 +106,7 @@ class Mlp(hk.Module):
     return density, rgb
 
 
-def make_mlp(**settings) -> hk.Transformed:
+def make_mlp(**settings: Any) -> hk.Transformed:
   """The paper's network as pure functions; `settings` are those of `Mlp`."""
 
   def field(points, viewdirs):

@@ -69,7 +69,9 @@ def make_hierarchical(
     The renderer; its params are `{'coarse': ...}`, and `'fine'` if there is.
   """
   activation = volume.DENSITY_ACTIVATIONS[density_activation]
-  fields = {'coarse': coarse} if fine is None else dict(coarse=coarse, fine=fine)
+  fields = (
+    {'coarse': coarse} if fine is None else {'coarse': coarse, 'fine': fine}
+  )
 
   def init(key: chex.PRNGKey) -> Params:
     keys = jax.random.split(key, len(fields))
@@ -79,7 +81,7 @@ def make_hierarchical(
       for key, (name, field) in zip(keys, fields.items(), strict=True)
     }
 
-  def see(name, params, rays, t, noise) -> volume.Rendering:
+  def see(name, params, rays, t, noise):
     points = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
     density, rgb = fields[name].apply(
       params[name], points, rays.viewdirs[:, None]

@@ -80,7 +80,9 @@ def squared_errors(
 
 def make_gradient(
   renderer: renderers.Renderer, cast_fn: CastFn, *, microbatch: int
-):
+) -> Callable[
+  [renderers.Params, chex.PRNGKey, Batch], tuple[renderers.Params, Scalars]
+]:
   """Builds `gradient(params, keys, batch)`: the mean over a batch's rays.
 
   The gradient is accumulated over pieces of at most `microbatch` rays (0: all
@@ -133,7 +135,7 @@ def make_update(
   cast_fn: CastFn,
   *,
   microbatch: int,
-):
+) -> Callable[[TrainState, Batch, chex.PRNGKey], tuple[TrainState, Scalars]]:
   """Builds the pmapped `update(state, batch, key)` for all devices.
 
   `state` leads with `[D]` and is donated; `batch` is `[D, R / D, ...]`; `key`
@@ -160,9 +162,7 @@ def make_update(
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
     grads, scalars = gradient(state.params, keys, batch)
     grads, scalars = jax.lax.pmean((grads, scalars), axis_name=_AXIS)
-    updates, opt_state = optimizer.update(
-      grads, state.opt_state, state.params
-    )
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ratios = {
       name.replace('mse', 'psnr'): psnr(value)
@@ -172,9 +172,5 @@ def make_update(
     return TrainState(state.step + 1, params, opt_state), scalars | ratios
 
   return jax.pmap(
-    update,
-    _AXIS,
-    in_axes=(0, 0, None),
-    out_axes=(0, None),
-    donate_argnums=0,
+    update, _AXIS, in_axes=(0, 0, None), out_axes=(0, None), donate_argnums=0
   )

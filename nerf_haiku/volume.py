@@ -33,7 +33,10 @@ class Rendering(NamedTuple):
 
 
 def composite(
-  rgb: chex.Array, density: chex.Array, t: chex.Array, directions: chex.Array,
+  rgb: chex.Array,
+  density: chex.Array,
+  t: chex.Array,
+  directions: chex.Array,
   *,
   end: chex.Array | None,
   white_background: bool,

@@ -10,7 +10,11 @@ class ImagesTest(chex.TestCase):
   def test_views_of_one_buffer(self):
     images = base.Images(
       np.array(
-        [(i, j // w, j % w) for i, (h, w) in enumerate(_SIZES) for j in range(h * w)],
+        [
+          (i, j // w, j % w)
+          for i, (h, w) in enumerate(_SIZES)
+          for j in range(h * w)
+        ],
         np.uint8,
       ),
       _SIZES,

@@ -104,4 +104,6 @@ class BatchesTest(chex.TestCase):
     pixels = np.full((4, 4), [128, 128, 128, 102], np.uint8)  # alpha 0.4
     images = base.Images(pixels, [[2, 2]])
     (batch,) = _batches(images=images, white_background=white, num_steps=1)
-    np.testing.assert_allclose(batch.rgb, np.full((400, 3), expected), atol=2e-3)
+    np.testing.assert_allclose(
+      batch.rgb, np.full((400, 3), expected), atol=2e-3
+    )

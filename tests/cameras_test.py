@@ -43,14 +43,19 @@ class CastTest(chex.TestCase):
     rays = self.variant(cast)(view, np.zeros(len(pixel), np.int32), pixel)
     for name in ('origins', 'directions'):
       np.testing.assert_allclose(
-        getattr(rays, name).reshape(height, width, 3), reference[name], atol=1e-5
+        getattr(rays, name).reshape(height, width, 3),
+        reference[name],
+        atol=1e-5,
       )
 
   def test_a_projected_point_meets_the_ray_of_its_pixel(self):
     view = _uneven_camera()
     rng = np.random.default_rng(0)
     points = rng.uniform(-0.8, 0.8, size=(200, 3))
-    rotation, centre = view.camera_to_world[0, :, :3], view.camera_to_world[0, :, 3]
+    rotation, centre = (
+      view.camera_to_world[0, :, :3],
+      view.camera_to_world[0, :, 3],
+    )
     x, y, z = ((points - centre) @ rotation).T  # World to camera: R^T.
     fx, fy, cx, cy = view.intrinsics[0]
     column, row = cx + fx * x / -z, cy - fy * y / -z
@@ -59,9 +64,14 @@ class CastTest(chex.TestCase):
     # Where the ray of the pixel's centre is, at the depth of the point.
     seen = rays.origins + rays.directions * (-z[:, None]).astype(np.float32)
     to_centre = (pixel + 0.5) - np.stack([row, column], -1)
-    expected = points + (
-      to_centre[:, 1:] / fx * rotation[:, 0] - to_centre[:, :1] / fy * rotation[:, 1]
-    ) * -z[:, None]
+    expected = (
+      points
+      + (
+        to_centre[:, 1:] / fx * rotation[:, 0]
+        - to_centre[:, :1] / fy * rotation[:, 1]
+      )
+      * -z[:, None]
+    )
     # 1e-3 pixels at a focal length of 900 and a depth of 4.
     np.testing.assert_allclose(seen, expected, atol=1e-3 * 3.0 / 1100)
 
@@ -152,9 +162,7 @@ class PinholeTest(chex.TestCase):
     half = cameras.scale(view, [[213, 400]])
     corner = _cast(view, [0], [[640, 800]], pixel_center=False)
     same = _cast(half, [0], [[213, 400]], pixel_center=False)
-    np.testing.assert_allclose(
-      same.directions, corner.directions, rtol=1e-5
-    )
+    np.testing.assert_allclose(same.directions, corner.directions, rtol=1e-5)
 
   def test_pixels_go_row_by_row(self):
     expected = [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]

@@ -10,7 +10,9 @@ from nerf_haiku import checkpoints, training
 
 
 def _state(width=3, step=7):
-  params = {'coarse': {'mlp/layer_0': {'w': jnp.arange(2.0 * width).reshape(2, width)}}}
+  params = {
+    'coarse': {'mlp/layer_0': {'w': jnp.arange(2.0 * width).reshape(2, width)}}
+  }
   opt_state = optax.adam(1e-3).init(params)
   return jax.tree.map(
     np.asarray, training.TrainState(jnp.asarray(step), params, opt_state)

@@ -55,9 +55,9 @@ class ConfigsTest(chex.TestCase):
     config = module.get_config()
     config_lib.check(config, num_devices=4)
     self.assertEqual(
-      (config.down_factor, config.num_importance, config.num_steps, config.lr_decay),
-      (down_factor, importance, steps, decay),
-    )  # fmt: skip
+      (config.down_factor, config.num_importance), (down_factor, importance)
+    )
+    self.assertEqual((config.num_steps, config.lr_decay), (steps, decay))
     self.assertEqual((config.num_rand, config.num_samples), (1024, 64))
     self.assertFalse(config.batching or config.pixel_center)
     self.assertTrue(config.white_bkgd)

@@ -36,9 +36,7 @@ def _cast(**changes):
 
 
 def _views(*sizes):
-  return cameras.pinhole(
-    paths.circle(len(sizes)), sizes, [30.0] * len(sizes)
-  )
+  return cameras.pinhole(paths.circle(len(sizes)), sizes, [30.0] * len(sizes))
 
 
 @functools.cache

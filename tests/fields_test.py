@@ -62,7 +62,10 @@ class MlpTest(chex.TestCase):
     params = jax.tree.map(lambda x: x + 0.1, params)
     density, rgb = jax.jit(field.apply)(params, points, viewdirs)
     chex.assert_shape([density, rgb], [(2, 5), (2, 5, 3)])
-    encode = lambda n, x: np.asarray(_encoding(n)(x))
+
+    def encode(octaves, x):
+      return np.asarray(_encoding(octaves)(x))
+
     for ray, sample in np.ndindex(2, 5):
       expected = _slow_mlp(
         params, encode(3, points[ray, sample]),
@@ -122,8 +125,7 @@ class MlpTest(chex.TestCase):
     self.assertGreater(float(jnp.max(jnp.abs(rgb - other_rgb))), 1e-3)
 
   def test_without_encoding(self):
-    identity = lambda x: x
-    field = _make(encode_position=identity, encode_direction=identity)
+    field = _make(encode_position=jnp.array, encode_direction=jnp.array)
     point = jnp.ones((1, 3))
     params = field.init(jax.random.key(0), point, point)
     chex.assert_shape(params['mlp/layer_0']['w'], (3, 16))

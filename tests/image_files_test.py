@@ -177,7 +177,7 @@ class DecodeTest(_FilesTest):
       2: np.concatenate([grey, grey, grey, alpha], axis=1),
     }.get(channels, eight)
     # As loading does: on threads, one of which brings in what decodes them.
-    (kept,) = image_files.load(
+    kept, _ = image_files.load(
       *image_files.open_splits([[path] * 4], down_factor=1)
     )
     np.testing.assert_array_equal(kept[3], expected.reshape(2, 3, -1))
@@ -274,7 +274,7 @@ class LoadTest(_FilesTest):
   def test_mixed_sizes(self):
     train = [_noise(48, 32, 3), _noise(33, 17, 3), _noise(1, 5, 3)]
     test = [_noise(7, 3, 4, seed=1)]
-    kept, lazy = image_files.load(*self.open(train, test))
+    kept, (lazy,) = image_files.load(*self.open(train, test))
     self.assertIsInstance(kept, base.Images)
     self.assertIsInstance(lazy, base.LazyImages)
     self.assertEqual(kept.pixels.dtype, np.uint8)
@@ -283,7 +283,7 @@ class LoadTest(_FilesTest):
 
   def test_reduced(self):
     images = [_noise(33, 17, 4), _noise(9, 12, 4)]
-    kept, lazy = image_files.load(*self.open(images, images, down_factor=4))
+    kept, (lazy,) = image_files.load(*self.open(images, images, down_factor=4))
     self.assertEqual(kept.pixels.dtype, np.uint16)
     for index, size in enumerate([(8, 4), (2, 3)]):
       expected = _slow_area(images[index], *size) / 255
@@ -292,7 +292,7 @@ class LoadTest(_FilesTest):
 
   def test_no_alpha_among_alpha_is_opaque(self):
     files = self.open([_RGB, _RGBA], [_RGB])
-    kept, lazy = image_files.load(*files)
+    kept, (lazy,) = image_files.load(*files)
     opaque = np.concatenate([_RGB, np.full((2, 2, 1), 255, np.uint8)], axis=-1)
     chex.assert_trees_all_equal(list(kept), [opaque, _RGBA])
     np.testing.assert_array_equal(lazy[0], _RGB)
@@ -303,7 +303,7 @@ class LoadTest(_FilesTest):
 
   def test_lazy_images_are_read_again(self):
     files = self.open([_RGB], [_RGB])
-    _, lazy = image_files.load(*files)
+    _, (lazy,) = image_files.load(*files)
     self.write('1.png', 255 - _RGB)
     np.testing.assert_array_equal(lazy[0], 255 - _RGB)
     self.write('1.png', _noise(5, 5, 3))
@@ -314,7 +314,7 @@ class LoadTest(_FilesTest):
       lazy[0]
 
   def test_no_files(self):
-    kept, lazy = image_files.load(*self.open([_RGB], []))
+    kept, (lazy,) = image_files.load(*self.open([_RGB], []))
     self.assertLen(kept, 1)
     self.assertEmpty(lazy)
 
@@ -325,7 +325,7 @@ class LoadTest(_FilesTest):
     tracemalloc.start()
     self.addCleanup(tracemalloc.stop)
     with mock.patch.object(os, 'cpu_count', return_value=2):
-      (kept,) = image_files.load(files)
+      kept, _ = image_files.load(files)
     _, peak = tracemalloc.get_traced_memory()
     self.assertLess(peak, 1.3 * kept.pixels.nbytes)
 

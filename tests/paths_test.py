@@ -20,6 +20,4 @@ class CircleTest(chex.TestCase):
   def test_azimuths_are_evenly_spaced(self):
     centres = paths.circle(8)[:, :2, 3]
     azimuths = np.unwrap(np.arctan2(centres[:, 1], centres[:, 0]))
-    np.testing.assert_allclose(
-      np.abs(np.diff(azimuths)), np.pi / 4, rtol=1e-5
-    )
+    np.testing.assert_allclose(np.abs(np.diff(azimuths)), np.pi / 4, rtol=1e-5)

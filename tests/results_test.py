@@ -67,12 +67,31 @@ class EvaluateTest(chex.TestCase):
     np.testing.assert_array_equal(truth[:6], 255)
     np.testing.assert_array_equal(truth[6:], 0)
     self.assertTrue((folder / 'view_000.png').exists())
+    # One column, for the two views differ in size; 12 wide, enlarged by 21.
+    sheet = iio.imread(folder / 'overview.png')
+    self.assertEqual(sheet.shape, (2 * 16 * 21 + 4, 12 * 21, 3))
+    np.testing.assert_array_equal(sheet[: 16 * 21], 204)
+
+  def test_overview_chooses_evenly(self):
+    pairs = [
+      (
+        np.full((2, 256, 3), i, np.uint8),
+        np.full((2, 256, 3), 100 + i, np.uint8),
+      )
+      for i in range(9)
+    ]
+    sheet = results.overview(pairs)
+    columns = [0, 260, 520, 780]
+    np.testing.assert_array_equal(sheet[0, columns, 0], [0, 2, 4, 6])
+    np.testing.assert_array_equal(sheet[-1, columns, 0], [100, 102, 104, 106])
 
 
 class WriteJsonTest(chex.TestCase):
   def test_infinity_is_null_and_the_old_file_lives(self):
     path = pathlib.Path(self.create_tempdir().full_path) / 'results.json'
-    results.write_json(path, {'psnr': float('inf'), 'list': [1.5, float('nan')]})
+    results.write_json(
+      path, {'psnr': float('inf'), 'list': [1.5, float('nan')]}
+    )
     expected = {'psnr': None, 'list': [1.5, None]}
     self.assertEqual(json.loads(path.read_text()), expected)
     with self.assertRaises(TypeError):

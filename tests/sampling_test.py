@@ -87,9 +87,7 @@ class InvertCdfTest(chex.TestCase):
   def test_histogram_follows_weights(self):
     edges = jnp.tile(jnp.linspace(0.0, 1.0, 6), (1000, 1))
     weights = jnp.tile(jnp.array([1.0, 0.0, 3.0, 4.0, 2.0]), (1000, 1))
-    t = sampling.invert_cdf(
-      sampling.uniforms(_keys(1000), 100), edges, weights
-    )
+    t = sampling.invert_cdf(sampling.uniforms(_keys(1000), 100), edges, weights)
     counts, _ = np.histogram(t, np.linspace(0.0, 1.0, 6))
     np.testing.assert_allclose(
       counts / 1e5, [0.1, 0.0, 0.3, 0.4, 0.2], atol=0.008
@@ -113,7 +111,9 @@ class InvertCdfTest(chex.TestCase):
     edges[100:] = 3.0  # Rays of no length.
     u = np.sort(rng.uniform(size=(200, 32)))
     u[:, -1] = 1.0
-    t = sampling.invert_cdf(*(x.astype(np.float32) for x in (u, edges, weights)))
+    t = sampling.invert_cdf(
+      *(x.astype(np.float32) for x in (u, edges, weights))
+    )
     self.assertTrue(np.all(t >= edges[:, :1].astype(np.float32) - 1e-6))
     self.assertTrue(np.all(t <= edges[:, -1:].astype(np.float32) + 1e-6))
     self.assertTrue(np.all(np.diff(t) >= -1e-5))

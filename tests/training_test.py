@@ -27,7 +27,9 @@ def _problem(**changes):
   renderer = renderers.make_hierarchical(
     field, field if settings['num_importance'] else None, **settings
   )
-  views = cameras.pinhole(paths.circle(5), np.full((5, 2), 16), np.full(5, 20.0))
+  views = cameras.pinhole(
+    paths.circle(5), np.full((5, 2), 16), np.full(5, 20.0)
+  )
   cast = functools.partial(
     cameras.cast, views, near=2.0, far=6.0, box=None, pixel_center=True
   )
@@ -147,13 +149,14 @@ class GradientTest(chex.TestCase):
     @jax.jit
     def loss(params):
       batch = _batch()
-      (seen,) = renderer.train(
-        params, _keys(), cast(batch.camera, batch.pixel)
-      )
+      (seen,) = renderer.train(params, _keys(), cast(batch.camera, batch.pixel))
       return jnp.mean(jnp.square(seen.rgb - batch.rgb))
 
     direction = jax.tree.map(jnp.sign, grads)
-    move = lambda x: jax.tree.map(lambda p, d: p + x * d, params, direction)
+
+    def move(x):
+      return jax.tree.map(lambda p, d: p + x * d, params, direction)
+
     slope = (loss(move(1e-3)) - loss(move(-1e-3))) / 2e-3
     expected = sum(jnp.abs(x).sum() for x in jax.tree.leaves(grads))
     np.testing.assert_allclose(slope, expected, rtol=1e-2)
@@ -229,7 +232,11 @@ class ScheduleTest(chex.TestCase):
     schedule = training.exponential_decay(
       5e-4, decay_factor=0.1, decay_steps=250_000
     )
-    for step, expected in ((0, 5e-4), (125_000, 5e-4 * 0.1**0.5), (500_000, 5e-6)):
+    for step, expected in (
+      (0, 5e-4),
+      (125_000, 5e-4 * 0.1**0.5),
+      (500_000, 5e-6),
+    ):
       np.testing.assert_allclose(schedule(step), expected, rtol=1e-5)
 
   def test_psnr(self):

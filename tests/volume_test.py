@@ -38,7 +38,9 @@ def _slow_composite(rgb, density, t, direction, end):
 class CompositeTest(chex.TestCase):
   @chex.variants(with_jit=True, without_jit=True)
   @parameterized.named_parameters(
-    ('empty', 0.0, True, 1.0), ('night', 0.0, False, 0.0), ('fog', 9.0, True, 0.2)
+    ('empty', 0.0, True, 1.0),
+    ('night', 0.0, False, 0.0),
+    ('fog', 9.0, True, 0.2),
   )  # fmt: skip
   def test_limits(self, density, white, expected):
     composite = functools.partial(volume.composite, white_background=white)

@@ -8,20 +8,25 @@ from experiments.configs import default
 def get_config() -> ml_collections.ConfigDict:
   config = default.get_config()
   config.dataset_type = 'procedural'
-  config.shape = 'still_life'
+  config.procedural.size = 100
   config.white_bkgd = True
   config.pixel_center = True
+  config.num_steps = 2200
+  # A small network learns best at a high rate that falls fast.
+  config.learning_rate = 1e-2
+  config.lr_decay = 1
+  config.num_rand = 512
+  config.num_samples = 24
+  config.num_importance = 32
+  config.emb.multires = 8
+  # Only guides the fine network's samples.
+  config.model.net_depth = 4
+  config.model.net_width = 32
+  config.model.skips = (2,)
+  config.model_fine.net_depth = 4
+  config.model_fine.net_width = 64
+  config.model_fine.skips = (2,)
+  # Density that can not die, so that no seed ends in an empty scene.
   config.density_activation = 'softplus'
   config.last_interval = 'far'
-  for model in (config.model, config.model_fine):
-    model.net_depth = 4
-    model.net_width = 64
-    model.skips = (2,)
-  config.emb.multires = 8
-  config.num_samples = 32
-  config.num_importance = 32
-  config.num_rand = 1024
-  config.learning_rate = 2e-3
-  config.num_steps = 1000
-  config.lr_decay = 1
   return config

@@ -1,7 +1,7 @@
 """What every data set is read into, and the errors that reading may raise."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -12,7 +12,7 @@ class DataError(ValueError):
   """A file or folder that cannot be used: names it, and says the cure."""
 
 
-class Images(Sequence):
+class Images:
   """`N` images of any sizes in one buffer; `images[i]` is a view of it.
 
   Args:
@@ -35,13 +35,13 @@ class Images(Sequence):
   def __len__(self) -> int:
     return len(self.sizes)
 
-  def __getitem__(self, index: Any) -> np.ndarray:
+  def __getitem__(self, index: int) -> np.ndarray:
     index = range(len(self))[index]  # From the end, or past it.
     view = self.pixels[self.offsets[index] : self.offsets[index + 1]]
     return view.reshape(*self.sizes[index], -1)
 
 
-class LazyImages(Sequence):
+class LazyImages:
   """`N` images, each read again whenever it is asked for."""
 
   def __init__(self, count: int, read: Callable[[int], np.ndarray]):
@@ -51,23 +51,26 @@ class LazyImages(Sequence):
   def __len__(self) -> int:
     return self._count
 
-  def __getitem__(self, index: Any) -> np.ndarray:
+  def __getitem__(self, index: int) -> np.ndarray:
     return self._read(range(self._count)[index])
 
 
-class Split(NamedTuple):
+AnyImages = TypeVar('AnyImages', bound='Images | LazyImages', covariant=True)
+
+
+class Split(NamedTuple, Generic[AnyImages]):
   """`N` photographs and the cameras that took them."""
 
-  images: Images | LazyImages  # each [H, W, C]; training images are `Images`.
+  images: AnyImages  # each [H, W, C].
   cameras: cameras.Cameras  # N of them, NumPy.
 
 
 class Scene(NamedTuple):
   """All that is known of a scene; of NumPy arrays."""
 
-  train: Split
-  val: Split
-  test: Split
+  train: Split[Images]
+  val: Split[Images | LazyImages]
+  test: Split[Images | LazyImages]
   near: float  # scene units along the optical axis.
   far: float
   box: np.ndarray | None  # [2, 3] rays are clipped to it; None: unknown.

@@ -26,7 +26,9 @@ def pick_from_all(
   """
   flat = (u * images.offsets[-1]).astype(np.int64)
   camera = np.searchsorted(images.offsets, flat, side='right') - 1
-  row, column = np.divmod(flat - images.offsets[camera], images.sizes[camera, 1])
+  row, column = np.divmod(
+    flat - images.offsets[camera], images.sizes[camera, 1]
+  )
   return camera, np.stack([row, column], axis=-1)
 
 

@@ -77,12 +77,13 @@ def load(
     _find_images(folder, views, skip), down_factor=down_factor
   )
   notices += image_files.notices(files, folder)
-  train, val, test = (
-    base.Split(images, _cameras(v, f))
-    for images, v, f in zip(image_files.load(*files), views, files, strict=True)
+  taken = [_cameras(v, f) for v, f in zip(views, files, strict=True)]
+  images, held_out = image_files.load(*files)
+  val, test = map(base.Split, held_out, taken[1:])
+  path = _path(num_poses, taken[0])
+  return base.Scene(
+    base.Split(images, taken[0]), val, test, near, far, corners, path, notices
   )
-  path = _path(num_poses, train.cameras)
-  return base.Scene(train, val, test, near, far, corners, path, notices)
 
 
 def _check_settings(

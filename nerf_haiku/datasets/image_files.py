@@ -81,7 +81,9 @@ def open_splits(
   return result
 
 
-def load(train: Files, *others: Files) -> list[base.Images | base.LazyImages]:
+def load(
+  train: Files, *others: Files
+) -> tuple[base.Images, list[base.LazyImages]]:
   """Decodes every image once, in parallel; keeps those of the first split.
 
   The pixels go straight to their place: there is no second copy of them. The
@@ -104,7 +106,7 @@ def load(train: Files, *others: Files) -> list[base.Images | base.LazyImages]:
 
   splits = (train, *others)
   map_files(decode, [(f, i) for f in splits for i in range(len(f.paths))])
-  return [images, *map(_lazy, others)]
+  return images, [_lazy(files) for files in others]
 
 
 def sizes(files: Files) -> np.ndarray:

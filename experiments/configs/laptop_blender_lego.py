@@ -1,0 +1,21 @@
+"""Blender lego at 1/8 size, in some ten minutes on two CPU cores."""
+
+import ml_collections
+
+from experiments.configs import quickstart
+
+
+def get_config() -> ml_collections.ConfigDict:
+  config = quickstart.get_config()
+  config.dataset_type = 'blender'
+  config.shape = 'lego'
+  config.down_factor = 8
+  # Holds the model: rays spend their samples inside.
+  config.box = (-1.2, -1.2, -1.2, 1.2, 1.2, 1.2)
+  config.num_steps = 12_000
+  config.lr_decay = 6
+  config.num_samples = 32
+  config.num_importance = 32
+  config.model.net_width = 64
+  config.i_print = 500
+  return config
