@@ -45,11 +45,10 @@ def train(
   check_folder(model_dir, settings)
   if (model_dir / RESULTS).exists():
     print(f'{model_dir} holds this run, finished: nothing is left to do.')
-    return json.loads((model_dir / RESULTS).read_text())
+    return read_json(model_dir / RESULTS)
   scene = build.scene(config, data_dir)
   print(describe_scene(scene))
-  model_dir.mkdir(parents=True, exist_ok=True)
-  results.write_json(model_dir / CONFIG, settings)
+  claim_folder(model_dir, settings)
   renderer = build.renderer(config)
   state = start(config, renderer, model_dir, seed)
   state, rate = fit(config, scene, renderer, state, seed)
@@ -95,7 +94,7 @@ def check_folder(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
   begun = checkpoints.latest_step(model_dir / CHECKPOINTS) is not None
   if not begun and not (model_dir / RESULTS).exists():
     return
-  there = json.loads((model_dir / CONFIG).read_text())
+  there = read_json(model_dir / CONFIG)
   kept, asked = ({'seed': x['seed'], **x['config']} for x in (there, settings))
   differences = [
     f'{name} is {kept.get(name)!r} there, {asked.get(name)!r} here'
@@ -107,6 +106,36 @@ def check_folder(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
       f'--model_dir: {model_dir} holds another run ('
       f'{"; ".join(differences)}). Choose another folder.'
     )
+
+
+def claim_folder(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
+  """Makes the folder of a run, and writes its settings there.
+
+  Raises:
+    ValueError: if nothing can be written there.
+  """
+  try:
+    model_dir.mkdir(parents=True, exist_ok=True)
+    results.write_json(model_dir / CONFIG, settings)
+  except OSError as error:
+    raise ValueError(
+      f'--model_dir: {model_dir} can not be written ({error.strerror}). '
+      'Choose another folder.'
+    ) from error
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """Reads what a run wrote.
+
+  Raises:
+    ValueError: if the file is missing or is no JSON.
+  """
+  try:
+    return json.loads(path.read_text())
+  except (OSError, ValueError) as error:
+    raise ValueError(
+      f'{path} can not be read ({error}). Choose another --model_dir.'
+    ) from error
 
 
 def describe_scene(scene: base.Scene) -> str:

@@ -58,7 +58,7 @@ def psnr(mse: chex.Array) -> chex.Array:
 def squared_errors(
   renderings: renderers.Renderings, rgb: chex.Array, weight: chex.Array
 ) -> tuple[chex.Array, Scalars]:
-  """The loss (equation 6), summed over rays, as its means add up later.
+  """The loss (equation 6), a weighted sum over rays.
 
   Args:
     renderings: of `R` rays, the coarse one first.

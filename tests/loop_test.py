@@ -7,10 +7,12 @@ import shutil
 import chex
 import jax
 import numpy as np
+import pytest
 
 from experiments import build, loop
 from experiments.configs import quickstart
-from nerf_haiku import checkpoints, training
+from nerf_haiku import cameras, checkpoints, training
+from nerf_haiku.datasets import procedural, still_life
 
 
 def _config(**changes):
@@ -72,6 +74,11 @@ class TrainTest(chex.TestCase):
       self._train(folder, num_steps=61)
     with self.assertRaisesRegex(ValueError, 'seed is 0 there, 1 here'):
       self._train(folder, seed=1)
+    config = (folder / loop.CONFIG).read_text()
+    (folder / loop.CONFIG).write_text(config[:20])
+    with self.assertRaisesRegex(ValueError, 'config.json can not be read'):
+      self._train(folder)
+    (folder / loop.CONFIG).write_text(config)
 
   def _check_evaluation_again(self, folder, content):
     """A run that was stopped after its checkpoint only scores it."""
@@ -87,6 +94,11 @@ class TrainTest(chex.TestCase):
     kept = checkpoints.restore(folder / loop.CHECKPOINTS, state)
     self.assertEqual(int(kept.step), 60)
 
+  def test_a_folder_that_can_not_be(self):
+    file = self.create_tempfile().full_path
+    with self.assertRaisesRegex(ValueError, '--model_dir: .* can not be writ'):
+      self._train(pathlib.Path(file) / 'run')
+
   def test_the_seed_decides_everything(self):
     states = []
     for seed in (0, 0, 1):
@@ -100,3 +112,36 @@ class TrainTest(chex.TestCase):
     chex.assert_trees_all_equal(states[0], states[1])
     with self.assertRaises(AssertionError):
       chex.assert_trees_all_close(states[0].params, states[2].params, atol=1e-4)
+
+
+@pytest.mark.slow
+class GeometryTest(chex.TestCase):
+  def test_the_depth_that_is_learnt_is_the_true_one(self):
+    """Nothing but colours is shown to the run; its depth must be right."""
+    config = quickstart.get_config()
+    config.procedural.update(size=32, num_train=40)
+    config.num_steps = 700
+    scene = build.scene(config, None)
+    renderer = build.renderer(config)
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    state = loop.start(config, renderer, folder, seed=0)
+    with contextlib.redirect_stdout(io.StringIO()):
+      state, _ = loop.fit(config, scene, renderer, state, seed=0)
+    views = scene.test.cameras
+    errors, hits, misses = [], [], []
+    for i in (3, 12, 21):
+      view = build.render_view(config, scene, renderer)(state.params, views, i)
+      rays = procedural.camera_rays(
+        views.camera_to_world[i], views.intrinsics[i],
+        cameras.pixels(32, 32) + 0.5,
+      )  # fmt: skip
+      true = procedural.trace(still_life.make_items(0), *rays).t.reshape(32, 32)
+      there = np.isfinite(true)
+      solid = there & (view.opacity > 0.99)
+      errors.append(np.abs(view.depth / view.opacity - true)[solid])
+      hits.append(view.opacity[there])
+      misses.append(view.opacity[~there])
+    # The board is 2 wide, a pixel 0.08; edges of solids are off by more.
+    self.assertLess(np.median(np.concatenate(errors)), 0.05)
+    self.assertGreater(np.mean(np.concatenate(hits)), 0.9)
+    self.assertLess(np.mean(np.concatenate(misses)), 0.1)
