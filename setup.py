@@ -6,25 +6,25 @@ import setuptools
 
 _VERSION = '0.1.0'
 
-# Lower bounds are the versions the tests run with; an upper bound stands
-# where the next version is known, or by its version number likely, to break.
+# Lower bounds: the release series that the tests run with, as older ones are
+# not tried. An upper bound stands where the next version is likely to break.
 _REQUIRES = [
-  'absl-py>=2.1',
-  'chex>=0.1.90',
+  'absl-py>=2.3',
+  'chex>=0.1.92',
   # Without its [jax] extra, which asks for a jax that Python 3.11 cannot have.
-  'dm-haiku>=0.0.14',
-  'imageio>=2.36',
+  'dm-haiku>=0.0.17',
+  'imageio>=2.37',
   # pmap and the typed keys used here; 0.x releases may remove what they like.
-  'jax>=0.9,<0.12',
-  'jaxlib>=0.9,<0.12',
-  'ml_collections>=1.0',
+  'jax>=0.10,<0.12',
+  'jaxlib>=0.10,<0.12',
+  'ml_collections>=1.1',
   'numpy>=2.0',
-  'optax>=0.2.4',
+  'optax>=0.2.8',
   # The CheckpointManager of version 0.
-  'orbax-checkpoint>=0.11,<0.13',
+  'orbax-checkpoint>=0.12,<0.13',
   'pillow>=11.0',
   'psutil>=6.0',
-  'tensorboard>=2.19',
+  'tensorboard>=2.20',
   # tf.data and tf.image; numpy 2 needs 2.18, jax's protobuf 2.20.
   'tensorflow>=2.20,<3',
   'tqdm>=4.66',

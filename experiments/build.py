@@ -23,10 +23,10 @@ from nerf_haiku.datasets import base, blender, procedural
 # Activations of a layer that stay in a CPU's cache: a sweep over pieces had
 # its best near this for networks 64 to 256 wide.
 _CACHED_ACTIVATIONS = 3 << 18
+# Activations of a layer when an accelerator renders: 0.5 GB.
+_RENDERED_ACTIVATIONS = 1 << 27
 # Near and far of the NeRF-synthetic scenes, and of the built-in one.
 _BOUNDS = (2.0, 6.0)
-# Rays that fill an accelerator when an image is rendered.
-_ACCELERATOR_RAYS = 4096
 
 
 def scene(
@@ -39,6 +39,11 @@ def scene(
   """
   near, far, box = *_bounds(config), _box(config)
   if config.dataset_type == 'procedural':
+    if data_dir is not None:
+      raise ValueError(
+        f'--data_dir: got {data_dir!r}, but the config draws the built-in '
+        'scene; choose another --config, or leave --data_dir out.'
+      )
     made = procedural.make_scene(
       near=near, far=far, num_poses=config.num_poses, **config.procedural
     )
@@ -149,12 +154,12 @@ def update(
 ) -> Callable[..., Any]:
   """The pmapped update step, see `training.make_update`."""
   views = jax.tree.map(np.asarray, scene_.train.cameras)
-  on_cpu = jax.default_backend() == 'cpu'
+  auto = _rays(config, _CACHED_ACTIVATIONS) if _on_cpu() else 0
   return training.make_update(
     renderer_,
     optimizer(config),
     functools.partial(cast_fn(config, scene_), views),
-    microbatch=config.microbatch or (_cached_rays(config) if on_cpu else 0),
+    microbatch=config.microbatch or auto,
   )
 
 
@@ -164,16 +169,23 @@ def render_view(
   renderer_: renderers.Renderer,
 ) -> Callable[..., evaluation.View]:
   """Renders whole images, see `evaluation.make_render_view`."""
-  on_cpu = jax.default_backend() == 'cpu'
+  kept = _CACHED_ACTIVATIONS if _on_cpu() else _RENDERED_ACTIVATIONS
   return evaluation.make_render_view(
     renderer_,
     cast_fn(config, scene_),
     chunk=config.chunk,
-    piece=_cached_rays(config) if on_cpu else _ACCELERATOR_RAYS,
+    piece=config.microbatch or _rays(config, kept),
   )
 
 
-def _cached_rays(config: ml_collections.ConfigDict) -> int:
-  width = max(config.model.net_width, config.model_fine.net_width)
+def _on_cpu() -> bool:
+  return jax.default_backend() == 'cpu'
+
+
+def _rays(config: ml_collections.ConfigDict, activations: int) -> int:
+  """Rays whose activations of one layer are so many."""
+  width = config.model.net_width
+  if config.num_importance:
+    width = max(width, config.model_fine.net_width)
   samples = config.num_samples + config.num_importance
-  return max(1, _CACHED_ACTIVATIONS // (width * samples))
+  return max(1, activations // (width * samples))

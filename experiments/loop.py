@@ -39,25 +39,24 @@ def train(
     What `results.json` holds.
 
   Raises:
-    ValueError: if the data cannot be used, or the folder holds another run.
+    ValueError: if the data cannot be used, the folder holds another run, or
+      the loss is no number any more.
   """
-  settings = describe_settings(config, seed)
+  settings = describe_settings(config, seed, data_dir)
   check_folder(model_dir, settings)
   if (model_dir / RESULTS).exists():
     print(f'{model_dir} holds this run, finished: nothing is left to do.')
-    return read_json(model_dir / RESULTS)
+    return read_json(model_dir / RESULTS, 'psnr')
   scene = build.scene(config, data_dir)
   print(describe_scene(scene))
   claim_folder(model_dir, settings)
   renderer = build.renderer(config)
-  state = start(config, renderer, model_dir, seed)
-  state, rate = fit(config, scene, renderer, state, seed)
-  train_seconds = time.time() - psutil.Process().create_time()
-  finish(model_dir, state, settings)
+  state, times = reach_end(config, scene, renderer, model_dir, settings)
   render_view = build.render_view(config, scene, renderer)
+  params = devices.replicate(state.params)
   scores = results.evaluate(
     scene.test,
-    lambda i: render_view(state.params, scene.test.cameras, i),
+    lambda i: render_view(params, scene.test.cameras, i),
     model_dir / VIEWS,
     near=scene.near,
     far=scene.far,
@@ -65,9 +64,8 @@ def train(
   )
   content = {
     **scores,
-    'steps': config.num_steps,
-    'train_seconds': round(train_seconds, 2),
-    'rays_per_second': round(rate),
+    'steps': int(state.step),
+    **times,
     'background': 'white' if config.white_bkgd else 'black',
     'metrics': metrics.DEFINITIONS,
     **settings,
@@ -78,11 +76,13 @@ def train(
 
 
 def describe_settings(
-  config: ml_collections.ConfigDict, seed: int
+  config: ml_collections.ConfigDict, seed: int, data_dir: str | None
 ) -> dict[str, Any]:
-  """The seed and the flat config, as JSON holds them."""
+  """What makes a run what it is, as JSON holds it."""
+  where = data_dir and str(pathlib.Path(data_dir).expanduser().resolve())
   fields = dict(config_lib.flatten(config))
-  return json.loads(json.dumps({'seed': seed, 'config': fields}))
+  settings = {'seed': seed, 'data_dir': where, 'config': fields}
+  return json.loads(json.dumps(settings))
 
 
 def check_folder(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
@@ -91,11 +91,13 @@ def check_folder(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
   Raises:
     ValueError: names what differs.
   """
+  if not (model_dir / CONFIG).exists():
+    return
+  there = read_json(model_dir / CONFIG, *settings)
   begun = checkpoints.latest_step(model_dir / CHECKPOINTS) is not None
   if not begun and not (model_dir / RESULTS).exists():
-    return
-  there = read_json(model_dir / CONFIG)
-  kept, asked = ({'seed': x['seed'], **x['config']} for x in (there, settings))
+    return  # Stopped before there was anything to keep.
+  kept, asked = ({**x, **x['config'], 'config': 0} for x in (there, settings))
   differences = [
     f'{name} is {kept.get(name)!r} there, {asked.get(name)!r} here'
     for name in sorted(kept.keys() | asked.keys())
@@ -124,18 +126,22 @@ def claim_folder(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
     ) from error
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
+def read_json(path: pathlib.Path, *fields: str) -> dict[str, Any]:
   """Reads what a run wrote.
 
   Raises:
-    ValueError: if the file is missing or is no JSON.
+    ValueError: if the file is not one that a run wrote, with such fields.
   """
   try:
-    return json.loads(path.read_text())
+    content = json.loads(path.read_text())
   except (OSError, ValueError) as error:
+    content = error
+  if not isinstance(content, dict) or not all(x in content for x in fields):
     raise ValueError(
-      f'{path} can not be read ({error}). Choose another --model_dir.'
-    ) from error
+      f'--model_dir: {path} is none that a run wrote, or it is damaged. '
+      'Choose another folder.'
+    )
+  return content
 
 
 def describe_scene(scene: base.Scene) -> str:
@@ -150,48 +156,59 @@ def describe_scene(scene: base.Scene) -> str:
   return '\n'.join(['; '.join(lines), *scene.notices])
 
 
-def start(
+def reach_end(
   config: ml_collections.ConfigDict,
+  scene: base.Scene,
   renderer: renderers.Renderer,
   model_dir: pathlib.Path,
-  seed: int,
-) -> training.TrainState:
-  """The replicated state of a run: its checkpoint's, or a new one."""
-  state = training.init_state(
-    renderer, build.optimizer(config), jax.random.key(seed)
-  )
-  if checkpoints.latest_step(model_dir / CHECKPOINTS) is not None:
-    state = checkpoints.restore(model_dir / CHECKPOINTS, state)
-  return devices.replicate(state)
+  settings: dict[str, Any],
+) -> tuple[training.TrainState, dict[str, Any]]:
+  """Trains, and keeps the end; or restores the end that is kept already.
+
+  Returns:
+    The state at the end, of host arrays, and `train_seconds`, from the start
+    of the process, and `rays_per_second`.
+  """
+  folder = model_dir / CHECKPOINTS
+  if checkpoints.latest_step(folder) is not None:
+    optimizer = build.optimizer(config)
+    template = training.init_state(renderer, optimizer, jax.random.key(0))
+    state, about = checkpoints.restore(folder, template)
+    return state, about['times']
+  state, rate = fit(config, scene, renderer, settings['seed'])
+  times = {
+    'train_seconds': round(time.time() - psutil.Process().create_time(), 2),
+    'rays_per_second': round(rate),
+  }
+  checkpoints.save(folder, state, {**settings, 'times': times})
+  return state, times
 
 
 def fit(
   config: ml_collections.ConfigDict,
   scene: base.Scene,
   renderer: renderers.Renderer,
-  state: training.TrainState,
   seed: int,
 ) -> tuple[training.TrainState, float]:
-  """Runs the update steps that are left.
+  """Runs all update steps.
 
   Returns:
-    The replicated state at the end, and rays per second.
+    The state at the end, of host arrays, and rays per second.
   """
-  key = jax.random.key(seed)
+  init_key, key = jax.random.split(jax.random.key(seed))
+  state = devices.replicate(
+    training.init_state(renderer, build.optimizer(config), init_key)
+  )
   update = build.update(config, scene, renderer)
-  start_step = int(devices.unreplicate(state.step))
   shown = progress.Progress(
-    start_step=start_step,
-    num_steps=config.num_steps,
-    num_rays=config.num_rand,
-    every=config.i_print,
+    num_steps=config.num_steps, num_rays=config.num_rand, every=config.i_print
   )
   # Several devices of one CPU deadlock when steps are queued up.
   in_turn = jax.local_device_count() > 1 and jax.default_backend() == 'cpu'
   for batch in batches.batches(
     scene.train.images,
     seed=seed,
-    start_step=start_step,
+    start_step=0,
     num_steps=config.num_steps,
     num_rays=config.num_rand,
     batching=config.batching,
@@ -203,16 +220,5 @@ def fit(
     if in_turn:
       jax.block_until_ready(scalars)
     shown.show(scalars)
-  jax.block_until_ready(state)
   shown.close()
-  return state, shown.rays_per_second()
-
-
-def finish(
-  model_dir: pathlib.Path, state: training.TrainState, settings: dict[str, Any]
-) -> None:
-  """Keeps the state at the end of training, if it is not kept already."""
-  kept = devices.unreplicate(state)
-  folder = model_dir / CHECKPOINTS
-  if checkpoints.latest_step(folder) != int(kept.step):
-    checkpoints.save(folder, kept, settings)
+  return devices.unreplicate(state), shown.rays_per_second()

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import tqdm
 
-from nerf_haiku import evaluation, media, metrics
+from nerf_haiku import evaluation, files, media, metrics
 from nerf_haiku.datasets import base
 
 # Views of the overview are at least half as wide, in pixels.
@@ -47,7 +47,8 @@ def evaluate(
     Scores, their lists per view, and the median seconds per view.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  psnrs, ssims, seconds, pairs = [], [], [], []
+  psnrs, ssims, seconds = [], [], []
+  pairs, chosen = [], choose(split.cameras.sizes)
   bar = tqdm.tqdm(split.images, 'test views', disable=None, leave=False)
   for i, image in enumerate(bar):
     start = time.perf_counter()
@@ -63,7 +64,8 @@ def evaluate(
     media.write_png(
       folder / f'view_{i:03}.png', media.side_by_side([rgb, truth, depth])
     )
-    pairs.append((rgb, depth))
+    if i in chosen:
+      pairs.append((rgb, depth))
   media.write_png(folder / 'overview.png', overview(pairs))
   return {
     'psnr': mean(psnrs),
@@ -71,29 +73,38 @@ def evaluate(
     'views': len(psnrs),
     'psnr_per_view': psnrs,
     'ssim_per_view': ssims,
-    'seconds_per_view': float(np.median(seconds)),
+    # The first view compiles.
+    'seconds_per_view': float(np.median(seconds[1:] or seconds)),
   }
 
 
-def overview(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-  """Up to four renderings, evenly chosen, above their depths.
+def choose(sizes: np.ndarray) -> list[int]:
+  """Up to four views for the overview, evenly among those of the first size.
 
   Args:
-    pairs: renderings and depths, `[H, W, 3]` uint8 of any sizes; those of the
-      first one's size are chosen from.
+    sizes: `[N, 2]` heights and widths of all views.
+  """
+  alike = np.flatnonzero(np.all(sizes == sizes[0], axis=1))
+  count = min(4, len(alike))
+  return [int(alike[i * len(alike) // count]) for i in range(count)]
+
+
+def overview(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+  """Renderings above their depths.
+
+  Args:
+    pairs: renderings and depths, `[H, W, 3]` uint8, all of one size.
 
   Returns:
     One picture, enlarged by a whole number where images are small.
   """
-  alike = [x for x in pairs if x[0].shape == pairs[0][0].shape]
-  chosen = [alike[i * len(alike) // 4] for i in range(min(4, len(alike)))]
-  factor = max(1, _OVERVIEW_WIDTH // alike[0][0].shape[1])
+  factor = max(1, _OVERVIEW_WIDTH // pairs[0][0].shape[1])
   large = [
     image.repeat(factor, axis=0).repeat(factor, axis=1)
-    for row in zip(*chosen, strict=True)
+    for row in zip(*pairs, strict=True)
     for image in row
   ]
-  return media.contact_sheet(large, columns=len(chosen))
+  return media.contact_sheet(large, columns=len(pairs))
 
 
 def mean(values: Sequence[float | None]) -> float | None:
@@ -112,19 +123,26 @@ def circumstances() -> dict[str, Any]:
       'system': platform.system(),
       'python': platform.python_version(),
     },
-    'versions': {x: importlib.metadata.version(x) for x in _VERSIONED},
+    'versions': {x: _version(x) for x in _VERSIONED},
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
   }
 
 
+def _version(package: str) -> str:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return 'not installed'
+
+
 def _processor() -> str:
-  """What the system calls the processor; empty where it does not say."""
+  """What the system calls the processor."""
   info = pathlib.Path('/proc/cpuinfo')
   if info.exists():
     for line in info.read_text().splitlines():
       if line.startswith('model name'):
         return line.partition(':')[2].strip()
-  return platform.processor()
+  return platform.processor() or platform.machine()
 
 
 def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
@@ -137,6 +155,5 @@ def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
       return [valid(value) for value in x]
     return None if isinstance(x, float) and not math.isfinite(x) else x
 
-  temporary = path.with_name(f'.{path.name}.tmp')
-  temporary.write_text(json.dumps(valid(content), indent=2, allow_nan=False))
-  temporary.replace(path)
+  text = json.dumps(valid(content), indent=2, allow_nan=False)
+  files.write(path, text.encode())

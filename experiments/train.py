@@ -10,6 +10,8 @@ On Blender's lego, with the paper's settings:
       --config=experiments/configs/paper_blender_lego.py --model_dir=runs/lego
 """
 
+import io
+import math
 import pathlib
 import sys
 
@@ -44,9 +46,12 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}.')
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)  # Libraries tell what they do.
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(line_buffering=True)  # Also into a pipe or a log.
   try:
     path = config_path()
     model_dir = pathlib.Path(_MODEL_DIR.value or f'runs/{path.stem}')
+    model_dir = model_dir.expanduser()
     config_lib.check(_CONFIG.value, jax.local_device_count())
     content = loop.train(
       _CONFIG.value,
@@ -54,14 +59,16 @@ def main(argv: list[str]) -> None:
       model_dir=model_dir,
       seed=_SEED.value,
     )
-  except ValueError as error:
+  except (ValueError, OSError) as error:
+    if logging.level_info():  # With --verbosity=0: where it comes from.
+      raise
     sys.exit(f'Error: {error}')
   except KeyboardInterrupt:
     print('Interrupted.', file=sys.stderr)
     sys.exit(130)  # As shells say it.
   psnr = content['psnr']
   print(
-    f'PSNR {"infinite" if psnr is None else f"{psnr:.2f} dB"} over '
+    f'PSNR {math.inf if psnr is None else psnr:.2f} dB over '
     f'{content["views"]} test views after {content["train_seconds"]:.0f} s of '
     f'training: {model_dir / loop.RESULTS}, picture: '
     f'{model_dir / loop.VIEWS / "overview.png"}'
@@ -91,6 +98,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     cause = error.args[0]
     text = cause.args[0] if isinstance(cause, Exception) else cause
     text = str(text).replace('\n', '. ')
+    if 'get_config' in text:
+      sys.exit('Error: --config: the file defines no get_config().')
     sys.exit(f'Error: --config: there is no field {text}')
 
 

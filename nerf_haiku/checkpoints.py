@@ -10,14 +10,14 @@ from nerf_haiku import training
 
 
 def save(
-  folder: pathlib.Path, state: training.TrainState, config: dict[str, Any]
+  folder: pathlib.Path, state: training.TrainState, about: dict[str, Any]
 ) -> None:
-  """Writes a state, whole or not at all, beside the config that made it.
+  """Writes a state, whole or not at all, and what is to be known of it.
 
   Args:
     folder: of the run's checkpoints; made if need be.
     state: one replica, of host arrays (`devices.unreplicate`).
-    config: what JSON can hold.
+    about: what JSON can hold.
 
   Raises:
     RuntimeError: if the folder has this step already.
@@ -27,7 +27,7 @@ def save(
       int(state.step),
       args=ocp.args.Composite(
         state=ocp.args.StandardSave(state._asdict()),
-        config=ocp.args.JsonSave(config),
+        about=ocp.args.JsonSave(about),
       ),
     )
     if not saved:
@@ -36,8 +36,8 @@ def save(
 
 def restore(
   folder: pathlib.Path, template: training.TrainState
-) -> training.TrainState:
-  """Reads the newest state of a folder.
+) -> tuple[training.TrainState, dict[str, Any]]:
+  """Reads the newest state of a folder, and what was written of it.
 
   Args:
     folder: of the run's checkpoints.
@@ -55,7 +55,8 @@ def restore(
     kept = manager.restore(
       step,
       args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(template._asdict())
+        state=ocp.args.StandardRestore(template._asdict()),
+        about=ocp.args.JsonRestore(),
       ),
     )
   # Orbax gives what is stored, of whatever shape, without a word.
@@ -66,7 +67,7 @@ def restore(
         f'Checkpoint {folder / str(step)} is of another network: {path} is '
         f'{found.get(path)} there, {wanted.get(path)} here.'
       )
-  return training.TrainState(**kept.state)
+  return training.TrainState(**kept.state), kept.about
 
 
 def latest_step(folder: pathlib.Path) -> int | None:
@@ -88,6 +89,4 @@ def _shapes(tree: Any) -> dict[str, str]:
 
 
 def _manager(folder: pathlib.Path) -> ocp.CheckpointManager:
-  return ocp.CheckpointManager(
-    folder.absolute(), item_names=('state', 'config')
-  )
+  return ocp.CheckpointManager(folder.absolute(), item_names=('state', 'about'))

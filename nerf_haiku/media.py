@@ -1,12 +1,13 @@
 """Images for people to look at: 8-bit colours, PNG files, coloured depth."""
 
 import os
-import pathlib
 from collections.abc import Sequence
 
 import chex
 import imageio.v3 as iio
 import numpy as np
+
+from nerf_haiku import files
 
 _GAP = 4  # White pixels between images shown together.
 
@@ -43,8 +44,7 @@ def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
   """Writes a PNG whole or not at all; the file that was there is replaced.
 
   Args:
-    path: the file; its folder exists. A process killed while writing leaves
-      nothing there but a hidden `.tmp` file beside it.
+    path: the file; its folder exists. See `files.write`.
     image: `[H, W, 3]` uint8.
 
   Raises:
@@ -52,13 +52,7 @@ def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
   """
   chex.assert_shape(image, (None, None, 3))
   chex.assert_type(image, np.uint8)
-  path = pathlib.Path(path)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    temporary.write_bytes(iio.imwrite('<bytes>', image, extension='.png'))
-    temporary.replace(path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  files.write(path, iio.imwrite('<bytes>', image, extension='.png'))
 
 
 def depth_image(

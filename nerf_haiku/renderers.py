@@ -86,12 +86,15 @@ def make_hierarchical(
     density, rgb = fields[name].apply(
       params[name], points, rays.viewdirs[:, None]
     )
+    end = rays.far
+    if infinite_end:  # But for rays of no length, which see nothing.
+      end = jnp.where(rays.far > rays.near, volume.INFINITE, end)
     return volume.composite(
       rgb,
       activation(density + noise),
       t,
       rays.directions,
-      end=None if infinite_end else rays.far,
+      end=end,
       white_background=white_background,
     )
 

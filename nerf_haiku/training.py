@@ -71,7 +71,7 @@ def squared_errors(
     two.
   """
   errors = [
-    jnp.vdot(weight, jnp.mean(jnp.square(x.rgb - rgb), axis=-1))
+    jnp.sum(weight * jnp.mean(jnp.square(x.rgb - rgb), axis=-1))
     for x in renderings
   ]
   names = ('mse_coarse', 'mse')[-len(errors) :]

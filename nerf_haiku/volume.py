@@ -7,8 +7,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-# The original's last interval: what the last sample has of density absorbs
-# all light that is left.
+# Where the original ends the last interval: any density at the last sample
+# absorbs all light that is left.
 INFINITE = 1e10
 # Shift of the softplus, so that space begins almost empty.
 _SOFTPLUS_SHIFT = -1.0
@@ -38,7 +38,7 @@ def composite(
   t: chex.Array,
   directions: chex.Array,
   *,
-  end: chex.Array | None,
+  end: chex.Array,
   white_background: bool,
 ) -> Rendering:
   """Integrates colour along each ray (equation 3).
@@ -48,8 +48,8 @@ def composite(
     density: `[R, S]`, 0 or more, per scene unit.
     t: `[R, S]` sample positions, not decreasing along `S`.
     directions: `[R, 3]`; their norm turns steps of `t` into scene units.
-    end: `[R, 1]` where the last sample's interval ends, or None where it has
-      no end, as in the original.
+    end: `[R, 1]` where the last sample's interval ends, at or behind it; far
+      away (`INFINITE`) in the original.
     white_background: whether light that nothing absorbs is white, not black.
 
   Returns:
@@ -59,11 +59,11 @@ def composite(
   chex.assert_rank(density, 2)
   rays, samples = density.shape
   chex.assert_shape(
-    [rgb, t, directions], [(rays, samples, 3), (rays, samples), (rays, 3)]
+    [rgb, t, directions, end],
+    [(rays, samples, 3), (rays, samples), (rays, 3), (rays, 1)],
   )
   chex.assert_type([rgb, density, t, directions], float)
-  last = jnp.full_like(t[:, :1], INFINITE) if end is None else end - t[:, -1:]
-  steps = jnp.concatenate([jnp.diff(t, axis=-1), last], axis=-1)
+  steps = jnp.diff(jnp.concatenate([t, end], axis=-1), axis=-1)
   length = jnp.linalg.norm(directions, axis=-1, keepdims=True)
   optical_depth = density * steps * length
   # Light reaches sample i through samples 0 .. i - 1: an exclusive sum.

@@ -91,13 +91,14 @@ class BatchesTest(chex.TestCase):
     np.testing.assert_array_equal(drawn[2].pixel.min(0), [0, 0])
     np.testing.assert_array_equal(drawn[2].pixel.max(0), [39, 19])
 
-  def test_precrop_of_a_tiny_image_is_not_empty(self):
-    images = base.Images(np.zeros((9, 3), np.uint8), [[3, 3]])
+  @parameterized.parameters(1, 3)
+  def test_precrop_of_a_tiny_image_is_in_it(self, width):
+    images = base.Images(np.zeros((3 * width, 3), np.uint8), [[3, width]])
     (batch,) = _batches(
       images=images, batching=False, precrop_iters=9, precrop_frac=0.01,
       num_steps=1,
     )  # fmt: skip
-    self.assertTrue(np.all((batch.pixel >= 0) & (batch.pixel < 3)))
+    self.assertTrue(np.all((batch.pixel >= 0) & (batch.pixel < [3, width])))
 
   @parameterized.parameters((True, 0.2 + 0.6), (False, 0.2))
   def test_background(self, white, expected):

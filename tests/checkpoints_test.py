@@ -28,7 +28,9 @@ class CheckpointsTest(chex.TestCase):
     self.assertIsNone(checkpoints.latest_step(folder))
     checkpoints.save(folder, _state(), {'seed': 0, 'names': ['a', 'b']})
     self.assertEqual(checkpoints.latest_step(folder), 7)
-    back = checkpoints.restore(folder, jax.tree.map(jnp.zeros_like, _state()))
+    template = jax.tree.map(jnp.zeros_like, _state())
+    back, about = checkpoints.restore(folder, template)
+    self.assertEqual(about, {'seed': 0, 'names': ['a', 'b']})
     chex.assert_trees_all_equal(back, _state())
     chex.assert_trees_all_equal_structs(back, _state())
 
@@ -36,7 +38,8 @@ class CheckpointsTest(chex.TestCase):
     folder = self._folder()
     for step in (3, 12):
       checkpoints.save(folder, _state(step=step), {})
-    self.assertEqual(int(checkpoints.restore(folder, _state()).step), 12)
+    state, _ = checkpoints.restore(folder, _state())
+    self.assertEqual(int(state.step), 12)
 
   def test_a_step_is_not_written_twice(self):
     folder = self._folder()

@@ -6,5 +6,7 @@ from absl import flags
 
 # `create_tempdir` of absl's test cases asks for a flag.
 flags.FLAGS.mark_as_parsed()
+# Results are compared exactly, and devices are four: on the CPU everywhere.
+jax.config.update('jax_platforms', 'cpu')
 chex.set_n_cpu_devices(4)
 jax.config.update('jax_numpy_rank_promotion', 'raise')

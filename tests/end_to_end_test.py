@@ -29,7 +29,8 @@ _SMALL = (
 def _train(*arguments, folder, devices=1, status=0):
   """Runs `train.py` in a folder; gives its two outputs, line by line."""
   environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'} | {
-    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+    'JAX_PLATFORMS': 'cpu',
   }
   done = subprocess.run(
     [sys.executable, _ROOT / 'experiments' / 'train.py', *arguments],

@@ -11,7 +11,7 @@ import pytest
 
 from experiments import build, loop
 from experiments.configs import quickstart
-from nerf_haiku import cameras, checkpoints, training
+from nerf_haiku import cameras, checkpoints, devices, training
 from nerf_haiku.datasets import procedural, still_life
 
 
@@ -60,7 +60,7 @@ class TrainTest(chex.TestCase):
       'metrics', 'config', 'seed', 'versions', 'machine', 'date', 'background',
     ):  # fmt: skip
       self.assertIn(name, stored)
-    self.assertLen(list((folder / loop.VIEWS).glob('*.png')), 2)
+    self.assertLen(list((folder / loop.VIEWS).glob('view_*.png')), 2)
     self._check_finished(folder, content)
     self._check_evaluation_again(folder, content)
 
@@ -76,9 +76,38 @@ class TrainTest(chex.TestCase):
       self._train(folder, seed=1)
     config = (folder / loop.CONFIG).read_text()
     (folder / loop.CONFIG).write_text(config[:20])
-    with self.assertRaisesRegex(ValueError, 'config.json can not be read'):
+    with self.assertRaisesRegex(
+      ValueError, 'config.json is none that a run wrote'
+    ):
       self._train(folder)
     (folder / loop.CONFIG).write_text(config)
+
+  def test_the_smallest_of_scenes_and_networks(self):
+    content, _ = self._train(
+      self._folder(), num_steps=2, num_importance=0, use_viewdirs=False,
+      microbatch=100, procedural={'size': 4, 'num_train': 1, 'num_test': 1},
+    )  # fmt: skip
+    self.assertIsNone(content['ssim'])
+    self.assertEqual(content['ssim_per_view'], [None])
+    self.assertGreater(content['psnr'], 3.0)
+
+  def test_a_run_that_diverges_says_so(self):
+    folder = self._folder()
+    with self.assertRaisesRegex(ValueError, 'loss is nan .*learning_rate'):
+      self._train(folder, learning_rate=1e30)
+    self.assertFalse((folder / loop.CHECKPOINTS).exists())
+
+  def test_a_folder_of_others_is_left_alone(self):
+    folder = self._folder()
+    folder.mkdir()
+    (folder / loop.CONFIG).write_text('{"model": "bert"}')
+    with self.assertRaisesRegex(ValueError, 'is none that a run wrote'):
+      self._train(folder)
+    self.assertEqual((folder / loop.CONFIG).read_text(), '{"model": "bert"}')
+
+  def test_a_data_dir_for_the_built_in_scene_is_refused(self):
+    with self.assertRaisesRegex(ValueError, "--data_dir: got 'x'"):
+      loop.train(_config(), data_dir='x', model_dir=self._folder(), seed=0)
 
   def _check_evaluation_again(self, folder, content):
     """A run that was stopped after its checkpoint only scores it."""
@@ -86,13 +115,8 @@ class TrainTest(chex.TestCase):
     shutil.rmtree(folder / loop.VIEWS)
     again, text = self._train(folder)
     self.assertNotIn('loss', text)
-    self.assertEqual(again['psnr_per_view'], content['psnr_per_view'])
-    config = _config()
-    state = training.init_state(
-      build.renderer(config), build.optimizer(config), jax.random.key(1)
-    )
-    kept = checkpoints.restore(folder / loop.CHECKPOINTS, state)
-    self.assertEqual(int(kept.step), 60)
+    for name in ('psnr_per_view', 'train_seconds', 'rays_per_second', 'steps'):
+      self.assertEqual(again[name], content[name])
 
   def test_a_folder_that_can_not_be(self):
     file = self.create_tempfile().full_path
@@ -108,7 +132,7 @@ class TrainTest(chex.TestCase):
       state = training.init_state(
         build.renderer(config), build.optimizer(config), jax.random.key(5)
       )
-      states.append(checkpoints.restore(folder / loop.CHECKPOINTS, state))
+      states.append(checkpoints.restore(folder / loop.CHECKPOINTS, state)[0])
     chex.assert_trees_all_equal(states[0], states[1])
     with self.assertRaises(AssertionError):
       chex.assert_trees_all_close(states[0].params, states[2].params, atol=1e-4)
@@ -123,14 +147,13 @@ class GeometryTest(chex.TestCase):
     config.num_steps = 700
     scene = build.scene(config, None)
     renderer = build.renderer(config)
-    folder = pathlib.Path(self.create_tempdir().full_path)
-    state = loop.start(config, renderer, folder, seed=0)
     with contextlib.redirect_stdout(io.StringIO()):
-      state, _ = loop.fit(config, scene, renderer, state, seed=0)
+      state, _ = loop.fit(config, scene, renderer, seed=0)
+    params = devices.replicate(state.params)
     views = scene.test.cameras
     errors, hits, misses = [], [], []
     for i in (3, 12, 21):
-      view = build.render_view(config, scene, renderer)(state.params, views, i)
+      view = build.render_view(config, scene, renderer)(params, views, i)
       rays = procedural.camera_rays(
         views.camera_to_world[i], views.intrinsics[i],
         cameras.pixels(32, 32) + 0.5,
@@ -138,10 +161,13 @@ class GeometryTest(chex.TestCase):
       true = procedural.trace(still_life.make_items(0), *rays).t.reshape(32, 32)
       there = np.isfinite(true)
       solid = there & (view.opacity > 0.99)
-      errors.append(np.abs(view.depth / view.opacity - true)[solid])
+      found = view.depth[solid] / view.opacity[solid]
+      errors.append(np.abs(found - true[solid]))
       hits.append(view.opacity[there])
       misses.append(view.opacity[~there])
-    # The board is 2 wide, a pixel 0.08; edges of solids are off by more.
-    self.assertLess(np.median(np.concatenate(errors)), 0.05)
+    # The board is 2 wide, a pixel 0.08, coarse samples 0.1 apart; the first
+    # sample in a solid lies somewhat behind its surface. A mirrored axis or
+    # another unit of depth is off by far more.
+    self.assertLess(np.median(np.concatenate(errors)), 0.12)
     self.assertGreater(np.mean(np.concatenate(hits)), 0.9)
     self.assertLess(np.mean(np.concatenate(misses)), 0.1)

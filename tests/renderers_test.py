@@ -148,6 +148,11 @@ class HierarchicalTest(chex.TestCase):
     self.assertEqual(set(params), {'coarse'})
     self.assertLen(renderer.render(params, _rays()), 1)
 
+  def test_lindisp_spreads_samples_in_disparity(self):
+    renderer = _make(lindisp=True, num_samples=5)
+    (seen,) = renderer.render(renderer.init(jax.random.key(0)), _rays(1))
+    np.testing.assert_allclose(seen.t, [[2.0, 2.4, 3.0, 4.0, 6.0]], rtol=1e-6)
+
   @parameterized.parameters('relu', 'softplus')
   def test_density_activation(self, name):
     renderer = _make(_wall(sharpness=1.0), density_activation=name)
@@ -166,8 +171,10 @@ class HierarchicalTest(chex.TestCase):
     np.testing.assert_allclose(open_end.opacity, np.ones(8))
     np.testing.assert_array_less(ended.opacity, 0.1)
 
-  def test_rays_of_no_length_are_background_with_finite_gradients(self):
-    renderer = _make(_wall(), _wall())
+  @parameterized.parameters(False, True)
+  def test_rays_of_no_length_see_nothing_with_finite_gradients(self, infinite):
+    # At near the fields are dense.
+    renderer = _make(_wall(z=9.0), _wall(z=9.0), infinite_end=infinite)
     params = jax.jit(renderer.init)(jax.random.key(0))
     rays = _rays()._replace(far=_rays().near)
 

@@ -72,13 +72,20 @@ class EvaluateTest(chex.TestCase):
     self.assertEqual(sheet.shape, (2 * 16 * 21 + 4, 12 * 21, 3))
     np.testing.assert_array_equal(sheet[: 16 * 21], 204)
 
-  def test_overview_chooses_evenly(self):
+  def test_four_views_of_one_size_are_chosen_evenly(self):
+    sizes = np.tile([[4, 6]], (9, 1))
+    self.assertEqual(results.choose(sizes), [0, 2, 4, 6])
+    sizes[1:5] = [6, 4]
+    self.assertEqual(results.choose(sizes), [0, 5, 6, 7])
+    self.assertEqual(results.choose(sizes[:2]), [0])
+
+  def test_overview(self):
     pairs = [
       (
         np.full((2, 256, 3), i, np.uint8),
         np.full((2, 256, 3), 100 + i, np.uint8),
       )
-      for i in range(9)
+      for i in (0, 2, 4, 6)
     ]
     sheet = results.overview(pairs)
     columns = [0, 260, 520, 780]

@@ -50,10 +50,10 @@ def _keys(rays=_RAYS):
 
 
 @functools.cache
-def _run(num_devices, microbatch, steps):
+def _run(num_devices, microbatch, steps, optimizer=None):
   """Parameters after the first step, and the losses of all steps."""
   renderer, cast = _problem()
-  optimizer = optax.adam(1e-3)
+  optimizer = optimizer or optax.adam(1e-3)
   state = training.init_state(renderer, optimizer, jax.random.key(0))
   update = training.make_update(
     renderer, optimizer, cast, microbatch=microbatch
@@ -169,6 +169,21 @@ class UpdateTest(chex.TestCase):
     params, others = _run(num_devices, microbatch, steps=20)
     chex.assert_trees_all_close(params, expected, atol=1e-5)
     np.testing.assert_allclose(others, losses, rtol=1e-3)
+
+  @parameterized.parameters((2, 0), (4, 5))
+  def test_the_gradient_of_devices_is_that_of_the_whole(self, devices_, piece):
+    """Plain descent at a rate of 1: what a parameter loses is its gradient."""
+    renderer, _ = _problem()
+    begin = jax.jit(renderer.init)(jax.random.key(0))
+    descent = optax.sgd(1.0)
+    expected, _ = _run(1, 0, steps=1, optimizer=descent)
+    params, _ = _run(devices_, piece, steps=1, optimizer=descent)
+    for start, one, many in zip(
+      *map(jax.tree.leaves, (begin, expected, params)), strict=True
+    ):
+      # Rounding of the parameters themselves comes on top.
+      tolerance = 1e-5 * np.abs(start - one).max() + 2e-7
+      np.testing.assert_allclose(start - many, start - one, atol=tolerance)
 
   def test_loss_falls_and_steps_are_counted(self):
     renderer, cast = _problem(raw_noise_std=0.0)

@@ -81,7 +81,7 @@ class CompositeTest(chex.TestCase):
       volume.DENSITY_ACTIVATIONS['relu'](raw[..., 3]),
       reference['z'],
       reference['directions'],
-      end=None,
+      end=jnp.full((16, 1), volume.INFINITE),
       white_background=white,
     )
     name = 'white' if white else 'black'
@@ -104,7 +104,7 @@ class CompositeTest(chex.TestCase):
     inputs = _inputs(density)
     inputs['t'] = inputs['t'].at[1].set(3.0)  # Equal samples.
     if infinite:
-      inputs['end'] = None
+      inputs['end'] = jnp.full((2, 1), volume.INFINITE)
 
     def everything(rgb, density, t):
       seen = volume.composite(

@@ -16,8 +16,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.batching = True  # rays of a step from all images, else from one.
   config.num_rand = 4096  # rays of a step, on all devices together.
   config.dtype = 'float32'
-  # Rays whose gradient is taken at a time on a device. 0: pieces that fit a
-  # CPU's cache; on other devices all at once.
+  # Rays that a device handles at a time, in training and in rendering: what
+  # bounds the memory. 0: on a CPU as many as fit its cache; elsewhere all rays
+  # of a step, and many when rendering.
   config.microbatch = 0
 
   # Positional encoding.
@@ -50,7 +51,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.last_interval = 'infinite'  # or 'far': ends where the ray does.
   config.white_bkgd = False
   config.pixel_center = False  # rays meet pixels' centres, not corners.
-  config.chunk = 4096  # rays that a device renders per call.
+  config.chunk = 4096  # rays that a device renders per call, whole pieces.
   config.render_only = False
   config.render_test = False
   config.render_factor = 1

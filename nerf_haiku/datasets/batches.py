@@ -45,9 +45,14 @@ def pick_from_one(
   """
   camera = int(u[0, 0] * len(images))
   size = images.sizes[camera]
-  half = np.maximum((size // 2 * crop).astype(np.int64), 1)
-  low, count = (size // 2 - half, 2 * half) if crop < 1.0 else (0, size)
-  pixel = low + (u[1:] * count).astype(np.int64)
+  low, high = np.zeros_like(size), size
+  if crop < 1.0:
+    half = np.maximum((size // 2 * crop).astype(np.int64), 1)
+    low, high = (
+      np.maximum(size // 2 - half, 0),
+      np.minimum(size // 2 + half, size),
+    )
+  pixel = low + (u[1:] * (high - low)).astype(np.int64)
   return np.full(len(pixel), camera), pixel
 
 

@@ -1,0 +1,179 @@
+"""Each field of a config has its effect, and no other's."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import parameterized
+
+from experiments import build
+from experiments.configs import default
+from nerf_haiku import cameras, paths
+from nerf_haiku.datasets import base
+
+
+def _config(**changes):
+  """A small `default`; `a__b` is the field `b` of section `a`."""
+  config = default.get_config()
+  config.update(
+    dataset_type='blender', num_samples=8, num_importance=8, white_bkgd=True
+  )
+  config.model.update(net_depth=3, net_width=8, skips=(1,))
+  config.model_fine.update(net_depth=3, net_width=8, skips=(1,))
+  for name, value in changes.items():
+    *sections, field = name.split('__')
+    section = config
+    for part in sections:
+      section = section[part]
+    section[field] = value
+  return config
+
+
+def _scene(box=None):
+  views = cameras.pinhole(paths.circle(1), [[8, 8]], [8.0])
+  images = base.Images(np.zeros((64, 3), np.uint8), [[8, 8]])
+  split = base.Split(images, views)
+  return base.Scene(split, split, split, 2.0, 6.0, box, views, ())
+
+
+def _shapes(config):
+  params = jax.eval_shape(build.renderer(config).init, jax.random.key(0))
+  return {
+    f'{network}/{name.split("/")[1]}': layer['w'].shape
+    for network, layers in params.items()
+    for name, layer in layers.items()
+  }
+
+
+@functools.cache
+def _params():
+  init = jax.jit(build.renderer(_config()).init)
+  # Bias, so that there is some density everywhere.
+  return jax.tree.map(lambda x: x + 0.03, init(jax.random.key(0)))
+
+
+def _see(config, train):
+  """What four rays see with the same parameters."""
+  renderer = build.renderer(config)
+  rays = build.cast_fn(config, _scene())(
+    _scene().train.cameras, np.zeros(4, np.int32), cameras.pixels(2, 2) * 3
+  )
+  if train:
+    keys = jax.random.split(jax.random.key(1), 4)
+    return jax.jit(renderer.train)(_params(), keys, rays)
+  return jax.jit(renderer.render)(_params(), rays)
+
+
+class RendererTest(chex.TestCase):
+  @parameterized.parameters(
+    ({'model__net_depth': 4}, {'coarse/layer_3': (8, 8)}),
+    ({'model_fine__net_depth': 4}, {'fine/layer_3': (8, 8)}),
+    ({'model__net_width': 6}, {'coarse/layer_0': (63, 6)}),
+    ({'model_fine__net_width': 6}, {'fine/layer_0': (63, 6)}),
+    ({'model__skips': (0,)}, {'coarse/layer_1': (71, 8)}),
+    ({'model_fine__skips': (0,)}, {'fine/layer_1': (71, 8)}),
+    ({'emb__multires': 2}, {'fine/layer_0': (15, 8), 'fine/view': (35, 4)}),
+    ({'emb__multires_views': 2}, {'fine/view': (23, 4)}),
+    ({'emb__include_input': False}, {'fine/layer_0': (60, 8)}),
+    ({'emb__periodic_fns': ('sin',)}, {'fine/layer_0': (33, 8)}),
+    ({'emb__use_embed': False}, {'fine/layer_0': (3, 8), 'fine/view': (11, 4)}),
+    ({'use_viewdirs': False}, {'fine/rgb': (8, 3), 'coarse/rgb': (8, 3)}),
+  )  # fmt: skip
+  def test_fields_that_shape_the_networks(self, changes, expected):
+    shapes, usual = _shapes(_config(**changes)), _shapes(_config())
+    self.assertEqual({k: shapes[k] for k in expected}, expected)
+    self.assertNotEqual({k: usual.get(k) for k in expected}, expected)
+    if any(name.startswith('model') for name in changes):
+      other = 'coarse' if 'model_fine' in next(iter(changes)) else 'fine'
+      for name in usual:
+        if name.startswith(other):
+          self.assertEqual(shapes[name], usual[name])
+
+  def test_without_importance_there_is_one_network(self):
+    shapes = _shapes(_config(num_importance=0))
+    self.assertEqual({x.split('/')[0] for x in shapes}, {'coarse'})
+
+  @parameterized.parameters(
+    ('num_samples', 9, False), ('num_importance', 9, False),
+    ('emb__log_sampling', False, False),
+    ('density_activation', 'softplus', False),
+    ('last_interval', 'far', False), ('white_bkgd', False, False),
+    ('pixel_center', True, False), ('llff__lindisp', True, False),
+    ('perturb', False, True), ('raw_noise_std', 1.0, True),
+  )  # fmt: skip
+  def test_fields_that_change_what_is_seen(self, name, value, train):
+    usual, other = (
+      _see(c, train) for c in (_config(), _config(**{name: value}))
+    )
+    self.assertGreater(
+      float(jnp.max(jnp.abs(usual[1].rgb - other[1].rgb))), 1e-6
+    )
+
+  def test_training_fields_do_not_change_a_view(self):
+    changed = _see(_config(perturb=False, raw_noise_std=1.0), train=False)
+    chex.assert_trees_all_equal(changed, _see(_config(), train=False))
+
+
+class OptimizerTest(chex.TestCase):
+  @parameterized.parameters(
+    ({}, 5e-4 * 0.1 ** (999 / 250_000)),
+    ({'learning_rate': 1e-2}, 1e-2 * 0.1 ** (999 / 250_000)),
+    ({'lr_decay': 1}, 5e-4 * 0.1 ** (999 / 1000)),
+    ({'lr_decay': 1, 'decay_factor': 0.5}, 5e-4 * 0.5 ** (999 / 1000)),
+    ({'lr_decay': 1, 'lr_schedule': 'constant'}, 5e-4),
+  )  # fmt: skip
+  def test_learning_rate_of_the_1000th_step(self, changes, expected):
+    optimizer = build.optimizer(_config(**changes))
+
+    def step(state, _):
+      update, state = optimizer.update(jnp.ones(1), state)
+      return state, update
+
+    # Adam's step for a gradient that never changes is the learning rate.
+    _, updates = jax.lax.scan(step, optimizer.init(jnp.ones(1)), None, 1000)
+    np.testing.assert_allclose(updates[-1], [-expected], rtol=1e-4)
+
+
+class CastTest(chex.TestCase):
+  def test_bounds_and_box_are_the_scene_s(self):
+    box = np.array([[-0.5] * 3, [0.5] * 3], np.float32)
+    for scene, near, far in ((_scene(), 2.0, 6.0), (_scene(box), 3.2, 4.8)):
+      cast = build.cast_fn(_config(), scene)
+      rays = cast(
+        scene.train.cameras, np.zeros(1, np.int32), np.full((1, 2), 4, np.int32)
+      )
+      np.testing.assert_allclose(rays.near, [[near]], atol=0.4)
+      np.testing.assert_allclose(rays.far, [[far]], atol=0.4)
+
+
+class SceneTest(chex.TestCase):
+  def _scene(self, **changes):
+    config = _config(
+      dataset_type='procedural', procedural__size=8, procedural__num_train=2,
+      procedural__num_test=3, num_poses=5, **changes,
+    )  # fmt: skip
+    return build.scene(config, None)
+
+  def test_built_in(self):
+    scene = self._scene()
+    self.assertEqual((scene.near, scene.far), (2.0, 6.0))
+    self.assertLen(scene.train.images, 2)
+    self.assertLen(scene.test.images, 3)
+    self.assertLen(scene.path.camera_to_world, 5)
+    other = self._scene(procedural__seed=1)
+    self.assertGreater(
+      np.mean(scene.train.images.pixels != other.train.images.pixels), 0.05
+    )
+
+  def test_near_far_and_box(self):
+    scene = self._scene(near=1.0, far=5.0, box=(-1, -2, -3, 1, 2, 3))
+    self.assertEqual((scene.near, scene.far), (1.0, 5.0))
+    np.testing.assert_array_equal(scene.box, [[-1, -2, -3], [1, 2, 3]])
+    with self.assertRaisesRegex(ValueError, 'config.near: got 7.0.*far=6.0'):
+      self._scene(near=7.0)
+
+  def test_blender_needs_to_know_where(self):
+    with self.assertRaisesRegex(ValueError, '--data_dir'):
+      build.scene(_config(), None)
