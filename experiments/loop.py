@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import ml_collections
-import psutil
 
 from experiments import build, progress, results
 from experiments import config as config_lib
@@ -26,6 +25,7 @@ def train(
   data_dir: str | None,
   model_dir: pathlib.Path,
   seed: int,
+  start: float,
 ) -> dict[str, Any]:
   """Trains, evaluates and writes a run.
 
@@ -34,6 +34,7 @@ def train(
     data_dir: root of the data set's layout; the built-in scene needs none.
     model_dir: where the run is kept.
     seed: of everything that is random.
+    start: `time.perf_counter()` when the process began.
 
   Returns:
     What `results.json` holds.
@@ -51,7 +52,7 @@ def train(
   print(describe_scene(scene))
   claim_folder(model_dir, settings)
   renderer = build.renderer(config)
-  state, times = reach_end(config, scene, renderer, model_dir, settings)
+  state, times = reach_end(config, scene, renderer, model_dir, settings, start)
   render_view = build.render_view(config, scene, renderer)
   params = devices.replicate(state.params)
   scores = results.evaluate(
@@ -162,12 +163,13 @@ def reach_end(
   renderer: renderers.Renderer,
   model_dir: pathlib.Path,
   settings: dict[str, Any],
+  start: float,
 ) -> tuple[training.TrainState, dict[str, Any]]:
   """Trains, and keeps the end; or restores the end that is kept already.
 
   Returns:
-    The state at the end, of host arrays, and `train_seconds`, from the start
-    of the process, and `rays_per_second`.
+    The state at the end, of host arrays, and `train_seconds`, from
+    `start` on, and `rays_per_second`.
   """
   folder = model_dir / CHECKPOINTS
   if checkpoints.latest_step(folder) is not None:
@@ -177,7 +179,7 @@ def reach_end(
     return state, about['times']
   state, rate = fit(config, scene, renderer, settings['seed'])
   times = {
-    'train_seconds': round(time.time() - psutil.Process().create_time(), 2),
+    'train_seconds': round(time.perf_counter() - start, 2),
     'rays_per_second': round(rate),
   }
   checkpoints.save(folder, state, {**settings, 'times': times})

@@ -14,8 +14,10 @@ import io
 import math
 import pathlib
 import sys
+import time
 
 import jax
+import psutil
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -58,6 +60,7 @@ def main(argv: list[str]) -> None:
       data_dir=_DATA_DIR.value,
       model_dir=model_dir,
       seed=_SEED.value,
+      start=process_start(),
     )
   except (ValueError, OSError) as error:
     if logging.level_info():  # With --verbosity=0: where it comes from.
@@ -73,6 +76,12 @@ def main(argv: list[str]) -> None:
     f'training: {model_dir / loop.RESULTS}, picture: '
     f'{model_dir / loop.VIEWS / "overview.png"}'
   )
+
+
+def process_start() -> float:
+  """When this process began, as `time.perf_counter()` tells it."""
+  age = time.time() - psutil.Process().create_time()
+  return time.perf_counter() - age
 
 
 def config_path() -> pathlib.Path:

@@ -3,6 +3,7 @@ import io
 import json
 import pathlib
 import shutil
+import time
 
 import chex
 import jax
@@ -33,7 +34,11 @@ class TrainTest(chex.TestCase):
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
       content = loop.train(
-        _config(**changes), data_dir=None, model_dir=folder, seed=seed
+        _config(**changes),
+        data_dir=None,
+        model_dir=folder,
+        seed=seed,
+        start=time.perf_counter(),
       )
     return content, text.getvalue()
 
@@ -107,7 +112,9 @@ class TrainTest(chex.TestCase):
 
   def test_a_data_dir_for_the_built_in_scene_is_refused(self):
     with self.assertRaisesRegex(ValueError, "--data_dir: got 'x'"):
-      loop.train(_config(), data_dir='x', model_dir=self._folder(), seed=0)
+      loop.train(
+        _config(), data_dir='x', model_dir=self._folder(), seed=0, start=0.0
+      )
 
   def _check_evaluation_again(self, folder, content):
     """A run that was stopped after its checkpoint only scores it."""

@@ -12,8 +12,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.down_factor = 8
   # Holds the model: rays spend their samples inside.
   config.box = (-1.2, -1.2, -1.2, 1.2, 1.2, 1.2)
-  config.num_steps = 12_000
-  config.lr_decay = 6
+  config.num_steps = 8_000
+  config.lr_decay = 4
   config.num_samples = 32
   config.num_importance = 32
   config.model.net_width = 64

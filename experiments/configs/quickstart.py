@@ -11,7 +11,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.procedural.size = 100
   config.white_bkgd = True
   config.pixel_center = True
-  config.num_steps = 2200
+  config.num_steps = 1800
   # A small network learns best at a high rate that falls fast.
   config.learning_rate = 1e-2
   config.lr_decay = 1
