@@ -98,11 +98,9 @@ def config_path() -> pathlib.Path:
 
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses flags; an unknown field of the config is one line, no traceback."""
-  # A default in the flag's definition would be read, and fail, before this.
-  if not any(x.lstrip('-').split('=')[0] == 'config' for x in argv[1:]):
-    argv = [argv[0], f'--config={_QUICKSTART}', *argv[1:]]
+  sys.argv = config_first(argv)  # Where config_flags looks for fields.
   try:
-    return app.parse_flags_with_usage(argv)
+    return app.parse_flags_with_usage(sys.argv)
   except AttributeError as error:
     cause = error.args[0]
     text = cause.args[0] if isinstance(cause, Exception) else cause
@@ -110,6 +108,16 @@ def parse_flags(argv: list[str]) -> list[str]:
     if 'get_config' in text:
       sys.exit('Error: --config: the file defines no get_config().')
     sys.exit(f'Error: --config: there is no field {text}')
+
+
+def config_first(argv: list[str]) -> list[str]:
+  """Puts `--config` before its fields, and the quickstart where it is not."""
+  for i, argument in enumerate(argv[1:], start=1):
+    if argument.lstrip('-').split('=')[0] == 'config':
+      end = i + (1 if '=' in argument else 2)
+      return [argv[0], *argv[i:end], *argv[1:i], *argv[end:]]
+  # A default in the flag's definition would be read, and fail, too early.
+  return [argv[0], f'--config={_QUICKSTART}', *argv[1:]]
 
 
 if __name__ == '__main__':

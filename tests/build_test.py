@@ -23,6 +23,7 @@ def _config(**changes):
     num_importance=8,
     white_bkgd=True,
     density_activation='softplus',
+    last_interval='far',
   )
   config.model.update(net_depth=3, net_width=8, skips=(1,))
   config.model_fine.update(net_depth=3, net_width=8, skips=(1,))
@@ -102,7 +103,7 @@ class RendererTest(chex.TestCase):
     ('num_samples', 9, False), ('num_importance', 9, False),
     ('emb__log_sampling', False, False),
     ('density_activation', 'relu', False),
-    ('last_interval', 'far', False), ('white_bkgd', False, False),
+    ('last_interval', 'infinite', False), ('white_bkgd', False, False),
     ('pixel_center', True, False), ('llff__lindisp', True, False),
     ('perturb', False, True), ('raw_noise_std', 1.0, True),
   )  # fmt: skip

@@ -49,6 +49,11 @@ class BadInputTest(chex.TestCase):
     ),
     ('config_file', ['--config=no.py'], '--config: there is no file no.py'),
     (
+      'field_before_config',
+      ['--config.num_steps=0', '--config', f'{_CONFIGS}/quickstart.py'],
+      'config.num_steps: got 0',
+    ),
+    (
       'no_data', [f'--config={_CONFIGS}/paper_blender_lego.py'],
       '--data_dir: say where',
     ),
