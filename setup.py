@@ -23,7 +23,6 @@ _REQUIRES = [
   # The CheckpointManager of version 0.
   'orbax-checkpoint>=0.12,<0.13',
   'pillow>=11.0',
-  'psutil>=6.0',
   'tensorboard>=2.20',
   # tf.data and tf.image; numpy 2 needs 2.18, jax's protobuf 2.20.
   'tensorflow>=2.20,<3',
