@@ -66,8 +66,9 @@ def make_render_view(
       # Past the end of the image pixels are repeated, and cut off below.
       take = np.arange(begin, begin + step) % len(pixel)
       part = pixel[take].reshape(count, pieces, piece, 2)
-      parts.append(render_chunk(params, camera, part))
-    parts = [jax.tree.map(np.asarray, part) for part in parts]
+      # Waited for, so that a user who stops a run need not wait for a view.
+      seen = render_chunk(params, camera, part)
+      parts.append(jax.tree.map(np.asarray, seen))
 
     def join(*arrays):
       flat = [x.reshape(-1, *x.shape[3:]) for x in arrays]
