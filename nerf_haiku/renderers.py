@@ -117,21 +117,13 @@ def make_hierarchical(
   def train(
     params: Params, keys: chex.PRNGKey, rays: cameras.Rays
   ) -> Renderings:
-    draws = still(spread(rays), num_importance)
-    to_t, to_u, to_coarse, to_fine = jnp.moveaxis(
-      jax.vmap(lambda key: jax.random.split(key, 4))(keys), 1, 0
+    draws = draw(
+      keys,
+      spread(rays),
+      num_importance,
+      perturb=perturb,
+      raw_noise_std=raw_noise_std,
     )
-    if perturb:
-      draws = draws._replace(
-        t=sampling.stratified(to_t, draws.t),
-        u=sampling.uniforms(to_u, num_importance),
-      )
-    if raw_noise_std:
-      draws = draws._replace(
-        coarse_noise=raw_noise_std * sampling.normals(to_coarse, num_samples),
-        fine_noise=raw_noise_std
-        * sampling.normals(to_fine, num_samples + num_importance),
-      )
     return render(params, rays, draws)
 
   return Renderer(init, train, settled)
@@ -147,6 +139,42 @@ def still(t: chex.Array, num_importance: int) -> Draws:
     jnp.zeros_like(t),
     jnp.zeros((rays, samples + num_importance), t.dtype),
   )
+
+
+def draw(
+  keys: chex.PRNGKey,
+  t: chex.Array,
+  num_importance: int,
+  *,
+  perturb: bool,
+  raw_noise_std: float,
+) -> Draws:
+  """Random draws around even coarse positions.
+
+  Args:
+    keys: `[R]`, one per ray; used up.
+    t: `[R, S]` even positions.
+    num_importance: `N`.
+    perturb: whether positions are random.
+    raw_noise_std: deviation of the noise on densities; 0 for none.
+  """
+  rays, samples = t.shape
+  chex.assert_shape(keys, (rays,))
+  draws = still(t, num_importance)
+  to_t, to_u, to_coarse, to_fine = jnp.moveaxis(
+    jax.vmap(lambda key: jax.random.split(key, 4))(keys), 1, 0
+  )
+  if perturb:
+    draws = draws._replace(
+      t=sampling.stratified(to_t, t), u=sampling.uniforms(to_u, num_importance)
+    )
+  if raw_noise_std:
+    coarse = sampling.normals(to_coarse, samples)
+    fine = sampling.normals(to_fine, samples + num_importance)
+    draws = draws._replace(
+      coarse_noise=raw_noise_std * coarse, fine_noise=raw_noise_std * fine
+    )
+  return draws
 
 
 def refine(coarse: volume.Rendering, u: chex.Array) -> chex.Array:

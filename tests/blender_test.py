@@ -310,7 +310,7 @@ class FolderTest(_SceneTest):
 
 
 class ErrorsTest(_SceneTest):
-  def check(self, message, error=base.DataError, **changes):
+  def assert_refused(self, message, error=base.DataError, **changes):
     with self.assertRaisesRegex(error, message):
       self.load(**changes)
 
@@ -323,17 +323,17 @@ class ErrorsTest(_SceneTest):
       ('box', 3),
   )  # fmt: skip
   def test_settings(self, name, value):
-    self.check(f'{name}.*{value!r}'.replace('[', r'\['), ValueError,
+    self.assert_refused(f'{name}.*{value!r}'.replace('[', r'\['), ValueError,
                **{name: value})  # fmt: skip
 
   def test_large_down_factor(self):
-    self.check(r'down_factor=5 .*train/r_0\.png.*6x4', ValueError,
+    self.assert_refused(r'down_factor=5 .*train/r_0\.png.*6x4', ValueError,
                down_factor=5)  # fmt: skip
 
   @parameterized.parameters(*_SPLITS)
   def test_missing_json(self, split):
     (self.scene / f'transforms_{split}.json').unlink()
-    self.check(rf'transforms_{split}\.json: no such file')
+    self.assert_refused(rf'transforms_{split}\.json: no such file')
 
   @parameterized.named_parameters(
       ('json', '{\n"frames": [,]}', 'line 2 is not JSON'),
@@ -353,12 +353,12 @@ class ErrorsTest(_SceneTest):
   )  # fmt: skip
   def test_json(self, text, message):
     self.write_json('val', text)
-    self.check(rf'transforms_val\.json: .*{message}')
+    self.assert_refused(rf'transforms_val\.json: .*{message}')
 
   def test_json_of_another_encoding(self):
     path = self.scene / 'transforms_val.json'
     path.write_bytes(b'{"\xff": 1}')
-    self.check(r'transforms_val\.json: can not be read')
+    self.assert_refused(r'transforms_val\.json: can not be read')
 
   @parameterized.named_parameters(
       ('none', None, 'must be a name, got nothing'), ('empty', '', 'a name'),
@@ -367,12 +367,14 @@ class ErrorsTest(_SceneTest):
   )  # fmt: skip
   def test_file_path(self, name, message):
     self.write_frame('test', file_path=name)
-    self.check(rf'transforms_test\.json: frames\[0\]\.file_path .*{message}')
+    self.assert_refused(
+      rf'transforms_test\.json: frames\[0\]\.file_path .*{message}'
+    )
 
   @parameterized.parameters('x\0y', 'x' * 5000, 'gone')
   def test_names_of_no_file(self, name):
     self.write_frame('test', file_path=name)
-    self.check('no such image .*transforms_test.json')
+    self.assert_refused('no such image .*transforms_test.json')
 
   @parameterized.named_parameters(
       ('none', None, 'got nothing'), ('flat', [1.0] * 16, '4 rows'),
@@ -393,7 +395,7 @@ class ErrorsTest(_SceneTest):
   )  # fmt: skip
   def test_pose(self, value, message):
     self.write_frame('val', transform_matrix=value)
-    self.check(
+    self.assert_refused(
       r'transforms_val\.json: frames\[0\]\.transform_matrix \(of val/r_0\).*'
       f'{message}'
     )
@@ -406,12 +408,12 @@ class ErrorsTest(_SceneTest):
     self.write('train', 5 * [_image(4, 6)])
     for index in (1, 2, 4):
       (self.scene / 'train' / f'r_{index}.png').unlink()
-    self.check(r'train/r_1: no such image .*, and 2 more\.$')
+    self.assert_refused(r'train/r_1: no such image .*, and 2 more\.$')
 
   def test_one_missing_image_hints_at_nothing(self):
     self.write('test', 5 * [_image(4, 6)])
     (self.scene / 'test' / 'r_1.png').unlink()
-    self.check(r'test/r_1: no such image [^,]*(, \.\w+)*\)\.$')
+    self.assert_refused(r'test/r_1: no such image [^,]*(, \.\w+)*\)\.$')
 
   @parameterized.parameters(*_SPLITS)
   def test_broken_images_are_counted(self, split):
@@ -419,7 +421,9 @@ class ErrorsTest(_SceneTest):
     for index in (1, 2):
       path = self.scene / split / f'r_{index}.png'
       path.write_bytes(path.read_bytes()[:1000])
-    self.check(rf'{split}/r_1\.png: can not be decoded.* And 1 more\.$')
+    self.assert_refused(
+      rf'{split}/r_1\.png: can not be decoded.* And 1 more\.$'
+    )
 
 
 if __name__ == '__main__':

@@ -65,7 +65,7 @@ class ConfigsTest(chex.TestCase):
 
 class CheckTest(chex.TestCase):
   def test_quickstart_passes(self):
-    config_lib.check(_config(), num_devices=1)
+    self.assertIsNone(config_lib.check(_config(), num_devices=1))
 
   @parameterized.parameters(
     ('learning_rate', 0.0, 'over 0'),

@@ -120,7 +120,7 @@ class _FilesTest(chex.TestCase):
 
 
 class DecodeTest(_FilesTest):
-  def check(self, path, expected, *kinds):
+  def assert_decodes(self, path, expected, *kinds):
     actual, header = image_files.decode(path), image_files.read_header(path)
     chex.assert_type(actual, np.uint8)
     np.testing.assert_array_equal(actual, expected)
@@ -138,19 +138,19 @@ class DecodeTest(_FilesTest):
     path = self.write(f'a.{extension}', image, **(
         {'lossless': True, 'exact': True} if extension == 'webp' else {}
     ))  # fmt: skip
-    self.check(path, image)
+    self.assert_decodes(path, image)
 
   def test_grey(self):
-    self.check(self.write('a.png', _GREY), _colours(_GREY), 'grey')
+    self.assert_decodes(self.write('a.png', _GREY), _colours(_GREY), 'grey')
 
   def test_grey_with_alpha(self):
     image = np.stack([_GREY, _ALPHA], axis=-1)
     expected = np.concatenate([_colours(_GREY), _ALPHA[..., None]], axis=-1)
-    self.check(self.write('a.png', image), expected, 'grey')
+    self.assert_decodes(self.write('a.png', image), expected, 'grey')
 
   def test_black_and_white(self):
     path = self.write('a.png', Image.fromarray(_GREY > 100))
-    self.check(path, _colours(np.uint8([[0, 0], [255, 255]])), 'grey')
+    self.assert_decodes(path, _colours(np.uint8([[0, 0], [255, 255]])), 'grey')
 
   @parameterized.parameters(False, True)
   def test_palette(self, transparent):
@@ -159,12 +159,14 @@ class DecodeTest(_FilesTest):
     options = {'transparency': bytes([255, 33, 0])} if transparent else {}
     table = np.array([[1, 2, 3, 255], [40, 50, 60, 33], [7, 8, 9, 0]], np.uint8)
     expected = table[[[0, 1], [2, 1]]][..., : 4 if transparent else 3]
-    self.check(self.write('a.png', image, **options), expected, 'palette')
+    self.assert_decodes(
+      self.write('a.png', image, **options), expected, 'palette'
+    )
 
   def test_a_transparent_colour_becomes_alpha(self):
     path = self.write('a.png', _RGB, transparency=tuple(map(int, _RGB[0, 1])))
     alpha = np.array([[255, 0], [255, 255]], np.uint8)
-    self.check(path, np.concatenate([_RGB, alpha[..., None]], axis=-1))
+    self.assert_decodes(path, np.concatenate([_RGB, alpha[..., None]], axis=-1))
 
   @parameterized.parameters(1, 2, 3, 4)
   def test_16_bits_are_rounded(self, channels):
@@ -182,44 +184,46 @@ class DecodeTest(_FilesTest):
     )
     np.testing.assert_array_equal(kept[3], expected.reshape(2, 3, -1))
     kinds = ('grey', '16-bit') if channels < 3 else ('16-bit',)
-    self.check(path, expected.reshape(2, 3, -1), *kinds)
+    self.assert_decodes(path, expected.reshape(2, 3, -1), *kinds)
 
   def test_16_bit_tiff(self):
     path = self.write('a.tiff', _DEEP.reshape(2, 3).astype(np.uint16))
-    self.check(path, _colours(_DEEP_8.reshape(2, 3)), 'grey', '16-bit')
+    self.assert_decodes(path, _colours(_DEEP_8.reshape(2, 3)), 'grey', '16-bit')
 
   def test_orientation_is_not_applied(self):
     exif = Image.Exif()
     exif[274] = 6  # Turned by 90 degrees.
     image = np.full((16, 32, 3), 128, np.uint8)
     path = self.write('a.jpg', image, exif=exif, quality=100)
-    self.check(path, image)
+    self.assert_decodes(path, image)
 
 
 class ErrorsTest(_FilesTest):
-  def check(self, path, message):
+  def assert_refused(self, path, message):
     with self.assertRaisesRegex(base.DataError, f'{path.name}.*{message}'):
       image_files.open_splits([[path]], down_factor=1)
 
   def test_missing(self):
-    self.check(self.folder / 'gone.png', 'no such image')
+    self.assert_refused(self.folder / 'gone.png', 'no such image')
 
   def test_a_folder(self):
-    self.check(self.folder, 'can not be decoded')
+    self.assert_refused(self.folder, 'can not be decoded')
 
   @parameterized.parameters(b'', b'hello', b'\x89PNG\r\n\x1a\n')
   def test_no_image(self, content):
-    self.check(self.write('a.png', content), 'not an image|can not be decoded')
+    self.assert_refused(
+      self.write('a.png', content), 'not an image|can not be decoded'
+    )
 
   @parameterized.parameters('CMYK', 'F', 'I')
   def test_modes(self, mode):
     path = self.write('a.tiff', Image.new(mode, (2, 2)))
-    self.check(path, f'TIFF of mode {mode} .*save it as PNG')
+    self.assert_refused(path, f'TIFF of mode {mode} .*save it as PNG')
 
   def test_deep_colour_with_a_transparent_one(self):
     key = struct.pack('>HHH', 0, 0, 0)
     path = self.write('a.png', _deep_png(np.zeros((2, 2, 3), int), key))
-    self.check(path, '16 bits with a transparent colour')
+    self.assert_refused(path, '16 bits with a transparent colour')
 
   @parameterized.parameters('gif', 'png')
   def test_several_images(self, extension):
@@ -227,14 +231,14 @@ class ErrorsTest(_FilesTest):
     path = self.write(
       f'a.{extension}', frames[0], save_all=True, append_images=frames[1:]
     )
-    self.check(path, 'holds 3 images')
+    self.assert_refused(path, 'holds 3 images')
 
   def test_a_flipped_bit(self):
     path = self.write('a.png', _noise(32, 32, 3), compress_level=0)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    self.check(path, 'can not be decoded')
+    self.assert_refused(path, 'can not be decoded')
 
   @parameterized.product(extension=('png', 'jpg', 'webp'), kept=(True, False))
   def test_truncated(self, extension, kept):
