@@ -98,16 +98,17 @@ def _field(
   config: ml_collections.ConfigDict, model: ml_collections.ConfigDict
 ) -> hk.Transformed:
   return fields.make_mlp(
-    encode_position=_encoding(config, config.emb.multires),
-    encode_direction=_encoding(config, config.emb.multires_views),
+    encode_position=encoding(config, config.emb.multires),
+    encode_direction=encoding(config, config.emb.multires_views),
     use_viewdirs=config.use_viewdirs,
     **model,
   )
 
 
-def _encoding(
+def encoding(
   config: ml_collections.ConfigDict, num_octaves: int
 ) -> fields.Encoding:
+  """How a position or direction is encoded, with so many octaves."""
   if not config.emb.use_embed:
     return lambda x: x
   return functools.partial(

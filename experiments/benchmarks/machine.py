@@ -1,0 +1,119 @@
+"""What the machine can do, and how a benchmark compares with it."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from experiments import build
+from nerf_haiku import cameras, paths
+from nerf_haiku.datasets import base
+
+_SIZES = (1024, 2048, 4096)
+# Horizontal angle of view of the Blender scenes' cameras, radians.
+_LEGO_ANGLE = 0.6911
+
+
+class Products:
+  """The rate of square float32 matrix products: the limit of a dense network.
+
+  The rate of a machine drifts, so it is sampled in turn with what is compared
+  to it.
+  """
+
+  def __init__(self) -> None:
+    self._product = jax.jit(lambda x: x @ x)
+    self._factors = [jnp.ones((n, n), jnp.float32) for n in _SIZES]
+    self._rates: dict[int, list[float]] = {n: [] for n in _SIZES}
+    for x in self._factors:  # Compiles.
+      jax.block_until_ready(self._product(x))
+
+  def sample(self) -> None:
+    """Takes one more rate of each size."""
+    for n, x in zip(_SIZES, self._factors, strict=True):
+      seconds = timed(lambda x=x: jax.block_until_ready(self._product(x)))
+      self._rates[n].append(2 * n**3 / seconds)
+
+  def rate(self) -> float:
+    """The best median over the sizes, FLOP/s."""
+    return max(statistics.median(x) for x in self._rates.values())
+
+
+def timed(fn: Callable[[], Any]) -> float:
+  """Seconds that a call takes."""
+  start = time.perf_counter()
+  fn()
+  return time.perf_counter() - start
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+  """A median with the least and the greatest value."""
+  low, middle, high = min(values), statistics.median(values), max(values)
+  return f'{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+  """Prints a table that Markdown shows as one."""
+  widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+  for row in (head, ['-' * w for w in widths], *rows):
+    cells = [x.ljust(w) for x, w in zip(row, widths, strict=True)]
+    print(f'| {" | ".join(cells)} |')
+
+
+def flops_per_ray(
+  config: ml_collections.ConfigDict, *, training: bool
+) -> float:
+  """Floating point operations of a ray's matrix products.
+
+  Two for each weight and sample; in training four more for the gradients of
+  weights and inputs, but two where an input is an encoding, whose gradient
+  nobody needs. The viewing direction is multiplied once per ray. Nothing is
+  counted for what is computed again.
+  """
+  params = jax.eval_shape(build.renderer(config).init, jax.random.key(0))
+  position, direction = (
+    _width(config, n) for n in (config.emb.multires, config.emb.multires_views)
+  )
+  samples = {
+    'coarse': config.num_samples,
+    'fine': config.num_samples + config.num_importance,
+  }
+  total = 0.0
+  for network, layers in params.items():
+    width = layers['mlp/layer_0']['w'].shape[1]
+    for name, layer in layers.items():
+      inputs, outputs = layer['w'].shape
+      encoded, shared = 0, 0
+      if name.endswith('/view'):
+        shared = direction
+      elif name.endswith('/layer_0') or inputs > width:
+        encoded = position
+      inner = inputs - encoded - shared
+      per_sample = outputs * (
+        (6 * inner + 4 * encoded) if training else 2 * (inner + encoded)
+      )
+      per_ray = outputs * shared * (4 if training else 2)
+      total += per_sample * samples[network] + per_ray
+  return total
+
+
+def _width(config: ml_collections.ConfigDict, octaves: int) -> int:
+  encoding = build.encoding(config, octaves)
+  return jax.eval_shape(encoding, jnp.zeros(3)).shape[0]
+
+
+def make_scene(size: int) -> base.Scene:
+  """Views like those of Blender's lego, black: their content costs nothing."""
+  focal = 0.5 * size / np.tan(0.5 * _LEGO_ANGLE)
+  views = cameras.pinhole(
+    paths.circle(4), np.full((4, 2), size), np.full(4, focal)
+  )
+  pixels = np.zeros((4 * size * size, 3), np.uint8)
+  split = base.Split(base.Images(pixels, np.full((4, 2), size)), views)
+  return base.Scene(split, split, split, 2.0, 6.0, None, views, ())
