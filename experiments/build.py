@@ -101,6 +101,8 @@ def _field(
     encode_position=encoding(config, config.emb.multires),
     encode_direction=encoding(config, config.emb.multires_views),
     use_viewdirs=config.use_viewdirs,
+    dtype=config.dtype,
+    remat=config.remat,
     **model,
   )
 
@@ -120,19 +122,25 @@ def encoding(
   )
 
 
+def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
+  """The learning rate of each step."""
+  constant = config.lr_schedule == 'constant'
+  return training.learning_rate(
+    config.learning_rate,
+    decay_factor=1.0 if constant else config.decay_factor,
+    decay_steps=config.lr_decay * 1000,
+    warmup_steps=config.lr_warmup,
+  )
+
+
 def optimizer(
   config: ml_collections.ConfigDict,
 ) -> optax.GradientTransformation:
-  """Adam, with the learning rate of the config's schedule."""
-  if config.lr_schedule == 'constant':
-    return optax.adam(config.learning_rate)
-  return optax.adam(
-    training.exponential_decay(
-      config.learning_rate,
-      decay_factor=config.decay_factor,
-      decay_steps=config.lr_decay * 1000,
-    )
-  )
+  """Adam at the config's learning rate, with clipped gradients if it says."""
+  adam = optax.adam(learning_rate(config))
+  if not config.grad_max_norm:
+    return adam
+  return optax.chain(optax.clip_by_global_norm(config.grad_max_norm), adam)
 
 
 def cast_fn(
@@ -161,6 +169,7 @@ def update(
     optimizer(config),
     functools.partial(cast_fn(config, scene_), views),
     microbatch=config.microbatch or auto,
+    skip_nonfinite=config.skip_nonfinite,
   )
 
 
@@ -168,6 +177,8 @@ def render_view(
   config: ml_collections.ConfigDict,
   scene_: base.Scene,
   renderer_: renderers.Renderer,
+  *,
+  network: int = -1,
 ) -> Callable[..., evaluation.View]:
   """Renders whole images, see `evaluation.make_render_view`."""
   kept = _CACHED_ACTIVATIONS if _on_cpu() else _RENDERED_ACTIVATIONS
@@ -176,6 +187,7 @@ def render_view(
     cast_fn(config, scene_),
     chunk=config.chunk,
     piece=config.microbatch or _rays(config, kept),
+    network=network,
   )
 
 

@@ -10,13 +10,14 @@ from experiments.configs import default
 from nerf_haiku import encodings, volume
 
 LR_SCHEDULES = ('constant * decay_every', 'constant')
+DTYPES = ('float32', 'bfloat16')
 DATASET_TYPES = ('blender', 'procedural')
 LAST_INTERVALS = ('infinite', 'far')
 
 # Fields without effect so far: any value but the default would mislead.
 _WAITING = (
-  'dtype', 'render_only', 'render_test', 'render_factor', 'llff.lindisp',
-  'llff.spherify', 'llff.hold', 'i_img', 'i_weights', 'i_testset', 'i_video',
+  'render_only', 'render_test', 'render_factor', 'llff.lindisp',
+  'llff.spherify', 'llff.hold', 'i_testset', 'i_video',
 )  # fmt: skip
 
 _Rule = tuple[Callable[[Any], bool], str]
@@ -35,6 +36,10 @@ _RULES: dict[str, _Rule] = {
   'learning_rate': _POSITIVE,
   'lr_schedule': _one_of(*LR_SCHEDULES),
   'lr_decay': _at_least(1),
+  'lr_warmup': _at_least(0),
+  'grad_max_norm': _at_least(0),
+  'collapse_steps': _at_least(1),
+  'dtype': _one_of(*DTYPES),
   'decay_factor': (lambda x: 0 < x <= 1, 'over 0, up to 1'),
   'num_steps': _at_least(1),
   'num_rand': _at_least(1),
@@ -72,6 +77,8 @@ _RULES: dict[str, _Rule] = {
   'procedural.num_train': _at_least(1),
   'procedural.num_test': _at_least(1),
   'i_print': _at_least(1),
+  'i_img': _at_least(1),
+  'i_weights': _at_least(1),
 } | {
   f'{model}.{field}': rule
   for model in ('model', 'model_fine')

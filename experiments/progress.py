@@ -1,57 +1,84 @@
 """What a user sees of a run while it trains."""
 
-import math
+import contextlib
+import datetime
+import pathlib
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import tqdm
-
-from nerf_haiku import training
 
 _BAR = '{percentage:3.0f}%|{bar}| [{elapsed}<{remaining}] {postfix}'
 # Seconds between two refreshes of the bar.
 _REFRESH = 0.5
 
 
-class Progress:
-  """A bar in a terminal, and a line every so many steps anywhere.
+class Log:
+  """Says things to the user, and keeps them in a file.
 
-  Reading scalars waits for the step that makes them, so they are read only
-  when they are shown.
+  A file that can not be written does not stop a run.
   """
 
-  def __init__(self, *, num_steps: int, num_rays: int, every: int):
+  def __init__(self, path: pathlib.Path):
+    self._path = path
+
+  def say(self, text: str) -> None:
+    """Prints, above the bar if there is one, and writes it down."""
+    tqdm.tqdm.write(text)
+    self.note(text)
+
+  def note(self, text: str) -> None:
+    """Writes it down only."""
+    now = datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d %H:%M:%S')
+    lines = [f'{now}  {line}\n' for line in text.splitlines()]
+    with contextlib.suppress(OSError), self._path.open('a') as file:
+      file.writelines(lines)
+
+
+class Progress:
+  """A bar in a terminal, and a line every so many steps anywhere."""
+
+  def __init__(
+    self,
+    log: Log,
+    *,
+    first_step: int,
+    num_steps: int,
+    num_rays: int,
+    every: int,
+  ):
     """Makes the bar.
 
     Args:
+      log: where lines go.
+      first_step: steps that were done before.
       num_steps: steps that will have been done at the end.
       num_rays: rays of a step.
       every: steps between two lines.
     """
-    self._step = 0
+    self._log = log
+    self._first = self._step = first_step
     self._num_steps = num_steps
     self._num_rays = num_rays
     self._every = every
     self._start = self._refreshed = time.perf_counter()
+    self._paused = 0.0
     self._bar = tqdm.tqdm(
-      total=num_steps, disable=None, bar_format=_BAR
+      total=num_steps, initial=first_step, disable=None, bar_format=_BAR
     )  # disable=None: no bar where the output is no terminal.
 
-  def show(self, scalars: training.Scalars) -> None:
-    """Counts a step, and shows its scalars when it is time to.
-
-    Raises:
-      ValueError: if a loss that is shown is no finite number.
-    """
+  def show(self, scalars: dict[str, Any]) -> None:
+    """Counts a step, and shows its scalars when it is time to."""
     self._step += 1
-    if self._step == 1:
-      float(scalars['loss'])  # The first step compiles: the rate is without.
-      self._start = time.perf_counter()
-    if self._step % self._every == 0 or self._step == self._num_steps:
-      width = len(str(self._num_steps))
-      text = f'step {self._step:>{width}}  {self._describe(scalars)}'
-      tqdm.tqdm.write(text)
     now = time.perf_counter()
+    if self._step == self._first + 1:
+      # The first step compiles: the rate is without it.
+      self._start, self._paused = now, 0.0
     last = self._step == self._num_steps
+    if last or self._step % self._every == 0:
+      width = len(str(self._num_steps))
+      self._log.say(f'step {self._step:>{width}}  {self._describe(scalars)}')
     if not self._bar.disable and (last or now > self._refreshed + _REFRESH):
       self._refreshed = now
       self._bar.set_postfix_str(self._describe(scalars), refresh=False)
@@ -59,23 +86,27 @@ class Progress:
 
   def rays_per_second(self) -> float:
     """Mean rate from the end of the first step on; 0 before the second."""
-    steps = self._step - 1
+    steps = self._step - self._first - 1
     if steps < 1:
       return 0.0
-    return steps * self._num_rays / (time.perf_counter() - self._start)
+    seconds = time.perf_counter() - self._start - self._paused
+    return steps * self._num_rays / seconds
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """A context whose time does not count into the rate."""
+    begin = time.perf_counter()
+    try:
+      yield
+    finally:
+      self._paused += time.perf_counter() - begin
 
   def close(self) -> None:
     """Leaves the terminal as it was."""
     self._bar.close()
 
-  def _describe(self, scalars: training.Scalars) -> str:
-    loss, psnr = float(scalars['loss']), float(scalars['psnr'])
-    if not math.isfinite(loss):
-      raise ValueError(
-        f'The loss is {loss} after step {self._step}; a smaller '
-        'config.learning_rate may help.'
-      )
+  def _describe(self, scalars: dict[str, Any]) -> str:
     return (
-      f'loss {loss:.5f}  PSNR {psnr:.2f} dB  '
+      f'loss {scalars["loss"]:.5f}  PSNR {scalars["psnr"]:.2f} dB  '
       f'{self.rays_per_second():,.0f} rays/s'
     )

@@ -8,6 +8,8 @@ On Blender's lego, with the paper's settings:
 
   python experiments/train.py --data_dir=data \
       --config=experiments/configs/paper_blender_lego.py --model_dir=runs/lego
+
+The same command goes on with a run that was stopped.
 """
 
 import time
@@ -24,7 +26,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import config as config_lib
-from experiments import loop
+from experiments import dry_run, folder, loop, process, signals
 
 _QUICKSTART = pathlib.Path(__file__).parent / 'configs' / 'quickstart.py'
 
@@ -42,6 +44,19 @@ _MODEL_DIR = flags.DEFINE_string(
 _SEED = flags.DEFINE_integer(
   'seed', 0, 'Of everything random.', lower_bound=0, upper_bound=2**31 - 1
 )
+_INIT_FROM = flags.DEFINE_string(
+  'init_from', None, 'Folder of a run whose weights this one begins with.'
+)
+_DRY_RUN = flags.DEFINE_bool(
+  'dry_run', False, 'Load, check, tell what the run would be, and stop.'
+)
+_PROFILE = flags.DEFINE_bool(
+  'profile', False, 'Profile five steps, for TensorBoard or Perfetto.'
+)
+_CACHE = flags.DEFINE_string(
+  'compilation_cache', process.default_cache(),
+  "Folder of compiled functions, for the next run; '' for none.",
+)  # fmt: skip
 
 
 def main(argv: list[str]) -> None:
@@ -49,21 +64,16 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}.')
   if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # Libraries tell what they do.
+    logging.set_verbosity(logging.ERROR)  # Libraries tell what they do.
   if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(line_buffering=True)  # Also into a pipe or a log.
+  process.keep_freed_memory()
+  process.keep_compiled(_CACHE.value)
   try:
-    path = config_path()
-    model_dir = pathlib.Path(_MODEL_DIR.value or f'runs/{path.stem}')
-    model_dir = model_dir.expanduser()
-    config_lib.check(_CONFIG.value, jax.local_device_count())
-    content = loop.train(
-      _CONFIG.value,
-      data_dir=_DATA_DIR.value,
-      model_dir=model_dir,
-      seed=_SEED.value,
-      start=_START,
-    )
+    run(config_path())
+  except signals.StoppedError as stopped:
+    print(stopped, file=sys.stderr)
+    sys.exit(stopped.exit_code)
   except (ValueError, OSError) as error:
     if logging.level_info():  # With --verbosity=0: where it comes from.
       raise
@@ -71,12 +81,31 @@ def main(argv: list[str]) -> None:
   except KeyboardInterrupt:
     print('Interrupted.', file=sys.stderr)
     sys.exit(130)  # As shells say it.
+
+
+def run(path: pathlib.Path) -> None:
+  """Does what the flags ask for, with the config of this file."""
+  model_dir = pathlib.Path(_MODEL_DIR.value or f'runs/{path.stem}')
+  model_dir = model_dir.expanduser()
+  config_lib.check(_CONFIG.value, jax.local_device_count())
+  if _DRY_RUN.value:
+    print(dry_run.describe(_CONFIG.value, _DATA_DIR.value, _SEED.value))
+    return
+  content = loop.train(
+    _CONFIG.value,
+    data_dir=_DATA_DIR.value,
+    model_dir=model_dir,
+    seed=_SEED.value,
+    start=_START,
+    init_from=_INIT_FROM.value,
+    profiled=_PROFILE.value,
+  )
   psnr = content['psnr']
   print(
     f'PSNR {math.inf if psnr is None else psnr:.2f} dB over '
     f'{content["views"]} test views after {content["train_seconds"]:.0f} s of '
-    f'training: {model_dir / loop.RESULTS}, picture: '
-    f'{model_dir / loop.VIEWS / "overview.png"}'
+    f'training: {model_dir / folder.RESULTS}, picture: '
+    f'{model_dir / folder.VIEWS / "overview.png"}'
   )
 
 
@@ -87,6 +116,7 @@ def config_path() -> pathlib.Path:
     ValueError: if there is none.
   """
   path = config_flags.get_config_filename(flags.FLAGS[_CONFIG.name])
+  path = path.partition(':')[0]  # What follows is for get_config.
   if not pathlib.Path(path).is_file():
     raise ValueError(f'--config: there is no file {path}.')
   return pathlib.Path(path)

@@ -1,81 +1,167 @@
-"""The state of a run on disk."""
+"""The states of a run on disk."""
 
 import pathlib
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
 
-from nerf_haiku import training
+from nerf_haiku import renderers, training
+
+# The newest states that are kept, beside the best one.
+_KEPT = 3
+_METRIC = 'psnr'
 
 
-def save(
-  folder: pathlib.Path, state: training.TrainState, about: dict[str, Any]
-) -> None:
-  """Writes a state, whole or not at all, and what is to be known of it.
+class Checkpoints:
+  """The last three states of a run, and the best on validation.
 
-  Args:
-    folder: of the run's checkpoints; made if need be.
-    state: one replica, of host arrays (`devices.unreplicate`).
-    about: what JSON can hold.
-
-  Raises:
-    RuntimeError: if the folder has this step already.
+  A context manager; a folder that is not there is made by the first `save`.
   """
-  with _manager(folder) as manager:
-    saved = manager.save(
+
+  def __init__(self, folder: pathlib.Path):
+    self._folder = folder
+    self._opened: ocp.CheckpointManager | None = None
+
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    self.close()
+
+  def steps(self) -> list[int]:
+    """The steps that states are kept of, from the first to the last."""
+    if not self._folder.exists():
+      return []
+    return sorted(self._manager().all_steps())
+
+  def save(
+    self,
+    state: training.TrainState,
+    about: dict[str, Any],
+    *,
+    validation_psnr: float | None = None,
+  ) -> None:
+    """Writes a state, whole or not at all, and what is to be known of it.
+
+    Args:
+      state: one replica, of host arrays (`devices.unreplicate`).
+      about: what JSON can hold.
+      validation_psnr: dB, what makes a state the best; None: not known.
+
+    Raises:
+      RuntimeError: if this step, or a later one, is there already.
+    """
+    saved = self._manager().save(
       int(state.step),
       args=ocp.args.Composite(
         state=ocp.args.StandardSave(state._asdict()),
         about=ocp.args.JsonSave(about),
       ),
+      metrics=(None if validation_psnr is None else {_METRIC: validation_psnr}),
     )
     if not saved:
-      raise RuntimeError(f'{folder} has a checkpoint of step {state.step}.')
+      raise RuntimeError(
+        f'{self._folder} has a checkpoint of step {state.step} or a later one.'
+      )
 
+  def restore(
+    self, template: training.TrainState, step: int | None = None
+  ) -> tuple[training.TrainState, dict[str, Any]]:
+    """Reads a state of the folder, and what was written of it.
 
-def restore(
-  folder: pathlib.Path, template: training.TrainState
-) -> tuple[training.TrainState, dict[str, Any]]:
-  """Reads the newest state of a folder, and what was written of it.
+    Args:
+      template: a state, or its `jax.eval_shape`: shapes and dtypes to expect.
+      step: which one; None: the newest.
 
-  Args:
-    folder: of the run's checkpoints.
-    template: a state, or its `jax.eval_shape`: shapes and dtypes to expect.
-
-  Raises:
-    FileNotFoundError: if there is none.
-    ValueError: if what is there is of another shape.
-  """
-  template = jax.eval_shape(lambda: template)
-  with _manager(folder) as manager:
-    step = manager.latest_step()
-    if step is None:
-      raise FileNotFoundError(f'There is no checkpoint in {folder}.')
-    kept = manager.restore(
+    Raises:
+      FileNotFoundError: if there is none.
+      ValueError: if what is there is of another shape.
+    """
+    template = jax.eval_shape(lambda: template)
+    step = self._step(step)
+    kept = self._manager().restore(
       step,
       args=ocp.args.Composite(
         state=ocp.args.StandardRestore(template._asdict()),
         about=ocp.args.JsonRestore(),
       ),
     )
-  # Orbax gives what is stored, of whatever shape, without a word.
-  wanted, found = _shapes(template._asdict()), _shapes(kept.state)
+    _check_shapes(self._folder / str(step), template._asdict(), kept.state)
+    return training.TrainState(**kept.state), kept.about
+
+  def restore_params(self, template: renderers.Params) -> renderers.Params:
+    """Reads the weights of the newest state, whatever optimizer it had.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      ValueError: if they are of another shape.
+    """
+    step = self._step(None)
+    kept = self._manager().restore(
+      step, args=ocp.args.Composite(state=ocp.args.StandardRestore())
+    )
+    params = kept.state['params']
+    _check_shapes(
+      self._folder / str(step), jax.eval_shape(lambda: template), params
+    )
+    return params
+
+  def clear(self) -> None:
+    """Deletes all states."""
+    for step in self.steps():
+      self._manager().delete(step)
+
+  def close(self) -> None:
+    """Gives free what the folder's manager holds."""
+    if self._opened is not None:
+      self._opened.close()
+      self._opened = None
+
+  def _step(self, step: int | None) -> int:
+    steps = self.steps()
+    if not steps or (step is not None and step not in steps):
+      asked = '' if step is None else f' of step {step}'
+      raise FileNotFoundError(
+        f'There is no checkpoint{asked} in {self._folder}.'
+      )
+    return steps[-1] if step is None else step
+
+  def _manager(self) -> ocp.CheckpointManager:
+    if self._opened is None:
+      policy = checkpoint_managers.AnyPreservationPolicy(
+        [
+          checkpoint_managers.LatestN(_KEPT),
+          checkpoint_managers.BestN(
+            get_metric_fn=lambda metrics: metrics[_METRIC],
+            n=1,
+            keep_checkpoints_without_metrics=False,
+          ),
+        ]
+      )
+      self._opened = ocp.CheckpointManager(
+        self._folder.absolute(),
+        item_names=('state', 'about'),
+        options=ocp.CheckpointManagerOptions(
+          best_fn=lambda metrics: metrics[_METRIC],
+          preservation_policy=policy,
+          # What is saved is on disk when `save` returns.
+          enable_async_checkpointing=False,
+        ),
+      )
+    return self._opened
+
+
+def _check_shapes(where: pathlib.Path, template: Any, kept: Any) -> None:
+  """Orbax gives what is stored, of whatever shape, without a word."""
+  wanted, found = _shapes(template), _shapes(kept)
   for path in sorted(wanted.keys() | found.keys()):
     if wanted.get(path) != found.get(path):
       raise ValueError(
-        f'Checkpoint {folder / str(step)} is of another network: {path} is '
+        f'Checkpoint {where} is of another network: {path} is '
         f'{found.get(path)} there, {wanted.get(path)} here.'
       )
-  return training.TrainState(**kept.state), kept.about
-
-
-def latest_step(folder: pathlib.Path) -> int | None:
-  """The newest step that a folder holds a state of."""
-  if not folder.exists():
-    return None
-  with _manager(folder) as manager:
-    return manager.latest_step()
 
 
 def _shapes(tree: Any) -> dict[str, str]:
@@ -86,7 +172,3 @@ def _shapes(tree: Any) -> dict[str, str]:
     )
     for path, x in leaves
   }
-
-
-def _manager(folder: pathlib.Path) -> ocp.CheckpointManager:
-  return ocp.CheckpointManager(folder.absolute(), item_names=('state', 'about'))

@@ -26,6 +26,7 @@ def make_render_view(
   *,
   chunk: int,
   piece: int,
+  network: int = -1,
   num_devices: int | None = None,
 ) -> Callable[[Any, cameras.Cameras, int], View]:
   """Builds `render_view(params, cameras, index)` over all local devices.
@@ -38,6 +39,7 @@ def make_render_view(
     cast_fn: `cast_fn(cameras, camera, pixel)` casts rays.
     chunk: rays that a device is given per call, rounded up to whole pieces.
     piece: rays rendered at a time; it bounds the memory.
+    network: which rendering: the last is the result, 0 the coarse one.
     num_devices: `D`, how many hold the parameters; None: all local ones.
 
   Returns:
@@ -49,7 +51,7 @@ def make_render_view(
 
   def render_piece(params, camera, pixel):
     rays = cast_fn(camera, jax.numpy.zeros(piece, int), pixel)
-    seen = renderer.render(params, rays)[-1]
+    seen = renderer.render(params, rays)[network]
     return View(seen.rgb, seen.depth, seen.disparity, seen.opacity)
 
   @functools.partial(jax.pmap, in_axes=(0, None, 0))

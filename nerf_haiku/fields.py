@@ -16,6 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 Encoding = Callable[[chex.Array], chex.Array]
+# (params, points, viewdirs) -> (density before its activation, rgb).
+Apply = Callable[..., tuple[chex.Array, chex.Array]]
+# A loop that a compiler will not unroll.
+_REMAT_PIECES = 4
 
 # As in the original: uniform within sqrt(6 / (fan_in + fan_out)).
 _GLOROT_UNIFORM = hk.initializers.VarianceScaling(1.0, 'fan_avg', 'uniform')
@@ -78,13 +82,16 @@ class Linear(hk.Module):
     self._width = width
 
   def __call__(self, *inputs: chex.Array) -> chex.Array:
-    """Maps `[F_i, ...]` each to their joint `[width, ...]`."""
+    """Maps `[F_i, ...]` each to their joint `[width, ...]`.
+
+    The product has the inputs' dtype; the parameters stay float32.
+    """
     sizes = [x.shape[0] for x in inputs]
     dtype = inputs[0].dtype
-    w = hk.get_parameter(
-      'w', (sum(sizes), self._width), dtype, init=_GLOROT_UNIFORM
-    )
-    b = hk.get_parameter('b', (self._width,), dtype, init=jnp.zeros)
+    shape = (sum(sizes), self._width)
+    w = hk.get_parameter('w', shape, jnp.float32, init=_GLOROT_UNIFORM)
+    b = hk.get_parameter('b', shape[1:], jnp.float32, init=jnp.zeros)
+    w, b = w.astype(dtype), b.astype(dtype)
     out = b.reshape(b.shape + (1,) * (inputs[0].ndim - 1))
     # Split, not sliced: XLA 0.10.2 crashes on the sum of slices' gradients.
     parts = jnp.split(w, np.cumsum(sizes)[:-1])
@@ -106,6 +113,7 @@ class Mlp(hk.Module):
     net_width: int,
     skips: Sequence[int],
     use_viewdirs: bool,
+    dtype: Any = jnp.float32,
     name: str = 'mlp',
   ):
     """Makes the module.
@@ -117,6 +125,7 @@ class Mlp(hk.Module):
       net_width: their width; the view branch has half of it.
       skips: layers after which the encoded position is joined again.
       use_viewdirs: whether colour depends on the viewing direction.
+      dtype: of the features; parameters, encodings and results are float32.
       name: of the module.
     """
     super().__init__(name=name)
@@ -128,6 +137,7 @@ class Mlp(hk.Module):
     self._net_width = net_width
     self._skips = frozenset(skips)
     self._use_viewdirs = use_viewdirs
+    self._dtype = dtype
 
   def __call__(
     self, points: chex.Array, viewdirs: chex.Array
@@ -136,7 +146,7 @@ class Mlp(hk.Module):
     chex.assert_axis_dimension(points, -1, 3)
     chex.assert_axis_dimension(viewdirs, -1, 3)
     chex.assert_equal_rank([points, viewdirs])
-    position = jnp.moveaxis(self._encode_position(points), -1, 0)
+    position = self._columns(self._encode_position(points))
     features = [position]
     for i in range(self._net_depth):
       hidden = Linear(self._net_width, name=f'layer_{i}')(*features)
@@ -145,17 +155,55 @@ class Mlp(hk.Module):
     density = Linear(1, name='density')(*features)[0]
     if self._use_viewdirs:
       bottleneck = Linear(self._net_width, name='bottleneck')(*features)
-      direction = jnp.moveaxis(self._encode_direction(viewdirs), -1, 0)
+      direction = self._columns(self._encode_direction(viewdirs))
       view = Linear(self._net_width // 2, name='view')(bottleneck, direction)
       features = [relu(view)]
-    rgb = jax.nn.sigmoid(Linear(3, name='rgb')(*features))
-    return density, jnp.moveaxis(rgb, 0, -1)
+    rgb = Linear(3, name='rgb')(*features).astype(jnp.float32)
+    rgb = jnp.moveaxis(jax.nn.sigmoid(rgb), 0, -1)
+    return density.astype(jnp.float32), rgb
+
+  def _columns(self, features: chex.Array) -> chex.Array:
+    """Turns encoded `[..., F]` into the layers' `[F, ...]`."""
+    return jnp.moveaxis(features, -1, 0).astype(self._dtype)
 
 
-def make_mlp(**settings: Any) -> hk.Transformed:
-  """The paper's network as pure functions; `settings` are those of `Mlp`."""
+def make_mlp(*, remat: bool = False, **settings: Any) -> hk.Transformed:
+  """The paper's network as pure functions.
+
+  Args:
+    remat: whether gradients compute the layers again rather than keep them,
+      see `rematerialise`.
+    **settings: those of `Mlp`.
+  """
 
   def field(points, viewdirs):
     return Mlp(**settings)(points, viewdirs)
 
-  return hk.without_apply_rng(hk.transform(field))
+  transformed: Any = hk.without_apply_rng(hk.transform(field))
+  if remat:
+    return transformed._replace(apply=rematerialise(transformed.apply))
+  return transformed
+
+
+def rematerialise(apply: Apply) -> Apply:
+  """A field whose gradient keeps its inputs only, and computes it again.
+
+  It is done in pieces of some rays: a gradient then holds the layers of one
+  piece at a time. The loop over them is also what makes it true: without it
+  the CPU's compiler shares the first computation with the second, and keeps
+  all layers.
+  """
+  again = jax.checkpoint(apply, prevent_cse=False)
+
+  def in_pieces(params, points, viewdirs):
+    rays = points.shape[0]
+    size = -(-rays // _REMAT_PIECES)
+    pieces = -(-rays // size)
+    # Rays that fill up the last piece are cut off again.
+    index = jnp.arange(pieces * size).reshape(pieces, size) % rays
+    outputs = jax.lax.map(
+      lambda i: again(params, points[i], viewdirs[i]), index
+    )
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:rays], outputs)
+
+  return in_pieces

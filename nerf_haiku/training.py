@@ -1,7 +1,7 @@
 """The update step: gradients of the rendering loss, on all devices."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -12,7 +12,8 @@ from nerf_haiku import cameras, renderers
 
 _AXIS = 'devices'
 
-Scalars = dict[str, chex.Array]
+# Scalars of a step by name; `moments` are `Moments`.
+Scalars = dict[str, Any]
 # (camera [R], pixel [R, 2]) -> rays.
 CastFn = Callable[[chex.Array, chex.Array], cameras.Rays]
 
@@ -31,13 +32,40 @@ class TrainState(NamedTuple):
   step: chex.Array  # [] int32, updates done.
   params: renderers.Params
   opt_state: optax.OptState
+  skipped: chex.Array  # [] int32, updates left out for a NaN or infinity.
+  # [] int32: 0, or 1 + the index among `checked_names` of the first array of
+  # an update that held a NaN or infinity: the state then stays as it is.
+  fault: chex.Array
 
 
-def exponential_decay(
-  learning_rate: float, *, decay_factor: float, decay_steps: int
+class Moments(NamedTuple):
+  """Mean colours of a batch: what tells a collapsed run from a healthy one."""
+
+  true: chex.Array  # [3] mean of the true colours.
+  true_square: chex.Array  # [3] mean of their squares.
+  seen: chex.Array  # [3] mean of the rendered colours.
+  seen_square: chex.Array  # [3] mean of their squares.
+
+
+def learning_rate(
+  peak: float, *, decay_factor: float, decay_steps: int, warmup_steps: int
 ) -> optax.Schedule:
-  """Learning rate times `decay_factor` per `decay_steps`, continuously."""
-  return optax.exponential_decay(learning_rate, decay_steps, decay_factor)
+  """The rate of a step: `peak` times `decay_factor` per `decay_steps`.
+
+  Args:
+    peak: the rate at step 0, were there no warm-up.
+    decay_factor: 1 for a rate that does not decay.
+    decay_steps: steps that it falls by the factor in, continuously.
+    warmup_steps: the first steps, over which the rate rises evenly to where
+      the decay is then; 0 for none.
+  """
+  decay = optax.exponential_decay(peak, decay_steps, decay_factor)
+
+  def schedule(step):
+    rise = jnp.minimum(1.0, (step + 1) / max(warmup_steps, 1))
+    return decay(step) * rise
+
+  return schedule
 
 
 def init_state(
@@ -47,7 +75,24 @@ def init_state(
 ) -> TrainState:
   """The state before the first update."""
   params = jax.jit(renderer.init)(key)
-  return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+  zero = jnp.zeros((), jnp.int32)
+  return TrainState(zero, params, optimizer.init(params), zero, zero)
+
+
+def checked_names(params: renderers.Params) -> list[str]:
+  """What an update looks at for NaN and infinity, in its order."""
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  names = [
+    jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in leaves
+  ]
+  return ['the loss', *(f'the gradient of {name}' for name in names)]
+
+
+def first_fault(loss: chex.Array, grads: renderers.Params) -> chex.Array:
+  """1 + the index of the first array with a NaN or infinity; 0 for none."""
+  arrays = [loss, *jax.tree.leaves(grads)]
+  bad = jnp.stack([~jnp.all(jnp.isfinite(x)) for x in arrays])
+  return jnp.where(jnp.any(bad), 1 + jnp.argmax(bad), 0).astype(jnp.int32)
 
 
 def psnr(mse: chex.Array) -> chex.Array:
@@ -57,7 +102,7 @@ def psnr(mse: chex.Array) -> chex.Array:
 
 def squared_errors(
   renderings: renderers.Renderings, rgb: chex.Array, weight: chex.Array
-) -> tuple[chex.Array, Scalars]:
+) -> tuple[chex.Array, dict[str, chex.Array]]:
   """The loss (equation 6), a weighted sum over rays.
 
   Args:
@@ -78,6 +123,15 @@ def squared_errors(
   return sum(errors), dict(zip(names, errors, strict=True))
 
 
+def moments(seen: chex.Array, true: chex.Array, weight: chex.Array) -> Moments:
+  """Weighted sums over `R` rays of colours `[R, 3]` and their squares."""
+
+  def total(x):
+    return jnp.sum(weight[:, None] * x, axis=0)
+
+  return Moments(total(true), total(true**2), total(seen), total(seen**2))
+
+
 def make_gradient(
   renderer: renderers.Renderer, cast_fn: CastFn, *, microbatch: int
 ) -> Callable[
@@ -91,15 +145,16 @@ def make_gradient(
 
   Returns:
     A function of parameters, `[R]` keys and a batch of `R` rays, that gives
-    the gradient and the scalars `loss`, `mse` and `mse_coarse`.
+    the gradient and `loss`, `mse`, `mse_coarse` and the batch's `moments`.
   """
 
   def loss_fn(params, keys, batch, weight):
     rays = cast_fn(batch.camera, batch.pixel)
-    loss, scalars = squared_errors(
-      renderer.train(params, keys, rays), batch.rgb, weight
-    )
-    return loss, dict(scalars, loss=loss)
+    seen = renderer.train(params, keys, rays)
+    loss, scalars = squared_errors(seen, batch.rgb, weight)
+    seen_rgb = jax.lax.stop_gradient(seen[-1].rgb)
+    means = moments(seen_rgb, batch.rgb, weight)
+    return loss, dict(scalars, loss=loss, moments=means)
 
   grad_fn = jax.grad(loss_fn, has_aux=True)
 
@@ -135,6 +190,7 @@ def make_update(
   cast_fn: CastFn,
   *,
   microbatch: int,
+  skip_nonfinite: bool = False,
 ) -> Callable[[TrainState, Batch, chex.PRNGKey], tuple[TrainState, Scalars]]:
   """Builds the pmapped `update(state, batch, key)` for all devices.
 
@@ -142,16 +198,23 @@ def make_update(
   is the run's. What is random about a ray depends on the key, the step and
   the ray's index in the whole batch, and so not on the devices or pieces.
 
+  An update whose loss or gradient holds a NaN or infinity is never made. The
+  state says so in `fault`, and this and all later calls leave the rest of it
+  as it was before; or the step is left out and counted in `skipped`.
+
   Args:
     renderer: renders the rays.
     optimizer: turns gradients into updates.
     cast_fn: casts the rays of a batch.
     microbatch: rays whose gradient is taken at a time, 0 for all.
+    skip_nonfinite: whether a NaN or infinity skips its step.
 
   Returns:
     A function that gives the new state and a dict of scalars averaged over
     all rays, without a leading axis: `loss`, `mse`, `psnr`, and `mse_coarse`
-    and `psnr_coarse` where there are two networks.
+    and `psnr_coarse` where there are two networks; the batch's `moments`; the
+    gradient's `grad_norm` over all parameters; the new state's `fault` and
+    `skipped`.
   """
   gradient = make_gradient(renderer, cast_fn, microbatch=microbatch)
 
@@ -162,14 +225,29 @@ def make_update(
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
     grads, scalars = gradient(state.params, keys, batch)
     grads, scalars = jax.lax.pmean((grads, scalars), axis_name=_AXIS)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    ratios = {
-      name.replace('mse', 'psnr'): psnr(value)
-      for name, value in scalars.items()
-      if name != 'loss'
-    }
-    return TrainState(state.step + 1, params, opt_state), scalars | ratios
+    fault = first_fault(scalars['loss'], grads)
+    if not skip_nonfinite:
+      fault = jnp.where(state.fault > 0, state.fault, fault)
+
+    def move(state):
+      updates, opt_state = optimizer.update(
+        grads, state.opt_state, state.params
+      )
+      params = optax.apply_updates(state.params, updates)
+      return state._replace(
+        step=state.step + 1, params=params, opt_state=opt_state
+      )
+
+    def stay(state):
+      if skip_nonfinite:
+        return state._replace(step=state.step + 1, skipped=state.skipped + 1)
+      return state._replace(fault=fault)
+
+    state = jax.lax.cond(fault > 0, stay, move, state)
+    for name in [x for x in scalars if x.startswith('mse')]:
+      scalars[name.replace('mse', 'psnr')] = psnr(scalars[name])
+    scalars |= {'grad_norm': optax.global_norm(grads)}
+    return state, scalars | {'fault': state.fault, 'skipped': state.skipped}
 
   return jax.pmap(
     update, _AXIS, in_axes=(0, 0, None), out_axes=(0, None), donate_argnums=0

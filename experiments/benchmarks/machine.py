@@ -1,11 +1,11 @@
 """What the machine can do, and how a benchmark compares with it."""
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import haiku as hk
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -32,13 +32,16 @@ class Products:
     self._factors = [jnp.ones((n, n), jnp.float32) for n in _SIZES]
     self._rates: dict[int, list[float]] = {n: [] for n in _SIZES}
     for x in self._factors:  # Compiles.
-      jax.block_until_ready(self._product(x))
+      self._multiply(x)
 
   def sample(self) -> None:
     """Takes one more rate of each size."""
     for n, x in zip(_SIZES, self._factors, strict=True):
-      seconds = timed(lambda x=x: jax.block_until_ready(self._product(x)))
+      seconds = timed(functools.partial(self._multiply, x))
       self._rates[n].append(2 * n**3 / seconds)
+
+  def _multiply(self, x: jax.Array) -> None:
+    jax.block_until_ready(self._product(x))
 
   def rate(self) -> float:
     """The best median over the sizes, FLOP/s."""

@@ -15,11 +15,25 @@ def get_config() -> ml_collections.ConfigDict:
   config.num_steps = 1_000_000
   config.batching = True  # rays of a step from all images, else from one.
   config.num_rand = 4096  # rays of a step, on all devices together.
+  # Of the networks' features, or 'bfloat16' for GPUs and TPUs; parameters,
+  # encodings, densities and colours stay float32.
   config.dtype = 'float32'
+  config.lr_warmup = 0  # steps over which the rate rises evenly from 0.
+  config.grad_max_norm = 0.0  # gradients are scaled down to it; 0: not.
+  # A NaN or infinity in a loss or gradient stops the run; or its step is left
+  # out and counted.
+  config.skip_nonfinite = False
+  # A run that has collapsed into one colour starts again with another seed, at
+  # most three times. It is looked for every so many steps.
+  config.restart_collapsed = True
+  config.collapse_steps = 500
   # Rays that a device handles at a time, in training and in rendering: what
   # bounds the memory. 0: on a CPU as many as fit its cache; elsewhere all rays
   # of a step, and many when rendering.
   config.microbatch = 0
+  # Gradients compute the networks again rather than keep what they computed:
+  # less memory, more time.
+  config.remat = False
 
   # Positional encoding.
   config.emb = ml_collections.ConfigDict()

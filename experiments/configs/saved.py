@@ -1,0 +1,27 @@
+"""The config of a run that was made before, from the file beside it:
+
+python experiments/train.py \
+        --config=experiments/configs/saved.py:runs/lego/config.json ...
+"""
+
+import json
+import pathlib
+
+import ml_collections
+
+from experiments.configs import default
+
+
+def get_config(path: str) -> ml_collections.ConfigDict:
+  config = default.get_config()
+  try:
+    fields = json.loads(pathlib.Path(path).expanduser().read_text())['config']
+    for name, value in fields.items():
+      *sections, field = name.split('.')
+      section = config
+      for part in sections:
+        section = section[part]
+      section[field] = tuple(value) if isinstance(value, list) else value
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    raise ValueError(f'{path} is no config of a run: {error}') from error
+  return config

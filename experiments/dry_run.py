@@ -1,0 +1,128 @@
+"""What a run would be, before hours are spent on it."""
+
+import statistics
+import time
+from typing import Any
+
+import haiku as hk
+import jax
+import ml_collections
+import numpy as np
+
+from experiments import build, loop
+from nerf_haiku import cameras, devices, renderers, training
+from nerf_haiku.datasets import base, batches
+
+# Steps whose time is taken, after the one that compiles.
+_STEPS = 3
+
+
+def describe(
+  config: ml_collections.ConfigDict, data_dir: str | None, seed: int
+) -> str:
+  """Loads, takes a few steps, and tells what a run would be; writes nothing.
+
+  Raises:
+    ValueError: if the data cannot be used.
+  """
+  scene = build.scene(config, data_dir)
+  renderer = build.renderer(config)
+  return '\n'.join(
+    [
+      loop.describe_scene(scene),
+      *_describe_cameras(scene),
+      *_describe_networks(renderer),
+      *_describe_steps(config, scene, renderer, seed),
+    ]
+  )
+
+
+def _describe_cameras(scene: base.Scene) -> list[str]:
+  views: cameras.Cameras = scene.train.cameras
+  distances = np.linalg.norm(views.camera_to_world[:, :, 3], axis=-1)
+  focal = views.intrinsics[:, 0]
+  lines = [
+    f'Training cameras: {_range(distances)} from the origin, focal length '
+    f'{_range(focal)} pixels',
+    f'Rays: from t = {scene.near:g} to {scene.far:g}',
+  ]
+  if scene.box is not None:
+    lower, upper = (tuple(float(x) for x in corner) for corner in scene.box)
+    lines[-1] += f', clipped to the box {lower} to {upper}'
+  return lines
+
+
+def _range(values: np.ndarray) -> str:
+  low, high = float(np.min(values)), float(np.max(values))
+  return (
+    f'{low:.4g}' if high - low < 1e-3 * high else f'{low:.4g} to {high:.4g}'
+  )
+
+
+def _describe_networks(renderer: renderers.Renderer) -> list[str]:
+  params = jax.eval_shape(renderer.init, jax.random.key(0))
+  lines = []
+  for network, layers in params.items():
+    lines.append(
+      f'{network} network: {hk.data_structures.tree_size(layers):,} parameters'
+    )
+    for name, layer in layers.items():
+      shape = ' -> '.join(str(n) for n in layer['w'].shape)
+      lines.append(f'  {name:<16} {shape:>12}')
+  return lines
+
+
+def _describe_steps(
+  config: ml_collections.ConfigDict,
+  scene: base.Scene,
+  renderer: renderers.Renderer,
+  seed: int,
+) -> list[str]:
+  key = jax.random.key(seed)
+  state = devices.replicate(
+    training.init_state(renderer, build.optimizer(config), key)
+  )
+  update: Any = build.update(config, scene, renderer)
+  begin, seconds, memory = time.perf_counter(), [], None
+  for batch in batches.batches(
+    scene.train.images,
+    seed=seed,
+    start_step=0,
+    num_steps=_STEPS + 1,
+    num_rays=config.num_rand,
+    batching=config.batching,
+    precrop_iters=config.precrop_iters,
+    precrop_frac=config.precrop_frac,
+    white_background=config.white_bkgd,
+  ):
+    if memory is None:
+      memory = update.lower(state, batch, key).compile().memory_analysis()
+    state, scalars = update(state, batch, key)
+    jax.block_until_ready(scalars)
+    seconds.append(time.perf_counter() - begin)
+    begin = time.perf_counter()
+  step = statistics.median(seconds[1:])
+  return [
+    f'{jax.local_device_count()} devices ({jax.devices()[0].device_kind}), '
+    f'{config.num_rand // jax.local_device_count()} rays of a step on each',
+    f'Memory: {_memory(scene, memory)}',
+    f'Time: {step:.3g} s a step ({config.num_rand / step:,.0f} rays/s), '
+    f'{_duration(step * config.num_steps)} for {config.num_steps:,} steps, '
+    'evaluation not counted',
+  ]
+
+
+def _memory(scene: base.Scene, analysis: Any) -> str:
+  images = scene.train.images.pixels.nbytes
+  text = f'{images / 1e6:,.0f} MB of training images on the host'
+  if analysis is not None:
+    step = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes
+    text += f', {step / 1e6:,.0f} MB for a step on each device'
+  return text
+
+
+def _duration(seconds: float) -> str:
+  for unit, size in (('days', 86400), ('hours', 3600), ('minutes', 60)):
+    if seconds >= 2 * size:
+      return f'{seconds / size:.1f} {unit}'
+  return f'{seconds:.0f} seconds'

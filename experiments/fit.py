@@ -1,0 +1,254 @@
+"""The steps of a run: watched, kept, and stopped without a trace."""
+
+import collections
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+
+from experiments import (
+  build,
+  collapse,
+  profile,
+  progress,
+  signals,
+  summaries,
+  validation,
+)
+from nerf_haiku import checkpoints, devices, renderers, training
+from nerf_haiku.datasets import base, batches
+
+# Steps that may be under way when the scalars of one are read.
+_IN_FLIGHT = 2
+# Scalars of a step that TensorBoard shows.
+_SHOWN = ('loss', 'psnr', 'psnr_coarse', 'grad_norm', 'skipped')
+
+# What is known of a run beside its state: the `seed` in use, `restarts` after
+# a collapse, and `times`: `train_seconds`, `rays_per_second`.
+About = dict[str, Any]
+
+
+class Outputs(NamedTuple):
+  """Where a run leaves what it has to say."""
+
+  kept: checkpoints.Checkpoints
+  log: progress.Log
+  board: summaries.Summaries
+  profile: profile.Profile
+
+
+def fit(
+  config: ml_collections.ConfigDict,
+  scene: base.Scene,
+  renderer: renderers.Renderer,
+  outputs: Outputs,
+  *,
+  seed: int,
+  start: float,
+  weights: renderers.Params | None = None,
+) -> tuple[training.TrainState, About]:
+  """Does all steps that are left of a run.
+
+  Args:
+    config: of the run.
+    scene: that is learnt.
+    renderer: that learns it.
+    outputs: where its states are kept and found, and what is told.
+    seed: of a run that begins.
+    start: `time.perf_counter()` when the process began.
+    weights: what a run begins with; None: random ones.
+
+  Returns:
+    The state at the end, of host arrays, and what is known of the run.
+
+  Raises:
+    ValueError: if a loss or gradient is no finite number.
+    signals.StoppedError: if a signal stopped it; the state is kept.
+  """
+  state = _begin(config, renderer, seed, weights)
+  times = {'train_seconds': 0.0, 'rays_per_second': 0}
+  about: About = {'seed': seed, 'restarts': 0, 'times': times}
+  if outputs.kept.steps():
+    state, about = outputs.kept.restore(state)
+    outputs.log.say(f'Goes on from its checkpoint of step {state.step}.')
+    outputs.board.go_on_from(int(state.step) + 1)
+  steps = _Steps(config, scene, renderer, outputs, start)
+  with signals.Listener() as listener:
+    while int(state.step) < config.num_steps:
+      try:
+        state, about = steps.run(state, about, listener)
+      except collapse.CollapseError as error:
+        about = _restart(error, about, outputs)
+        state = _begin(config, renderer, about['seed'], weights)
+  return state, about
+
+
+def _begin(
+  config: ml_collections.ConfigDict,
+  renderer: renderers.Renderer,
+  seed: int,
+  weights: renderers.Params | None,
+) -> training.TrainState:
+  init_key, _ = jax.random.split(jax.random.key(seed))
+  state = training.init_state(renderer, build.optimizer(config), init_key)
+  return state if weights is None else state._replace(params=weights)
+
+
+def _restart(
+  error: collapse.CollapseError, about: About, outputs: Outputs
+) -> About:
+  """Forgets a collapsed run; gives what is known of the one after it."""
+  about = about | {
+    'seed': collapse.next_seed(about['seed']),
+    'restarts': about['restarts'] + 1,
+  }
+  outputs.log.say(
+    f'{error} It starts again from step 0 with seed {about["seed"]} '
+    f'(restart {about["restarts"]} of {collapse.MOST_RESTARTS}).'
+  )
+  outputs.kept.clear()
+  outputs.board.go_on_from(0)
+  return about
+
+
+class _Steps:
+  """Does steps, one after the other, and all that is to be done between."""
+
+  def __init__(
+    self,
+    config: ml_collections.ConfigDict,
+    scene: base.Scene,
+    renderer: renderers.Renderer,
+    outputs: Outputs,
+    start: float,
+  ):
+    self._config, self._scene = config, scene
+    self._outputs, self._start = outputs, start
+    self._learning_rate = build.learning_rate(config)
+    self._update = build.update(config, scene, renderer)
+    self._validate = validation.make(config, scene, renderer, outputs.board)
+    params = jax.eval_shape(renderer.init, jax.random.key(0))
+    self._names = training.checked_names(params)
+
+  def run(
+    self, state: training.TrainState, about: About, listener: signals.Listener
+  ) -> tuple[training.TrainState, About]:
+    """Does the steps from a state of host arrays on, see `fit`.
+
+    Raises:
+      collapse.CollapseError: if the run is to start again.
+    """
+    self._about, first = about, int(state.step)
+    self._state = devices.replicate(state)
+    self._collapse = collapse.Watch(self._config.collapse_steps)
+    self._progress = progress.Progress(
+      self._outputs.log,
+      first_step=first,
+      num_steps=self._config.num_steps,
+      num_rays=self._config.num_rand,
+      every=self._config.i_print,
+    )
+    try:
+      self._run(first, listener)
+    finally:
+      self._progress.close()
+      self._outputs.profile.stop()
+    return devices.unreplicate(self._state), self._about
+
+  def _run(self, first: int, listener: signals.Listener) -> None:
+    config = self._config
+    _, key = jax.random.split(jax.random.key(self._about['seed']))
+    # Several devices of one CPU deadlock when steps are queued up.
+    in_turn = jax.local_device_count() > 1 and jax.default_backend() == 'cpu'
+    pending: collections.deque = collections.deque()
+    for step, batch in enumerate(self._batches(first), first + 1):
+      self._outputs.profile.before(step - 1 - first)
+      self._state, scalars = self._update(self._state, batch, key)
+      pending.append((step, scalars))
+      stopped = listener.signal_number
+      validates = step % config.i_img == 0
+      saves = step % config.i_weights == 0 or step == config.num_steps
+      waits = in_turn or validates or saves or stopped
+      while len(pending) > (0 if waits else _IN_FLIGHT):
+        self._read(*pending.popleft())
+      if stopped:
+        self._save()
+        raise signals.StoppedError(step, stopped)
+      if validates or saves:
+        with self._progress.paused():
+          psnr = self._look(step) if validates else None
+          if saves:
+            self._save(psnr)
+
+  def _batches(self, first: int) -> Iterator[training.Batch]:
+    config = self._config
+    return batches.batches(
+      self._scene.train.images,
+      seed=self._about['seed'],
+      start_step=first,
+      num_steps=config.num_steps,
+      num_rays=config.num_rand,
+      batching=config.batching,
+      precrop_iters=config.precrop_iters,
+      precrop_frac=config.precrop_frac,
+      white_background=config.white_bkgd,
+    )
+
+  def _read(self, step: int, scalars: training.Scalars) -> None:
+    """Waits for a step, and shows what it says."""
+    scalars = jax.device_get(scalars)
+    if scalars['fault']:
+      self._stop_at_fault(step, int(scalars['fault']))
+    self._progress.show(scalars)
+    if step % self._config.i_print == 0 or step == self._config.num_steps:
+      values = {f'train/{x}': scalars[x] for x in _SHOWN if x in scalars}
+      values['train/learning_rate'] = self._learning_rate(step - 1)
+      values['train/rays_per_second'] = self._progress.rays_per_second()
+      self._outputs.board.scalars(step, values)
+    found = self._collapse.add(step, scalars['mse'], scalars['moments'])
+    if found:
+      restarts = self._about['restarts']
+      if self._config.restart_collapsed and restarts < collapse.MOST_RESTARTS:
+        raise collapse.CollapseError(found)
+      self._outputs.log.say(f'{found} It is not started again.')
+
+  def _stop_at_fault(self, step: int, fault: int) -> None:
+    """Keeps the state from before a fault.
+
+    Raises:
+      ValueError: always.
+    """
+    self._state = self._state._replace(fault=self._state.fault * 0)
+    self._save()
+    text = (
+      f'Step {step}: {self._names[fault - 1]} holds a NaN or infinity. The '
+      'state before it is kept. A smaller config.learning_rate, '
+      'config.grad_max_norm or config.skip_nonfinite=True may help.'
+    )
+    self._outputs.log.note(text)
+    raise ValueError(text)
+
+  def _look(self, step: int) -> float:
+    """Renders a validation view, and gives its PSNR."""
+    psnr = self._validate(self._state.params, step)
+    width = len(str(self._config.num_steps))
+    self._outputs.log.say(f'step {step:>{width}}  validation {psnr:.2f} dB')
+    return psnr
+
+  def _save(self, validation_psnr: float | None = None) -> None:
+    """Keeps the state, unless it is kept already."""
+    state = devices.unreplicate(self._state)
+    if int(state.step) in self._outputs.kept.steps():
+      return
+    seconds = time.perf_counter() - self._start
+    before = self._about['times']['train_seconds']
+    times = {
+      'train_seconds': round(before + seconds, 2),
+      'rays_per_second': round(self._progress.rays_per_second()),
+    }
+    about = self._about | {'times': times}
+    self._outputs.kept.save(state, about, validation_psnr=validation_psnr)
+    if int(state.step) == self._config.num_steps:
+      self._about = about

@@ -1,0 +1,47 @@
+"""Ctrl-C and SIGTERM, for a run that is to keep what it has."""
+
+import os
+import signal
+from types import FrameType
+
+_NOTED = b'\nKeeping the state and stopping; once more stops at once.\n'
+
+
+class StoppedError(Exception):
+  """The run was asked to stop, and has kept its state."""
+
+  def __init__(self, step: int, signal_number: int):
+    super().__init__(
+      f'Stopped by {signal.Signals(signal_number).name} and kept after step '
+      f'{step}: the same command goes on from there.'
+    )
+    # As shells say it.
+    self.exit_code = 128 + signal_number
+
+
+class Listener:
+  """A context in which the first signal is only noted; a second one stops.
+
+  `signal_number` is the signal that came, or None.
+  """
+
+  def __init__(self) -> None:
+    self.signal_number: int | None = None
+    self._before: dict[int, signal._HANDLER] = {}
+
+  def __enter__(self) -> 'Listener':
+    for number in (signal.SIGINT, signal.SIGTERM):
+      self._before[number] = signal.signal(number, self._note)
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+
+  def _note(self, number: int, frame: FrameType | None) -> None:
+    del frame
+    if self.signal_number is not None:
+      raise KeyboardInterrupt
+    self.signal_number = number
+    # Not by print: the signal may have come in the middle of one.
+    os.write(2, _NOTED)
