@@ -48,7 +48,7 @@ class Watch:
     if step % self._every == 0 and len(self._last) == self._last.maxlen:
       mses, means = zip(*self._last, strict=True)
       mean = training.Moments(*np.mean(means, axis=0))
-      psnr, constant = -10 * np.log10(np.mean(mses)), constant_psnr(mean)
+      psnr, constant = _psnr(np.mean(mses)), constant_psnr(mean)
       if is_collapsed(psnr, mean):
         return (
           f'After {step} steps the run has collapsed: its PSNR of {psnr:.2f} '
@@ -76,13 +76,16 @@ def is_collapsed(psnr: float, moments: training.Moments) -> bool:
 
 def constant_psnr(moments: training.Moments) -> float:
   """PSNR, dB, of the best constant colour: the mean."""
-  variance = _variance(moments.true, moments.true_square)
-  return -10 * math.log10(variance) if variance > 0 else math.inf
+  return _psnr(_variance(moments.true, moments.true_square))
 
 
 def next_seed(seed: int) -> int:
   """The seed that a collapsed run of this one starts again with."""
   return (seed + _SEED_STRIDE) % 2**31
+
+
+def _psnr(mse: float) -> float:
+  return -10 * math.log10(mse) if mse > 0 else math.inf
 
 
 def _variance(mean: np.ndarray, square: np.ndarray) -> float:

@@ -15,6 +15,7 @@ from nerf_haiku.datasets import base, batches
 
 # Steps whose time is taken, after the one that compiles.
 _STEPS = 3
+_LAYERS = ('layer', 'density', 'bottleneck', 'view', 'rgb')
 
 
 def describe(
@@ -47,8 +48,8 @@ def _describe_cameras(scene: base.Scene) -> list[str]:
     f'Rays: from t = {scene.near:g} to {scene.far:g}',
   ]
   if scene.box is not None:
-    lower, upper = (tuple(float(x) for x in corner) for corner in scene.box)
-    lines[-1] += f', clipped to the box {lower} to {upper}'
+    lower, upper = (', '.join(f'{x:g}' for x in corner) for corner in scene.box)
+    lines[-1] += f', clipped to the box from ({lower}) to ({upper})'
   return lines
 
 
@@ -66,10 +67,16 @@ def _describe_networks(renderer: renderers.Renderer) -> list[str]:
     lines.append(
       f'{network} network: {hk.data_structures.tree_size(layers):,} parameters'
     )
-    for name, layer in layers.items():
+    for name, layer in sorted(layers.items(), key=_order):
       shape = ' -> '.join(str(n) for n in layer['w'].shape)
       lines.append(f'  {name:<16} {shape:>12}')
   return lines
+
+
+def _order(item: tuple[str, Any]) -> tuple[int, int]:
+  """Layers of the trunk by number, then the others in their order."""
+  name, _, number = item[0].removeprefix('mlp/').partition('_')
+  return _LAYERS.index(name), int(number or 0)
 
 
 def _describe_steps(
@@ -101,10 +108,11 @@ def _describe_steps(
     jax.block_until_ready(scalars)
     seconds.append(time.perf_counter() - begin)
     begin = time.perf_counter()
+  count = jax.local_device_count()
   step = statistics.median(seconds[1:])
   return [
-    f'{jax.local_device_count()} devices ({jax.devices()[0].device_kind}), '
-    f'{config.num_rand // jax.local_device_count()} rays of a step on each',
+    f'Devices: {count} ({jax.devices()[0].device_kind}), '
+    f'{config.num_rand // count} rays of a step on each',
     f'Memory: {_memory(scene, memory)}',
     f'Time: {step:.3g} s a step ({config.num_rand / step:,.0f} rays/s), '
     f'{_duration(step * config.num_steps)} for {config.num_steps:,} steps, '

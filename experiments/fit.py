@@ -22,6 +22,8 @@ from nerf_haiku.datasets import base, batches
 
 # Steps that may be under way when the scalars of one are read.
 _IN_FLIGHT = 2
+# Updates left out one after the other, that a run does not recover from.
+_MOST_SKIPPED = 100
 # Scalars of a step that TensorBoard shows.
 _SHOWN = ('loss', 'psnr', 'psnr_coarse', 'grad_norm', 'skipped')
 
@@ -141,6 +143,7 @@ class _Steps:
       collapse.CollapseError: if the run is to start again.
     """
     self._about, first = about, int(state.step)
+    self._faults = 0
     self._state = devices.replicate(state)
     self._collapse = collapse.Watch(self._config.collapse_steps)
     self._progress = progress.Progress(
@@ -175,7 +178,9 @@ class _Steps:
         self._read(*pending.popleft())
       if stopped:
         self._save()
-        raise signals.StoppedError(step, stopped)
+        error = signals.StoppedError(step, stopped)
+        self._outputs.log.note(str(error))
+        raise error
       if validates or saves:
         with self._progress.paused():
           psnr = self._look(step) if validates else None
@@ -199,8 +204,7 @@ class _Steps:
   def _read(self, step: int, scalars: training.Scalars) -> None:
     """Waits for a step, and shows what it says."""
     scalars = jax.device_get(scalars)
-    if scalars['fault']:
-      self._stop_at_fault(step, int(scalars['fault']))
+    self._check(step, int(scalars['fault']))
     self._progress.show(scalars)
     if step % self._config.i_print == 0 or step == self._config.num_steps:
       values = {f'train/{x}': scalars[x] for x in _SHOWN if x in scalars}
@@ -214,16 +218,21 @@ class _Steps:
         raise collapse.CollapseError(found)
       self._outputs.log.say(f'{found} It is not started again.')
 
-  def _stop_at_fault(self, step: int, fault: int) -> None:
-    """Keeps the state from before a fault.
+  def _check(self, step: int, fault: int) -> None:
+    """Stops at a fault, with the state from before it kept.
 
     Raises:
-      ValueError: always.
+      ValueError: names the step, and the array with the fault.
     """
+    self._faults = self._faults + 1 if fault else 0
+    skips = self._config.skip_nonfinite
+    if not fault or (skips and self._faults < _MOST_SKIPPED):
+      return
     self._state = self._state._replace(fault=self._state.fault * 0)
     self._save()
     text = (
-      f'Step {step}: {self._names[fault - 1]} holds a NaN or infinity. The '
+      f'Step {step}: {self._names[fault - 1]} holds a NaN or infinity'
+      f'{f", as did {_MOST_SKIPPED} steps in a row" if skips else ""}. The '
       'state before it is kept. A smaller config.learning_rate, '
       'config.grad_max_norm or config.skip_nonfinite=True may help.'
     )

@@ -126,7 +126,10 @@ def parse_flags(argv: list[str]) -> list[str]:
   """Parses flags; an unknown field of the config is one line, no traceback."""
   sys.argv = config_first(argv)  # Where config_flags looks for fields.
   try:
-    return app.parse_flags_with_usage(sys.argv)
+    return flags.FLAGS(sys.argv)
+  except flags.Error as error:
+    # Of an error inside a config's file the last line says what it is.
+    sys.exit(f'Error: {str(error).strip().splitlines()[-1]}')
   except AttributeError as error:
     cause = error.args[0]
     text = cause.args[0] if isinstance(cause, Exception) else cause

@@ -213,8 +213,8 @@ def make_update(
     A function that gives the new state and a dict of scalars averaged over
     all rays, without a leading axis: `loss`, `mse`, `psnr`, and `mse_coarse`
     and `psnr_coarse` where there are two networks; the batch's `moments`; the
-    gradient's `grad_norm` over all parameters; the new state's `fault` and
-    `skipped`.
+    gradient's `grad_norm` over all parameters; the `fault` found, as in the
+    state, and the new state's `skipped`.
   """
   gradient = make_gradient(renderer, cast_fn, microbatch=microbatch)
 
@@ -225,9 +225,8 @@ def make_update(
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
     grads, scalars = gradient(state.params, keys, batch)
     grads, scalars = jax.lax.pmean((grads, scalars), axis_name=_AXIS)
-    fault = first_fault(scalars['loss'], grads)
-    if not skip_nonfinite:
-      fault = jnp.where(state.fault > 0, state.fault, fault)
+    found = first_fault(scalars['loss'], grads)
+    fault = jnp.where(state.fault > 0, state.fault, found)
 
     def move(state):
       updates, opt_state = optimizer.update(
@@ -243,11 +242,12 @@ def make_update(
         return state._replace(step=state.step + 1, skipped=state.skipped + 1)
       return state._replace(fault=fault)
 
+    # With `skip_nonfinite` the state's fault is always 0.
     state = jax.lax.cond(fault > 0, stay, move, state)
     for name in [x for x in scalars if x.startswith('mse')]:
       scalars[name.replace('mse', 'psnr')] = psnr(scalars[name])
-    scalars |= {'grad_norm': optax.global_norm(grads)}
-    return state, scalars | {'fault': state.fault, 'skipped': state.skipped}
+    scalars |= {'grad_norm': optax.tree.norm(grads)}
+    return state, scalars | {'fault': fault, 'skipped': state.skipped}
 
   return jax.pmap(
     update, _AXIS, in_axes=(0, 0, None), out_axes=(0, None), donate_argnums=0

@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from absl.testing import parameterized
 
 from experiments import build
@@ -105,6 +106,7 @@ class RendererTest(chex.TestCase):
     ('density_activation', 'relu', False),
     ('last_interval', 'infinite', False), ('white_bkgd', False, False),
     ('pixel_center', True, False), ('llff__lindisp', True, False),
+    ('dtype', 'bfloat16', False),
     ('perturb', False, True), ('raw_noise_std', 1.0, True),
   )  # fmt: skip
   def test_fields_that_change_what_is_seen(self, name, value, train):
@@ -127,6 +129,7 @@ class OptimizerTest(chex.TestCase):
     ({'lr_decay': 1}, 5e-4 * 0.1 ** (999 / 1000)),
     ({'lr_decay': 1, 'decay_factor': 0.5}, 5e-4 * 0.5 ** (999 / 1000)),
     ({'lr_decay': 1, 'lr_schedule': 'constant'}, 5e-4),
+    ({'lr_schedule': 'constant', 'lr_warmup': 4000}, 5e-4 / 4),
   )  # fmt: skip
   def test_learning_rate_of_the_1000th_step(self, changes, expected):
     optimizer = build.optimizer(_config(**changes))
@@ -138,6 +141,27 @@ class OptimizerTest(chex.TestCase):
     # Adam's step for a gradient that never changes is the learning rate.
     _, updates = jax.lax.scan(step, optimizer.init(jnp.ones(1)), None, 1000)
     np.testing.assert_allclose(updates[-1], [-expected], rtol=1e-4)
+
+
+class ClipTest(chex.TestCase):
+  def test_gradients_are_scaled_to_the_norm(self):
+    """Adam forgets a scale, but not one that changes from step to step."""
+
+    def moment(config, gradient):
+      optimizer = build.optimizer(config)
+      state = optimizer.init(jnp.ones(2))
+      _, state = optimizer.update(jnp.array(gradient), state)
+      return optax.tree.get(state, 'mu')
+
+    usual = _config()
+    clipped = _config(grad_max_norm=1.0)
+    np.testing.assert_allclose(moment(usual, [3.0, 4.0]), [0.3, 0.4], rtol=1e-5)
+    np.testing.assert_allclose(
+      moment(clipped, [3.0, 4.0]), [0.06, 0.08], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+      moment(clipped, [0.3, 0.4]), [0.03, 0.04], rtol=1e-5
+    )
 
 
 class CastTest(chex.TestCase):

@@ -102,10 +102,16 @@ class CheckTest(chex.TestCase):
     ('box', (0.0, 0.0, 0.0, 1.0, -1.0, 1.0), '6 numbers'),
     ('box', ('a', 0.0, 0.0, 1.0, 1.0, 1.0), '6 numbers'),
     ('procedural__size', 2, '4 to 4096'),
-    ('dtype', 'bfloat16', "'float32' only: it has no effect so far"),
+    ('dtype', 'float16', "'float32', 'bfloat16'"),
+    ('lr_warmup', -1, '0 or more'),
+    ('grad_max_norm', -1.0, '0 or more'),
+    ('collapse_steps', 0, '1 or more'),
+    ('skip_nonfinite', 1, 'of type bool'),
+    ('i_weights', 0, '1 or more'),
+    ('i_img', 0, '1 or more'),
     ('llff__hold', 4, '8 only: it has no effect so far'),
     ('render_factor', 2, '1 only: it has no effect so far'),
-    ('i_img', 10, '5000 only: it has no effect so far'),
+    ('i_video', 10, '1000000 only: it has no effect so far'),
   )  # fmt: skip
   def test_one_error_names_field_value_and_cure(self, name, value, cure):
     changes = {name: value} | ({'near': 1.0} if name == 'far' else {})

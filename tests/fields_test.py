@@ -135,3 +135,85 @@ class MlpTest(chex.TestCase):
     point = jnp.ones((1, 3))
     with self.assertRaisesRegex(ValueError, r'skips.*\[0, 4\).*\(4,\)'):
       _make(skips=(4,)).init(jax.random.key(0), point, point)
+
+
+class ProjectTest(chex.TestCase):
+  def test_value_and_gradients(self):
+    w = jax.random.normal(jax.random.key(0), (5, 3))
+    x = jax.random.normal(jax.random.key(1), (5, 7))
+    np.testing.assert_allclose(
+      fields.project(w, x), np.asarray(w).T @ np.asarray(x), rtol=1e-5
+    )
+    g = np.arange(21.0, dtype=np.float32).reshape(3, 7)
+    dw, dx = jax.grad(
+      lambda w, x: jnp.sum(g * fields.project(w, x)), argnums=(0, 1)
+    )(w, x)
+    # d/dw_io sum_on g_on w_io x_in, and so on, by hand.
+    np.testing.assert_allclose(dw, np.asarray(x) @ g.T, rtol=1e-5)
+    np.testing.assert_allclose(dx, np.asarray(w) @ g, rtol=1e-5)
+
+  def test_relu(self):
+    x = jnp.array([-2.0, -0.0, 0.0, 3.0])
+    np.testing.assert_array_equal(fields.relu(x), [0.0, 0.0, 0.0, 3.0])
+    slope = jax.grad(lambda x: jnp.sum(2.0 * fields.relu(x)))(x)
+    np.testing.assert_array_equal(slope, [0.0, 0.0, 0.0, 2.0])
+
+  def test_a_nan_stays_one(self):
+    """Else a fault would be hidden from the check of the update."""
+    seen = fields.relu(jnp.array([jnp.nan, 1.0]))
+    np.testing.assert_array_equal(seen, [np.nan, 1.0])
+
+
+class PrecisionTest(chex.TestCase):
+  def test_bfloat16_is_of_the_features_alone(self):
+    exact, rough = _make(), _make(dtype='bfloat16')
+    points, viewdirs = _points(6, 5), _points(6, 1)
+    params = rough.init(jax.random.key(0), points, viewdirs)
+    chex.assert_trees_all_equal(
+      params, exact.init(jax.random.key(0), points, viewdirs)
+    )
+    expected = exact.apply(params, points, viewdirs)
+    seen = rough.apply(params, points, viewdirs)
+    chex.assert_trees_all_equal_dtypes(seen, expected)
+    for x, y in zip(seen, expected, strict=True):
+      difference = np.max(np.abs(x - y)) / np.max(np.abs(y))
+      self.assertLess(difference, 0.05)  # Of 8 bits, through some layers.
+      self.assertGreater(difference, 1e-4)  # But not float32.
+
+  def test_gradients_of_bfloat16_are_float32(self):
+    field = _make(dtype='bfloat16')
+    points, viewdirs = _points(6, 5), _points(6, 1)
+    params = field.init(jax.random.key(0), points, viewdirs)
+    grads = jax.grad(lambda p: jnp.sum(field.apply(p, points, viewdirs)[1]))(
+      params
+    )
+    chex.assert_trees_all_equal_dtypes(grads, params)
+    chex.assert_tree_all_finite(grads)
+
+
+class RematerialiseTest(chex.TestCase):
+  def _compiled(self, remat, rays):
+    field = _make(net_width=64, remat=remat)
+    points, viewdirs = _points(rays, 40), _points(rays, 1)
+    params = field.init(jax.random.key(0), points, viewdirs)
+
+    def loss(params):
+      density, rgb = field.apply(params, points, viewdirs)
+      return jnp.sum(density**2) + jnp.sum(rgb**2)
+
+    compiled = jax.jit(jax.value_and_grad(loss)).lower(params).compile()
+    memory = compiled.memory_analysis().temp_size_in_bytes
+    return compiled(params), memory
+
+  @parameterized.parameters(1, 3, 6, 41)
+  def test_changes_nothing(self, rays):
+    (value, grads), _ = self._compiled(True, rays)
+    (expected, others), _ = self._compiled(False, rays)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for x, y in zip(*map(jax.tree.leaves, (grads, others)), strict=True):
+      np.testing.assert_allclose(x, y, atol=1e-5 * np.abs(y).max())
+
+  def test_takes_less_memory(self):
+    _, memory = self._compiled(True, 64)
+    _, usual = self._compiled(False, 64)
+    self.assertLess(memory, 0.5 * usual)

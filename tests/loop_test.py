@@ -9,8 +9,10 @@ import chex
 import jax
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing import event_accumulator
 
-from experiments import build, loop
+from experiments import build, fit, loop, profile, progress, summaries
+from experiments import folder as folder_lib
 from experiments.configs import quickstart
 from nerf_haiku import cameras, checkpoints, devices, training
 from nerf_haiku.datasets import procedural, still_life
@@ -53,7 +55,7 @@ class TrainTest(chex.TestCase):
     self.assertRegex(lines[-1], r'step 60  loss 0\.\d+  PSNR .* dB .* rays/s')
     losses = [float(x.split()[3]) for x in lines]
     self.assertLess(losses[-1], 0.7 * losses[0])
-    stored = json.loads((folder / loop.RESULTS).read_text())
+    stored = json.loads((folder / folder_lib.RESULTS).read_text())
     self.assertEqual(stored, json.loads(json.dumps(content)))
     self.assertEqual((stored['views'], stored['steps']), (2, 60))
     self.assertLen(stored['psnr_per_view'], 2)
@@ -63,9 +65,10 @@ class TrainTest(chex.TestCase):
     for name in (
       'ssim', 'train_seconds', 'seconds_per_view', 'rays_per_second',
       'metrics', 'config', 'seed', 'versions', 'machine', 'date', 'background',
+      'seed_in_use', 'restarts', 'skipped_updates',
     ):  # fmt: skip
       self.assertIn(name, stored)
-    self.assertLen(list((folder / loop.VIEWS).glob('view_*.png')), 2)
+    self.assertLen(list((folder / folder_lib.VIEWS).glob('view_*.png')), 2)
     self._check_finished(folder, content)
     self._check_evaluation_again(folder, content)
 
@@ -74,18 +77,89 @@ class TrainTest(chex.TestCase):
     self.assertIn('nothing is left to do', text)
     self.assertEqual(again['psnr'], content['psnr'])
     with self.assertRaisesRegex(
-      ValueError, 'another run .*num_steps is 60 there, 61 here'
+      ValueError, 'another run .*num_rand is 256 there, 128 here'
     ):
-      self._train(folder, num_steps=61)
+      self._train(folder, num_rand=128)
     with self.assertRaisesRegex(ValueError, 'seed is 0 there, 1 here'):
       self._train(folder, seed=1)
-    config = (folder / loop.CONFIG).read_text()
-    (folder / loop.CONFIG).write_text(config[:20])
+    config = (folder / folder_lib.CONFIG).read_text()
+    (folder / folder_lib.CONFIG).write_text(config[:20])
     with self.assertRaisesRegex(
       ValueError, 'config.json is none that a run wrote'
     ):
       self._train(folder)
-    (folder / loop.CONFIG).write_text(config)
+    (folder / folder_lib.CONFIG).write_text(config)
+
+  def test_a_longer_run_goes_on(self):
+    folder = self._folder()
+    self._train(folder, num_steps=20)
+    content, text = self._train(folder, num_steps=40)
+    self.assertIn('Goes on from its checkpoint of step 20.', text)
+    self.assertEqual(content['steps'], 40)
+    _, text = self._train(folder, num_steps=30)
+    self.assertIn('finished after 40 steps', text)
+
+  def test_what_is_said_is_in_the_log(self):
+    folder = self._folder()
+    _, text = self._train(folder, i_img=30)
+    log = (folder / folder_lib.LOG).read_text()
+    for line in text.splitlines():
+      self.assertIn(line, log)
+    self.assertRegex(text, r'step 30  validation \d+\.\d+ dB')
+    self.assertIn('test PSNR', log)
+
+  def test_tensorboard(self):
+    folder = self._folder()
+    content, _ = self._train(folder, i_img=30, i_print=20)
+    read = event_accumulator.EventAccumulator(str(folder / 'tensorboard'))
+    read.Reload()
+    for name in ('loss', 'psnr', 'psnr_coarse', 'rays_per_second', 'grad_norm'):
+      points = read.Scalars(f'train/{name}')
+      self.assertEqual([x.step for x in points], [20, 40, 60])
+      self.assertGreater(min(x.value for x in points), 0.0)
+    rates = [x.value for x in read.Scalars('train/learning_rate')]
+    expected = [1e-2 * 0.1 ** ((step - 1) / 1000) for step in (20, 40, 60)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+    for name in ('image', 'truth', 'depth', 'opacity', 'coarse'):
+      shown = read.Images(f'validation/{name}')
+      self.assertEqual([(x.step, x.width) for x in shown], [(30, 16), (60, 16)])
+    self.assertLen(read.Scalars('validation/psnr'), 2)
+    np.testing.assert_allclose(
+      read.Scalars('final/psnr')[0].value, content['psnr'], rtol=1e-5
+    )
+
+  def test_a_profile_of_five_steps(self):
+    folder = self._folder()
+    config = _config(num_steps=12)
+    with contextlib.redirect_stdout(io.StringIO()):
+      loop.train(
+        config, data_dir=None, model_dir=folder, seed=0,
+        start=time.perf_counter(), profiled=True,
+      )  # fmt: skip
+    where = folder / folder_lib.TENSORBOARD / 'plugins' / 'profile'
+    self.assertLen(list(where.glob('*/perfetto_trace.json.gz')), 1)
+
+  def test_weights_of_another_run(self):
+    first, second = self._folder(), self._folder()
+    before, _ = self._train(first)
+    with contextlib.redirect_stdout(io.StringIO()):
+      content = loop.train(
+        _config(num_steps=1, learning_rate=1e-9), data_dir=None,
+        model_dir=second, seed=5, start=time.perf_counter(),
+        init_from=str(first),
+      )  # fmt: skip
+    np.testing.assert_allclose(content['psnr'], before['psnr'], atol=0.01)
+    for init_from, message in (
+      ('nowhere', '--init_from: There is no checkpoint in nowhere'),
+      (str(first), '--init_from: .* is of another network'),
+    ):
+      config = _config()
+      config.model.net_width = 8
+      with self.assertRaisesRegex(ValueError, message):
+        loop.train(
+          config, data_dir=None, model_dir=self._folder() / 'x', seed=0,
+          start=0.0, init_from=init_from,
+        )  # fmt: skip
 
   def test_the_smallest_of_scenes_and_networks(self):
     content, _ = self._train(
@@ -98,17 +172,33 @@ class TrainTest(chex.TestCase):
 
   def test_a_run_that_diverges_says_so(self):
     folder = self._folder()
-    with self.assertRaisesRegex(ValueError, 'loss is nan .*learning_rate'):
+    with self.assertRaisesRegex(
+      ValueError, r'Step 2: the loss holds a NaN .*learning_rate'
+    ):
       self._train(folder, learning_rate=1e30)
-    self.assertFalse((folder / loop.CHECKPOINTS).exists())
+    with checkpoints.Checkpoints(folder / folder_lib.CHECKPOINTS) as kept:
+      self.assertEqual(kept.steps(), [1])
+    with self.assertRaisesRegex(ValueError, 'Step 2: the loss holds'):
+      self._train(folder, learning_rate=1e30)  # It goes on, and stops again.
+
+  def test_updates_are_skipped_but_not_for_ever(self):
+    folder = self._folder()
+    with self.assertRaisesRegex(
+      ValueError, 'Step 101: the loss holds a NaN .* 100 steps in a row'
+    ):
+      self._train(
+        folder, learning_rate=1e30, skip_nonfinite=True, num_steps=150
+      )
 
   def test_a_folder_of_others_is_left_alone(self):
     folder = self._folder()
     folder.mkdir()
-    (folder / loop.CONFIG).write_text('{"model": "bert"}')
+    (folder / folder_lib.CONFIG).write_text('{"model": "bert"}')
     with self.assertRaisesRegex(ValueError, 'is none that a run wrote'):
       self._train(folder)
-    self.assertEqual((folder / loop.CONFIG).read_text(), '{"model": "bert"}')
+    self.assertEqual(
+      (folder / folder_lib.CONFIG).read_text(), '{"model": "bert"}'
+    )
 
   def test_a_data_dir_for_the_built_in_scene_is_refused(self):
     with self.assertRaisesRegex(ValueError, "--data_dir: got 'x'"):
@@ -118,8 +208,8 @@ class TrainTest(chex.TestCase):
 
   def _check_evaluation_again(self, folder, content):
     """A run that was stopped after its checkpoint only scores it."""
-    (folder / loop.RESULTS).unlink()
-    shutil.rmtree(folder / loop.VIEWS)
+    (folder / folder_lib.RESULTS).unlink()
+    shutil.rmtree(folder / folder_lib.VIEWS)
     again, text = self._train(folder)
     self.assertNotIn('loss', text)
     for name in ('psnr_per_view', 'train_seconds', 'rays_per_second', 'steps'):
@@ -139,7 +229,8 @@ class TrainTest(chex.TestCase):
       state = training.init_state(
         build.renderer(config), build.optimizer(config), jax.random.key(5)
       )
-      states.append(checkpoints.restore(folder / loop.CHECKPOINTS, state)[0])
+      with checkpoints.Checkpoints(folder / folder_lib.CHECKPOINTS) as kept:
+        states.append(kept.restore(state)[0])
     chex.assert_trees_all_equal(states[0], states[1])
     with self.assertRaises(AssertionError):
       chex.assert_trees_all_close(states[0].params, states[2].params, atol=1e-4)
@@ -154,8 +245,17 @@ class GeometryTest(chex.TestCase):
     config.num_steps = 700
     scene = build.scene(config, None)
     renderer = build.renderer(config)
-    with contextlib.redirect_stdout(io.StringIO()):
-      state, _ = loop.fit(config, scene, renderer, seed=0)
+    where = pathlib.Path(self.create_tempdir().full_path)
+    log = progress.Log(where / 'log.txt')
+    with (
+      contextlib.redirect_stdout(io.StringIO()),
+      checkpoints.Checkpoints(where / 'checkpoints') as kept,
+      summaries.Summaries(where / 'board') as board,
+    ):
+      outputs = fit.Outputs(kept, log, board, profile.Profile(None, log))
+      state, _ = fit.fit(
+        config, scene, renderer, outputs, seed=0, start=time.perf_counter()
+      )
     params = devices.replicate(state.params)
     views = scene.test.cameras
     errors, hits, misses = [], [], []

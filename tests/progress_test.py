@@ -1,5 +1,6 @@
 import contextlib
 import io
+import pathlib
 from unittest import mock
 
 import chex
@@ -8,7 +9,7 @@ from experiments import progress
 
 
 class ProgressTest(chex.TestCase):
-  def _run(self, losses, every, seconds=1.0):
+  def _run(self, losses, every, seconds=1.0, first=0):
     """Lines of a run whose first step takes ten times as long."""
     clock = iter([0.0] + [9 * seconds + i * seconds for i in range(1, 99)])
     now = [next(clock)]
@@ -19,9 +20,11 @@ class ProgressTest(chex.TestCase):
       ),
       contextlib.redirect_stdout(text),
     ):
+      log = progress.Log(pathlib.Path(self.create_tempfile().full_path))
       shown = progress.Progress(
-        num_steps=len(losses), num_rays=100, every=every
-      )
+        log, first_step=first, num_steps=first + len(losses), num_rays=100,
+        every=every,
+      )  # fmt: skip
       for loss in losses:
         now[0] = next(clock)
         shown.show({'loss': loss, 'psnr': 20.0})
@@ -46,6 +49,43 @@ class ProgressTest(chex.TestCase):
     _, rate = self._run([0.5], every=9)
     self.assertEqual(rate, 0.0)
 
-  def test_a_loss_that_is_no_number_stops(self):
-    with self.assertRaisesRegex(ValueError, 'nan after step 2.*learning_rate'):
-      self._run([0.5, float('nan'), 0.3], every=2)
+  def test_a_run_that_goes_on_counts_from_where_it_was(self):
+    lines, rate = self._run([0.5, 0.4, 0.3], every=2, first=99, seconds=0.5)
+    self.assertEqual(
+      [x.split('  ')[0] for x in lines], ['step 100', 'step 102']
+    )
+    self.assertAlmostEqual(rate, 200.0)
+
+  def test_a_pause_is_not_in_the_rate(self):
+    now = [0.0]
+    log = progress.Log(pathlib.Path(self.create_tempfile().full_path))
+    with mock.patch.object(
+      progress.time, 'perf_counter', side_effect=lambda: now[0]
+    ):
+      shown = progress.Progress(
+        log, first_step=0, num_steps=9, num_rays=100, every=9
+      )
+      for seconds in (5.0, 1.0, 1.0):
+        now[0] += seconds
+        shown.show({'loss': 0.5, 'psnr': 20.0})
+        with shown.paused():
+          now[0] += 30.0
+      self.assertAlmostEqual(shown.rays_per_second(), 100.0)
+      shown.close()
+
+
+class LogTest(chex.TestCase):
+  def test_a_line_each_with_its_time(self):
+    path = pathlib.Path(self.create_tempdir().full_path) / 'log.txt'
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+      log = progress.Log(path)
+      log.say('one\ntwo')
+      log.note('three')
+    self.assertEqual(text.getvalue(), 'one\ntwo\n')
+    lines = path.read_text().splitlines()
+    self.assertEqual([x.split('  ')[1] for x in lines], ['one', 'two', 'three'])
+
+  def test_a_log_that_can_not_be_written_stops_nothing(self):
+    with contextlib.redirect_stdout(io.StringIO()):
+      progress.Log(pathlib.Path('/nowhere/at/all')).say('one')

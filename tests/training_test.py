@@ -81,10 +81,11 @@ class GradientTest(chex.TestCase):
     reference = references.load('model')
     params = models.params(reference)
     optimizer = optax.adam(
-      training.exponential_decay(
+      training.learning_rate(
         float(reference['lr']),
         decay_factor=0.1,
         decay_steps=int(reference['lrate_decay']) * 1000,
+        warmup_steps=0,
       )
     )
 
@@ -225,6 +226,82 @@ class UpdateTest(chex.TestCase):
     self.assertNotEqual(losses[0], losses[3])
 
 
+class FaultTest(chex.TestCase):
+  """A renderer of two weights whose gradients can be given by hand."""
+
+  def _run(self, skip, colours):
+    """One step for each true colour; NaN and infinity come with it."""
+
+    def see(params, keys, rays):
+      del keys
+      rgb = params['a'][None] + params['b'][None] * rays.origins
+      return (_Seen(rgb),)
+
+    renderer = renderers.Renderer(
+      lambda key: {'a': jnp.zeros(3), 'b': jnp.zeros(3)}, see, see
+    )
+
+    def cast(camera, pixel):
+      # An origin at infinity meets a gradient of 0 in a, and spoils b.
+      origins = jnp.where(camera[:, None] > 0, 1e38, 1.0) * jnp.ones((1, 3))
+      return cameras.Rays(origins, origins, origins, origins, origins)
+
+    optimizer = optax.adam(0.1)
+    update = training.make_update(
+      renderer, optimizer, cast, microbatch=0, skip_nonfinite=skip
+    )
+    state = devices.replicate(
+      training.init_state(renderer, optimizer, jax.random.key(0)), 1
+    )
+    states, faults = [], []
+    for colour, camera in colours:
+      batch = training.Batch(
+        np.full(2, camera, np.int32), np.zeros((2, 2), np.int32),
+        np.full((2, 3), colour, np.float32),
+      )  # fmt: skip
+      state, scalars = update(state, devices.shard(batch, 1), jax.random.key(0))
+      states.append(devices.unreplicate(state))
+      faults.append(int(scalars['fault']))
+    names = training.checked_names(states[0].params)
+    return states, [names[x - 1] if x else None for x in faults]
+
+  @parameterized.parameters(
+    (np.nan, 0, 'the loss'), (np.inf, 0, 'the loss'),
+    (50.0, 1, 'the gradient of b'),
+  )  # fmt: skip
+  def test_the_state_stays_as_it_was_before_the_first(self, *case):
+    colour, camera, name = case
+    states, faults = self._run(False, [(0.0, 0), (colour, camera), (1.0, 0)])
+    self.assertEqual(faults, [None, name, name])
+    for state in states[1:]:
+      chex.assert_trees_all_equal(
+        state._replace(fault=states[0].fault), states[0]
+      )
+
+  def test_or_the_step_is_left_out_and_counted(self):
+    states, faults = self._run(True, [(1.0, 0), (np.nan, 0), (1.0, 0)])
+    self.assertEqual(faults, [None, 'the loss', None])
+    self.assertEqual([int(x.skipped) for x in states], [0, 1, 1])
+    self.assertEqual([int(x.step) for x in states], [1, 2, 3])
+    chex.assert_trees_all_equal(states[1].params, states[0].params)
+    chex.assert_trees_all_equal(states[1].opt_state, states[0].opt_state)
+    self.assertGreater(
+      float(np.max(np.abs(states[2].params['a'] - states[1].params['a']))), 0.01
+    )
+
+
+class MomentsTest(chex.TestCase):
+  def test_means_and_squares(self):
+    seen = jnp.array([[0.0, 1.0, 0.5], [1.0, 1.0, 0.5]])
+    true = jnp.array([[0.2, 0.0, 1.0], [0.4, 0.0, 0.0]])
+    weight = jnp.array([0.25, 0.75])
+    result = training.moments(seen, true, weight)
+    np.testing.assert_allclose(result.true, [0.35, 0.0, 0.25], rtol=1e-6)
+    np.testing.assert_allclose(result.true_square, [0.13, 0, 0.25], rtol=1e-6)
+    np.testing.assert_allclose(result.seen, [0.75, 1.0, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(result.seen_square, [0.75, 1, 0.25], rtol=1e-6)
+
+
 class SquaredErrorsTest(chex.TestCase):
   def test_weights(self):
     rgb = jnp.array([[0.5, 0.5, 0.5], [1.0, 0.0, 0.0]])
@@ -244,8 +321,8 @@ class _Seen:
 
 class ScheduleTest(chex.TestCase):
   def test_a_tenth_after_decay_steps(self):
-    schedule = training.exponential_decay(
-      5e-4, decay_factor=0.1, decay_steps=250_000
+    schedule = training.learning_rate(
+      5e-4, decay_factor=0.1, decay_steps=250_000, warmup_steps=0
     )
     for step, expected in (
       (0, 5e-4),
@@ -253,6 +330,16 @@ class ScheduleTest(chex.TestCase):
       (500_000, 5e-6),
     ):
       np.testing.assert_allclose(schedule(step), expected, rtol=1e-5)
+
+  def test_the_rate_rises_evenly_in_the_first_steps(self):
+    schedule = training.learning_rate(
+      0.8, decay_factor=1.0, decay_steps=1, warmup_steps=4
+    )
+    np.testing.assert_allclose(
+      [schedule(step) for step in range(6)],
+      [0.2, 0.4, 0.6, 0.8, 0.8, 0.8],
+      rtol=1e-6,
+    )
 
   def test_psnr(self):
     np.testing.assert_allclose(training.psnr(jnp.array(1e-3)), 30.0, rtol=1e-6)

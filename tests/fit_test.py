@@ -1,0 +1,160 @@
+"""Stops, collapses and going on, without a trace in the parameters."""
+
+import contextlib
+import io
+import os
+import pathlib
+import signal
+import time
+from unittest import mock
+
+import chex
+import jax
+import numpy as np
+from absl.testing import parameterized
+
+from experiments import (
+  build,
+  collapse,
+  fit,
+  profile,
+  progress,
+  signals,
+  summaries,
+)
+from experiments.configs import quickstart
+from nerf_haiku import checkpoints
+
+
+def _config(**changes):
+  config = quickstart.get_config()
+  config.update(
+    num_steps=12, num_rand=64, num_samples=8, num_importance=8, i_print=4,
+    raw_noise_std=0.1,
+  )  # fmt: skip
+  config.procedural.update(size=16, num_train=6, num_test=1)
+  for model in (config.model, config.model_fine):
+    model.update(net_depth=2, net_width=16, skips=())
+  config.update(changes)
+  return config
+
+
+class FitTest(chex.TestCase):
+  def _folder(self):
+    return pathlib.Path(self.create_tempdir().full_path)
+
+  def _fit(self, folder, seed=0, **changes):
+    """The state at the end, what is known of the run, and what was said."""
+    config = _config(**changes)
+    log, text = progress.Log(folder / 'log.txt'), io.StringIO()
+    with (
+      contextlib.redirect_stdout(text),
+      checkpoints.Checkpoints(folder / 'checkpoints') as kept,
+      summaries.Summaries(folder / 'board') as board,
+    ):
+      outputs = fit.Outputs(kept, log, board, profile.Profile(None, log))
+      state, about = fit.fit(
+        config, build.scene(config, None), build.renderer(config), outputs,
+        seed=seed, start=time.perf_counter(),
+      )  # fmt: skip
+    return state, about, text.getvalue()
+
+  @parameterized.parameters(
+    {'batching': True}, {'batching': False, 'precrop_iters': 9},
+    {'density_activation': 'relu', 'lr_warmup': 10, 'grad_max_norm': 0.1},
+  )  # fmt: skip
+  def test_going_on_equals_an_unbroken_run(self, **changes):
+    whole, _, _ = self._fit(self._folder(), **changes)
+    folder = self._folder()
+    self._fit(folder, num_steps=5, **changes)
+    broken, about, text = self._fit(folder, **changes)
+    self.assertIn('Goes on from its checkpoint of step 5.', text)
+    chex.assert_trees_all_equal(broken, whole)
+    self.assertEqual((about['seed'], about['restarts']), (0, 0))
+
+  @parameterized.parameters(signal.SIGINT, signal.SIGTERM)
+  def test_a_signal_keeps_the_state(self, number):
+    whole, _, _ = self._fit(self._folder())
+    folder = self._folder()
+    show = progress.Progress.show
+
+    def stop(self, scalars):
+      show(self, scalars)
+      if self._step == 6:
+        os.kill(os.getpid(), number)
+
+    with (
+      mock.patch.object(progress.Progress, 'show', stop),
+      self.assertRaises(signals.StoppedError) as caught,
+    ):
+      self._fit(folder)
+    self.assertEqual(caught.exception.exit_code, 128 + number)
+    self.assertIn('Stopped by', (folder / 'log.txt').read_text())
+    with checkpoints.Checkpoints(folder / 'checkpoints') as kept:
+      (step,) = kept.steps()
+    self.assertBetween(step, 6, 8)
+    self.assertIn(f'step {step}', str(caught.exception))
+    broken, _, _ = self._fit(folder)
+    chex.assert_trees_all_equal(broken, whole)
+
+  def test_what_is_kept(self):
+    folder = self._folder()
+    self._fit(folder, i_weights=2, i_img=2, num_steps=11)
+    with checkpoints.Checkpoints(folder / 'checkpoints') as kept:
+      steps = kept.steps()
+    self.assertEqual(steps[-3:], [8, 10, 11])
+    self.assertLessEqual(len(steps), 4)  # And the best, if it is another.
+
+  def _begin_dead(self, seeds):
+    """Lets the runs of some seeds begin with an empty scene."""
+    begin = fit._begin
+
+    def begin_dead(config, renderer, seed, weights):
+      state = begin(config, renderer, seed, weights)
+      if seed not in seeds:
+        return state
+      params = jax.tree.map(lambda x: x, state.params)
+      for layers in params.values():
+        layers['mlp/density']['b'] = np.full(1, -100.0, np.float32)
+      return state._replace(params=params)
+
+    return mock.patch.object(fit, '_begin', begin_dead)
+
+  def test_a_collapsed_run_starts_again(self):
+    changes = {
+      'density_activation': 'relu', 'raw_noise_std': 0.0, 'collapse_steps': 4,
+      'i_weights': 2,
+    }  # fmt: skip
+    folder, second = self._folder(), collapse.next_seed(0)
+    with self._begin_dead({0}):
+      state, about, text = self._fit(folder, **changes)
+    self.assertRegex(
+      text,
+      f'After 4 steps the run has collapsed.*with seed {second} .restart 1',
+    )
+    self.assertEqual((about['seed'], about['restarts']), (second, 1))
+    # From there on it is the run of that seed.
+    expected, _, _ = self._fit(self._folder(), seed=second, **changes)
+    chex.assert_trees_all_equal(state, expected)
+    with checkpoints.Checkpoints(folder / 'checkpoints') as kept:
+      self.assertEqual(kept.restore(state)[1]['seed'], second)
+    again, about, _ = self._fit(folder, num_steps=14, **changes)
+    self.assertEqual((int(again.step), about['seed']), (14, second))
+
+  def test_but_three_times_at_most_and_only_if_it_may(self):
+    seeds = [0]
+    for _ in range(4):
+      seeds.append(collapse.next_seed(seeds[-1]))
+    changes = {
+      'density_activation': 'relu', 'raw_noise_std': 0.0, 'collapse_steps': 4,
+    }  # fmt: skip
+    with self._begin_dead(seeds):
+      state, about, text = self._fit(self._folder(), **changes)
+      self.assertEqual((int(state.step), about['restarts']), (12, 3))
+      self.assertEqual(about['seed'], seeds[3])
+      self.assertIn('It is not started again.', text)
+      _, about, text = self._fit(
+        self._folder(), restart_collapsed=False, **changes
+      )
+    self.assertEqual(about['restarts'], 0)
+    self.assertIn('It is not started again.', text)

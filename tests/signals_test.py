@@ -1,0 +1,24 @@
+import os
+import signal
+
+import chex
+from absl.testing import parameterized
+
+from experiments import signals
+
+
+class ListenerTest(chex.TestCase):
+  @parameterized.parameters((signal.SIGINT, 130), (signal.SIGTERM, 143))
+  def test_the_first_is_noted_and_the_second_stops(self, number, code):
+    before = signal.getsignal(number)
+    with signals.Listener() as listener:
+      self.assertIsNone(listener.signal_number)
+      os.kill(os.getpid(), number)
+      self.assertEqual(listener.signal_number, number)
+      with self.assertRaises(KeyboardInterrupt):
+        os.kill(os.getpid(), number)
+        signal.pause()
+    self.assertEqual(signal.getsignal(number), before)
+    error = signals.StoppedError(12, number)
+    self.assertEqual(error.exit_code, code)
+    self.assertRegex(str(error), f'{signal.Signals(number).name}.*step 12')
