@@ -90,7 +90,8 @@ def _describe_steps(
     training.init_state(renderer, build.optimizer(config), key)
   )
   update: Any = build.update(config, scene, renderer)
-  begin, seconds, memory = time.perf_counter(), [], None
+  compiled: Any = None
+  begin, seconds = time.perf_counter(), []
   for batch in batches.batches(
     scene.train.images,
     seed=seed,
@@ -102,9 +103,9 @@ def _describe_steps(
     precrop_frac=config.precrop_frac,
     white_background=config.white_bkgd,
   ):
-    if memory is None:
-      memory = update.lower(state, batch, key).compile().memory_analysis()
-    state, scalars = update(state, batch, key)
+    if compiled is None:
+      compiled = update.lower(state, batch, key).compile()
+    state, scalars = compiled(state, batch, key)
     jax.block_until_ready(scalars)
     seconds.append(time.perf_counter() - begin)
     begin = time.perf_counter()
@@ -113,7 +114,7 @@ def _describe_steps(
   return [
     f'Devices: {count} ({jax.devices()[0].device_kind}), '
     f'{config.num_rand // count} rays of a step on each',
-    f'Memory: {_memory(scene, memory)}',
+    f'Memory: {_memory(scene, compiled.memory_analysis())}',
     f'Time: {step:.3g} s a step ({config.num_rand / step:,.0f} rays/s), '
     f'{_duration(step * config.num_steps)} for {config.num_steps:,} steps, '
     'evaluation not counted',

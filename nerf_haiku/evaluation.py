@@ -54,23 +54,37 @@ def make_render_view(
     seen = renderer.render(params, rays)[network]
     return View(seen.rgb, seen.depth, seen.disparity, seen.opacity)
 
-  @functools.partial(jax.pmap, in_axes=(0, None, 0))
-  def render_chunk(params, camera, pixel):
-    return jax.lax.map(functools.partial(render_piece, params, camera), pixel)
+  @functools.partial(jax.pmap, in_axes=(0, None, 0, None))
+  def render_chunk(params, camera, pixel, num_pieces):
+    """Renders the first of a device's pieces `[P, piece, 2]`; the rest is 0."""
+
+    def add(i, parts):
+      part = render_piece(params, camera, pixel[i])
+      return jax.tree.map(lambda x, y: x.at[i].set(y), parts, part)
+
+    like = jax.eval_shape(render_piece, params, camera, pixel[0])
+    parts = jax.tree.map(
+      lambda x: jax.numpy.zeros((pieces, *x.shape), x.dtype), like
+    )
+    return jax.lax.fori_loop(0, num_pieces, add, parts)
 
   def render_view(params, cameras_, index):
     camera = jax.tree.map(lambda x: x[index : index + 1], cameras_)
     height, width = (int(x) for x in camera.sizes[0])
     pixel = cameras.pixels(height, width)
-    step = count * pieces * piece
-    parts = []
-    for begin in range(0, len(pixel), step):
+    left = -(-len(pixel) // piece)  # Pieces.
+    parts, begin = [], 0
+    while left > 0:
+      # The last call has less to do, shared evenly.
+      num = min(pieces, -(-left // count))
       # Past the end of the image pixels are repeated, and cut off below.
-      take = np.arange(begin, begin + step) % len(pixel)
-      part = pixel[take].reshape(count, pieces, piece, 2)
+      take = np.arange(begin, begin + count * num * piece) % len(pixel)
+      part = np.zeros((count, pieces, piece, 2), np.int32)
+      part[:, :num] = pixel[take].reshape(count, num, piece, 2)
       # Waited for, so that a user who stops a run need not wait for a view.
-      seen = render_chunk(params, camera, part)
-      parts.append(jax.tree.map(np.asarray, seen))
+      seen = render_chunk(params, camera, part, num)
+      parts.append(jax.tree.map(lambda x, n=num: np.asarray(x)[:, :n], seen))
+      begin, left = begin + count * num * piece, left - count * num
 
     def join(*arrays):
       flat = [x.reshape(-1, *x.shape[3:]) for x in arrays]

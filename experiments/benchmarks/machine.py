@@ -15,6 +15,8 @@ from experiments import build
 from nerf_haiku import cameras, paths
 from nerf_haiku.datasets import base
 
+# What density needs of a network: its trunk, and its own layer.
+_DENSITY = (*(f'/layer_{i}' for i in range(99)), '/density')
 _SIZES = (1024, 2048, 4096)
 # Horizontal angle of view of the Blender scenes' cameras, radians.
 _LEGO_ANGLE = 0.6911
@@ -77,7 +79,8 @@ def flops_per_ray(
   Two for each weight and sample; in training four more for the gradients of
   weights and inputs, but two where an input is an encoding, whose gradient
   nobody needs. The viewing direction is multiplied once per ray. Nothing is
-  counted for what is computed again.
+  counted for what is computed again, nor for the coarse network's colours
+  when a view is rendered.
   """
   params = jax.eval_shape(build.renderer(config).init, jax.random.key(0))
   position, direction = (
@@ -87,10 +90,12 @@ def flops_per_ray(
     'coarse': config.num_samples,
     'fine': config.num_samples + config.num_importance,
   }
-  total = 0.0
+  total, last = 0.0, list(params)[-1]
   for network, layers in params.items():
     width = layers['mlp/layer_0']['w'].shape[1]
     for name, layer in layers.items():
+      if network != last and not training and not name.endswith(_DENSITY):
+        continue
       inputs, outputs = layer['w'].shape
       encoded, shared = 0, 0
       if name.endswith('/view'):

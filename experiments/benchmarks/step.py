@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from experiments import build
+from experiments import build, process
 from experiments.benchmarks import machine
 from experiments.configs import paper_blender_lego
 from nerf_haiku import devices, training
@@ -60,6 +60,7 @@ def make_step(microbatch: int) -> tuple[Callable[[], None], float]:
 def main(argv: list[str]) -> None:
   """Measures in turns, and prints the table."""
   del argv
+  process.keep_freed_memory()
   sizes = [int(x) for x in _MICROBATCH.value]
   steps = [make_step(size) for size in sizes]
   products = machine.Products()

@@ -1,0 +1,44 @@
+"""Runs `train.py` as a user would, up to a line of its output."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+_TRAIN = pathlib.Path(__file__).parents[1] / 'train.py'
+
+
+def run_until(
+  line: str, arguments: list[str], folder: str
+) -> tuple[float, float]:
+  """Runs until a line begins so, and stops it there.
+
+  Args:
+    line: how the line begins.
+    arguments: of `train.py`.
+    folder: where it runs.
+
+  Returns:
+    Seconds until the line, and the process's largest resident memory in MB.
+
+  Raises:
+    RuntimeError: if it ended without such a line.
+  """
+  begin = time.perf_counter()
+  process = subprocess.Popen(
+    [sys.executable, str(_TRAIN), *arguments],
+    cwd=folder, stdout=subprocess.PIPE, text=True,
+  )  # fmt: skip
+  assert process.stdout is not None
+  seconds = None
+  for text in process.stdout:
+    if text.startswith(line):
+      seconds = time.perf_counter() - begin
+      process.kill()
+      break
+  process.stdout.close()
+  _, _, usage = os.wait4(process.pid, 0)
+  if seconds is None:
+    raise RuntimeError(f'train.py {arguments} ended without a line {line!r}.')
+  return seconds, usage.ru_maxrss / 1024

@@ -1,0 +1,69 @@
+"""Views of lego's size, with the paper's network, beside matrix products.
+
+    python experiments/benchmarks/render.py --sizes=100,800 --turns=5,2
+
+Prints for each size the seconds of a view, its GFLOP/s, and their ratio to the
+machine's rate in the same run.
+"""
+
+import functools
+import statistics
+
+import jax
+from absl import app, flags
+
+from experiments import build, process
+from experiments.benchmarks import machine
+from experiments.configs import paper_blender_lego
+from nerf_haiku import devices
+
+_SIZES = flags.DEFINE_list('sizes', ['100', '800'], 'Height and width.')
+_TURNS = flags.DEFINE_list('turns', ['5', '2'], 'Views of each size.')
+
+
+def measure(size: int, turns: int) -> list[str]:
+  """A row of the table."""
+  config = paper_blender_lego.get_config()
+  scene = machine.make_scene(size)
+  renderer = build.renderer(config)
+  render_view = build.render_view(config, scene, renderer)
+  params = devices.replicate(jax.jit(renderer.init)(jax.random.key(0)))
+  flops = size**2 * machine.flops_per_ray(config, training=False)
+  small = machine.make_scene(8).test.cameras
+  render_view(params, small, 0)  # Compiles.
+  products, seconds = machine.Products(), []
+  products.sample()
+  for turn in range(turns):
+    view = turn % len(scene.test.images)
+    render = functools.partial(render_view, params, scene.test.cameras, view)
+    seconds.append(machine.timed(render))
+    products.sample()
+  rate = products.rate()
+  return [
+    f'{size}x{size}',
+    str(turns),
+    machine.spread(seconds),
+    f'{flops / statistics.median(seconds) / 1e9:.0f}',
+    f'{rate / 1e9:.0f}',
+    machine.spread([flops / x / rate for x in seconds]),
+  ]
+
+
+def main(argv: list[str]) -> None:
+  """Measures, and prints the table."""
+  del argv
+  process.keep_freed_memory()
+  sizes, turns = ([int(x) for x in f.value] for f in (_SIZES, _TURNS))
+  rows = [measure(*pair) for pair in zip(sizes, turns, strict=True)]
+  print('64 + 128 samples, 8 x 256: median (least to greatest).')
+  machine.print_table(
+    (
+      'view', 'views', 'seconds', 'GFLOP/s', 'products, GFLOP/s',
+      'of the products',
+    ),
+    rows,
+  )  # fmt: skip
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,39 @@
+"""Seconds from the command to the first finished step of the quickstart.
+
+    python experiments/benchmarks/startup.py
+
+Cold: nothing is compiled yet. Warm: the compilation cache has it. Once more
+with a cold cache for the first run of a turn, then warm.
+"""
+
+import tempfile
+
+from absl import app, flags
+
+from experiments.benchmarks import commands, machine
+
+_TURNS = flags.DEFINE_integer('turns', 5, 'Runs of each kind.')
+
+
+def main(argv: list[str]) -> None:
+  """Measures in turns, and prints the table."""
+  del argv
+  taken: dict[str, list[float]] = {'cold': [], 'warm': []}
+  for turn in range(_TURNS.value):
+    with tempfile.TemporaryDirectory() as folder:
+      for kind, seconds in taken.items():
+        arguments = [
+          '--compilation_cache=cache',
+          '--config.i_print=1',
+          f'--model_dir=run_{turn}_{kind}',
+        ]
+        seconds.append(commands.run_until('step    1', arguments, folder)[0])
+  print(f'{_TURNS.value} runs of each: median (least to greatest).')
+  machine.print_table(
+    ('compilation cache', 'seconds to the first step'),
+    [[kind, machine.spread(seconds, 1)] for kind, seconds in taken.items()],
+  )
+
+
+if __name__ == '__main__':
+  app.run(main)
