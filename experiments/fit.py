@@ -33,12 +33,13 @@ About = dict[str, Any]
 
 
 class Outputs(NamedTuple):
-  """Where a run leaves what it has to say."""
+  """Where a run leaves what it has to say, and how it is looked at."""
 
   kept: checkpoints.Checkpoints
   log: progress.Log
   board: summaries.Summaries
   profile: profile.Profile
+  validate: validation.Validate
 
 
 def fit(
@@ -130,7 +131,6 @@ class _Steps:
     self._outputs, self._start = outputs, start
     self._learning_rate = build.learning_rate(config)
     self._update = build.update(config, scene, renderer)
-    self._validate = validation.make(config, scene, renderer, outputs.board)
     params = jax.eval_shape(renderer.init, jax.random.key(0))
     self._names = training.checked_names(params)
 
@@ -241,7 +241,7 @@ class _Steps:
 
   def _look(self, step: int) -> float:
     """Renders a validation view, and gives its PSNR."""
-    psnr = self._validate(self._state.params, step)
+    psnr = self._outputs.validate(self._state.params, step)
     width = len(str(self._config.num_steps))
     self._outputs.log.say(f'step {step:>{width}}  validation {psnr:.2f} dB')
     return psnr

@@ -1,6 +1,7 @@
 """A run: from a config to checkpoints, images and scores."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,9 +15,17 @@ from experiments import (
   progress,
   results,
   summaries,
+  validation,
 )
 from experiments import config as config_lib
-from nerf_haiku import checkpoints, devices, metrics, renderers, training
+from nerf_haiku import (
+  checkpoints,
+  devices,
+  evaluation,
+  metrics,
+  renderers,
+  training,
+)
 from nerf_haiku.datasets import base
 
 
@@ -71,11 +80,15 @@ def train(
     summaries.Summaries(model_dir / folder.TENSORBOARD) as board,
   ):
     where = model_dir / folder.TENSORBOARD if profiled else None
-    outputs = fit.Outputs(kept, log, board, profile.Profile(where, log))
+    render = build.render_view(config, scene, renderer)
+    validate = validation.make(config, scene, renderer, render, board)
+    outputs = fit.Outputs(
+      kept, log, board, profile.Profile(where, log), validate
+    )
     state, about = fit.fit(
       config, scene, renderer, outputs, seed=seed, start=start, weights=weights
     )
-    content = evaluate(config, scene, renderer, state, about, model_dir)
+    content = evaluate(config, scene, render, state, about, model_dir)
     content |= settings | {'seed_in_use': about['seed']}
     results.write_json(model_dir / folder.RESULTS, content)
     scores = {x: content[x] for x in ('psnr', 'ssim') if content[x] is not None}
@@ -88,17 +101,16 @@ def train(
 def evaluate(
   config: ml_collections.ConfigDict,
   scene: base.Scene,
-  renderer: renderers.Renderer,
+  render: Callable[..., evaluation.View],
   state: training.TrainState,
   about: dict[str, Any],
   model_dir: pathlib.Path,
 ) -> dict[str, Any]:
   """Renders and scores the test views, and says what of."""
-  render_view = build.render_view(config, scene, renderer)
   params = devices.replicate(state.params)
   scores = results.evaluate(
     scene.test,
-    lambda i: render_view(params, scene.test.cameras, i),
+    lambda i: render(params, scene.test.cameras, i),
     model_dir / folder.VIEWS,
     near=scene.near,
     far=scene.far,

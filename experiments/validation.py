@@ -7,8 +7,11 @@ import ml_collections
 import numpy as np
 
 from experiments import build, summaries
-from nerf_haiku import media, metrics, renderers
+from nerf_haiku import evaluation, media, metrics, renderers
 from nerf_haiku.datasets import base
+
+# (replicated parameters `[D, ...]`, step) -> PSNR, dB.
+Validate = Callable[[Any, int], float]
 
 # Always the same view, so that pictures and PSNR of a run can be compared.
 _VIEW = 0
@@ -18,14 +21,21 @@ def make(
   config: ml_collections.ConfigDict,
   scene: base.Scene,
   renderer: renderers.Renderer,
+  render: Callable[..., evaluation.View],
   board: summaries.Summaries,
-) -> Callable[[Any, int], float]:
-  """Builds `validate(params, step)` for replicated parameters `[D, ...]`.
+) -> Validate:
+  """Builds a function that renders, shows and scores a validation view.
 
-  It renders the first validation view, shows it beside its truth, depth,
-  opacity and the coarse network's image, and gives its PSNR in dB.
+  It shows the first validation view beside its truth, depth, opacity and the
+  coarse network's image.
+
+  Args:
+    config: of the run.
+    scene: whose view it is.
+    renderer: that learns the scene.
+    render: renders with its last network, see `build.render_view`.
+    board: where it is shown.
   """
-  render = build.render_view(config, scene, renderer)
   render_coarse = build.render_view(config, scene, renderer, network=0)
 
   def validate(params: Any, step: int) -> float:

@@ -252,7 +252,9 @@ class GeometryTest(chex.TestCase):
       checkpoints.Checkpoints(where / 'checkpoints') as kept,
       summaries.Summaries(where / 'board') as board,
     ):
-      outputs = fit.Outputs(kept, log, board, profile.Profile(None, log))
+      outputs = fit.Outputs(
+        kept, log, board, profile.Profile(None, log), lambda params, step: 0.0
+      )
       state, _ = fit.fit(
         config, scene, renderer, outputs, seed=0, start=time.perf_counter()
       )

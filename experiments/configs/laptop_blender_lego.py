@@ -18,4 +18,6 @@ def get_config() -> ml_collections.ConfigDict:
   config.num_importance = 32
   config.model.net_width = 64
   config.i_print = 500
+  config.i_img = 1000
+  config.i_weights = 2000
   return config

@@ -26,6 +26,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.model_fine.net_depth = 4
   config.model_fine.net_width = 64
   config.model_fine.skips = (2,)
+  config.i_img = 450
+  config.i_weights = 900
   # Density that can not die, so that no seed ends in an empty scene.
   config.density_activation = 'softplus'
   config.last_interval = 'far'
