@@ -6,6 +6,7 @@ import os
 import pathlib
 
 import jax
+from absl import logging
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -13,6 +14,11 @@ _M_MMAP_MAX = -4
 _INT_MAX = 2**31 - 1
 
 CACHE_VARIABLE = 'JAX_COMPILATION_CACHE_DIR'
+
+
+def quiet_libraries() -> None:
+  """Has libraries tell what fails, and not what they try or do."""
+  logging.set_verbosity(logging.ERROR)
 
 
 def keep_freed_memory() -> None:

@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}.')
   if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.ERROR)  # Libraries tell what they do.
+    process.quiet_libraries()
   if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(line_buffering=True)  # Also into a pipe or a log.
   process.keep_freed_memory()

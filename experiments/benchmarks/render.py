@@ -52,6 +52,7 @@ def measure(size: int, turns: int) -> list[str]:
 def main(argv: list[str]) -> None:
   """Measures, and prints the table."""
   del argv
+  process.quiet_libraries()
   process.keep_freed_memory()
   sizes, turns = ([int(x) for x in f.value] for f in (_SIZES, _TURNS))
   rows = [measure(*pair) for pair in zip(sizes, turns, strict=True)]

@@ -1,13 +1,18 @@
 """The training step of `paper_blender_lego` beside matrix products.
 
-  python experiments/benchmarks/step.py --microbatch=8,16,32,0
+    python experiments/benchmarks/step.py --microbatch=8,16,32,0
+    python experiments/benchmarks/step.py --microbatch=32 \
+        --dtype=float32,bfloat16 --remat=False,True
 
-Prints for each size of the pieces (0: as the config chooses) the seconds of a
-step, its GFLOP/s, and their ratio to the machine's rate in the same run.
+Prints for each size of the pieces (0: as the config chooses), dtype and remat
+the memory that a step works in, its seconds, its GFLOP/s, and their ratio to
+the machine's rate in the same run.
 """
 
+import itertools
 import statistics
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,20 +26,30 @@ from nerf_haiku import devices, training
 _MICROBATCH = flags.DEFINE_list(
   'microbatch', ['8', '16', '32', '64', '0'], 'Rays of a piece.'
 )
+_DTYPE = flags.DEFINE_list('dtype', ['float32'], 'Of the features.')
+_REMAT = flags.DEFINE_list('remat', ['False'], 'Rematerialisation.')
 _NUM_RAND = flags.DEFINE_integer('num_rand', 1024, 'Rays of a step.')
 _NUM_IMPORTANCE = flags.DEFINE_integer('num_importance', 128, 'Fine samples.')
 _TURNS = flags.DEFINE_integer('turns', 5, 'Times that each step is taken.')
 
 
-def make_step(microbatch: int) -> tuple[Callable[[], None], float]:
-  """A step that waits for its end, and its FLOPs."""
+class Step(NamedTuple):
+  """A step that can be taken again and again."""
+
+  take: Callable[[], None]  # Waits for its end.
+  flops: float
+  megabytes: float  # That it works in.
+
+
+def make_step(microbatch: int, dtype: str, remat: bool) -> Step:
+  """Compiles a step with these settings."""
   config = paper_blender_lego.get_config()
   config.num_rand = _NUM_RAND.value
   config.num_importance = _NUM_IMPORTANCE.value
-  config.microbatch = microbatch
+  config.microbatch, config.dtype, config.remat = microbatch, dtype, remat
   scene = machine.make_scene(800)
   renderer = build.renderer(config)
-  update = build.update(config, scene, renderer)
+  update: Any = build.update(config, scene, renderer)
   rng = np.random.default_rng(0)
   batch = devices.shard(
     training.Batch(
@@ -47,30 +62,39 @@ def make_step(microbatch: int) -> tuple[Callable[[], None], float]:
   state = devices.replicate(
     training.init_state(renderer, build.optimizer(config), jax.random.key(0))
   )
+  compiled = update.lower(state, batch, jax.random.key(0)).compile()
 
-  def step() -> None:
+  def take() -> None:
     nonlocal state
-    state, scalars = update(state, batch, jax.random.key(0))
+    state, scalars = compiled(state, batch, jax.random.key(0))
     jax.block_until_ready(scalars)
 
   flops = machine.flops_per_ray(config, training=True) * config.num_rand
-  return step, flops
+  memory = compiled.memory_analysis().temp_size_in_bytes
+  return Step(take, flops, memory / 2**20)
 
 
 def main(argv: list[str]) -> None:
   """Measures in turns, and prints the table."""
   del argv
+  process.quiet_libraries()
   process.keep_freed_memory()
-  sizes = [int(x) for x in _MICROBATCH.value]
-  steps = [make_step(size) for size in sizes]
+  settings = list(
+    itertools.product(
+      map(int, _MICROBATCH.value),
+      _DTYPE.value,
+      [x == 'True' for x in _REMAT.value],
+    )
+  )
+  steps = [make_step(*x) for x in settings]
   products = machine.Products()
-  for step, _ in steps:
-    step()  # Compiles.
+  for step in steps:
+    step.take()  # The first gets its memory from the system.
   seconds: list[list[float]] = [[] for _ in steps]
   for _ in range(_TURNS.value):
-    for (step, _), taken in zip(steps, seconds, strict=True):
+    for step, taken in zip(steps, seconds, strict=True):
       products.sample()
-      taken.append(machine.timed(step))
+      taken.append(machine.timed(step.take))
   rate = products.rate()
   print(
     f'{_NUM_RAND.value} rays of 64 + {_NUM_IMPORTANCE.value} samples; matrix '
@@ -79,15 +103,25 @@ def main(argv: list[str]) -> None:
   )
   rows = [
     [
-      str(size or 'auto'),
+      str(microbatch or 'auto'),
+      dtype,
+      str(remat),
+      f'{step.megabytes:.0f}',
       machine.spread(taken),
-      f'{flops / statistics.median(taken) / 1e9:.0f}',
-      machine.spread([flops / x / rate for x in taken]),
+      f'{step.flops / statistics.median(taken) / 1e9:.0f}',
+      machine.spread([step.flops / x / rate for x in taken]),
     ]
-    for size, (_, flops), taken in zip(sizes, steps, seconds, strict=True)
+    for (microbatch, dtype, remat), step, taken in zip(
+      settings, steps, seconds, strict=True
+    )
   ]
-  head = ('microbatch', 'step, s', 'GFLOP/s', 'of the products')
-  machine.print_table(head, rows)
+  machine.print_table(
+    (
+      'microbatch', 'dtype', 'remat', 'memory, MB', 'step, s', 'GFLOP/s',
+      'of the products',
+    ),
+    rows,
+  )  # fmt: skip
 
 
 if __name__ == '__main__':

@@ -1,0 +1,56 @@
+"""Benchmarks count right, and run."""
+
+import pathlib
+import subprocess
+import sys
+
+import chex
+import pytest
+from absl.testing import parameterized
+
+from experiments.benchmarks import machine
+from experiments.configs import paper_blender_lego
+
+_FOLDER = pathlib.Path(machine.__file__).parent
+
+
+class FlopsTest(chex.TestCase):
+  def test_the_paper_s_network_by_hand(self):
+    """Two per weight and sample, biases not counted."""
+    config = paper_blender_lego.get_config()
+    trunk = 63 * 256 + 7 * 256 * 256 + 63 * 256
+    density = trunk + 256
+    colour = 256 * 256 + 256 * 128 + 128 * 3
+    view = 27 * 128  # Once per ray.
+    self.assertEqual(
+      machine.flops_per_ray(config, training=False),
+      2 * (64 * density + 192 * (density + colour) + view),
+    )
+    encoded = 2 * 63 * 256  # Their inputs need no gradient.
+    self.assertEqual(
+      machine.flops_per_ray(config, training=True),
+      256 * (6 * (density + colour) - 2 * encoded) + 2 * 4 * view,
+    )
+
+
+class TableTest(chex.TestCase):
+  def test_spread(self):
+    self.assertEqual(machine.spread([3.0, 1.0, 2.0], 1), '2.0 (1.0 to 3.0)')
+
+
+@pytest.mark.slow
+class CommandsTest(chex.TestCase):
+  @parameterized.parameters(
+    (
+      'step.py', ['--microbatch=1', '--num_rand=2', '--num_importance=3',
+      '--turns=1', '--remat=False,True'], r'\| 1 +\| float32 \| True +\|',
+    ),
+    ('render.py', ['--sizes=4', '--turns=1'], r'\| 4x4 +\| 1 +\|'),
+    ('startup.py', ['--turns=1'], r'\| warm +\| \d+\.\d \('),
+  )  # fmt: skip
+  def test_it_prints_its_table(self, name, arguments, row):
+    done = subprocess.run(
+      [sys.executable, _FOLDER / name, *arguments],
+      capture_output=True, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    self.assertRegex(done.stdout, row)
