@@ -4,7 +4,6 @@ Where the density of all samples falls to 0, or all rays end at once, nothing
 tells the network where to put anything, and it stays so.
 """
 
-import collections
 import math
 
 import numpy as np
@@ -12,8 +11,6 @@ import numpy as np
 from nerf_haiku import training
 
 MOST_RESTARTS = 3
-# Steps that are looked at together.
-_WINDOW = 100
 # A run is no better than one colour if its PSNR is so near to that of the best
 # colour, dB, and its colours vary so little beside the true ones.
 _MARGIN = 0.5
@@ -28,48 +25,25 @@ class CollapseError(Exception):
   """The run is no better than a picture of one colour."""
 
 
-class Watch:
-  """Looks for a collapse every so many steps."""
-
-  def __init__(self, every: int):
-    """Starts to watch.
-
-    Args:
-      every: steps between two looks; the last 100 of them are looked at.
-    """
-    self._every = every
-    self._last: collections.deque = collections.deque(
-      maxlen=min(_WINDOW, every)
-    )
-
-  def add(self, step: int, mse: float, moments: training.Moments) -> str | None:
-    """Takes what a step has seen; what to say if the run has collapsed."""
-    self._last.append((mse, np.stack(moments)))
-    if step % self._every == 0 and len(self._last) == self._last.maxlen:
-      mses, means = zip(*self._last, strict=True)
-      mean = training.Moments(*np.mean(means, axis=0))
-      psnr, constant = _psnr(np.mean(mses)), constant_psnr(mean)
-      if is_collapsed(psnr, mean):
-        return (
-          f'After {step} steps the run has collapsed: its PSNR of {psnr:.2f} '
-          f'dB is that of one colour ({constant:.2f} dB).'
-        )
+def look(step: int, moments: training.Moments) -> str | None:
+  """What to say if a run has collapsed after so many steps."""
+  if not is_collapsed(moments):
     return None
+  return (
+    f'After {step} steps the run has collapsed: its PSNR of '
+    f'{_psnr(float(moments.mse)):.2f} dB is that of one colour '
+    f'({constant_psnr(moments):.2f} dB).'
+  )
 
 
-def is_collapsed(psnr: float, moments: training.Moments) -> bool:
-  """Whether colours are no better than the best one, and hardly vary.
-
-  Args:
-    psnr: dB, of the colours seen.
-    moments: of the same rays.
-  """
+def is_collapsed(moments: training.Moments) -> bool:
+  """Whether colours are no better than the best one, and hardly vary."""
   constant = constant_psnr(moments)
   seen = _variance(moments.seen, moments.seen_square)
   true = _variance(moments.true, moments.true_square)
   return (
     constant < _UNIFORM
-    and psnr < constant + _MARGIN
+    and _psnr(float(moments.mse)) < constant + _MARGIN
     and seen < _LEAST_VARIATION**2 * true
   )
 

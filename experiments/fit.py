@@ -145,7 +145,6 @@ class _Steps:
     self._about, first = about, int(state.step)
     self._faults = 0
     self._state = devices.replicate(state)
-    self._collapse = collapse.Watch(self._config.collapse_steps)
     self._progress = progress.Progress(
       self._outputs.log,
       first_step=first,
@@ -183,7 +182,7 @@ class _Steps:
         raise error
       if validates or saves:
         with self._progress.paused():
-          psnr = self._look(step) if validates else None
+          psnr = self._validate(step) if validates else None
           if saves:
             self._save(psnr)
 
@@ -211,7 +210,16 @@ class _Steps:
       values['train/learning_rate'] = self._learning_rate(step - 1)
       values['train/rays_per_second'] = self._progress.rays_per_second()
       self._outputs.board.scalars(step, values)
-    found = self._collapse.add(step, scalars['mse'], scalars['moments'])
+    if step % self._config.collapse_steps == 0:
+      self._look_for_collapse(step, scalars['moments'])
+
+  def _look_for_collapse(self, step: int, moments: training.Moments) -> None:
+    """Says so if there is one.
+
+    Raises:
+      collapse.CollapseError: if the run is to start again.
+    """
+    found = collapse.look(step, moments)
     if found:
       restarts = self._about['restarts']
       if self._config.restart_collapsed and restarts < collapse.MOST_RESTARTS:
@@ -239,7 +247,7 @@ class _Steps:
     self._outputs.log.note(text)
     raise ValueError(text)
 
-  def _look(self, step: int) -> float:
+  def _validate(self, step: int) -> float:
     """Renders a validation view, and gives its PSNR."""
     psnr = self._outputs.validate(self._state.params, step)
     width = len(str(self._config.num_steps))

@@ -69,9 +69,9 @@ def train(
       'nothing is left to do.'
     )
     return content
-  scene = build.scene(config, data_dir)
   renderer = build.renderer(config)
-  weights = read_weights(config, renderer, init_from)
+  weights = read_weights(renderer, init_from)
+  scene = build.scene(config, data_dir)
   folder.claim(model_dir, settings)
   log = progress.Log(model_dir / folder.LOG)
   log.say(describe_scene(scene))
@@ -129,9 +129,7 @@ def evaluate(
 
 
 def read_weights(
-  config: ml_collections.ConfigDict,
-  renderer: renderers.Renderer,
-  init_from: str | None,
+  renderer: renderers.Renderer, init_from: str | None
 ) -> renderers.Params | None:
   """The weights of another run.
 

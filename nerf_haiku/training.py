@@ -11,6 +11,8 @@ import optax
 from nerf_haiku import cameras, renderers
 
 _AXIS = 'devices'
+# Of what is seen, from one step to the next: some 50 steps are remembered.
+_FADING = 0.98
 
 # Scalars of a step by name; `moments` are `Moments`.
 Scalars = dict[str, Any]
@@ -26,18 +28,6 @@ class Batch(NamedTuple):
   rgb: chex.Array  # [R, 3] float32 in [0, 1].
 
 
-class TrainState(NamedTuple):
-  """All that a run needs to resume; networks and optimizers stay outside."""
-
-  step: chex.Array  # [] int32, updates done.
-  params: renderers.Params
-  opt_state: optax.OptState
-  skipped: chex.Array  # [] int32, updates left out for a NaN or infinity.
-  # [] int32: 0, or 1 + the index among `checked_names` of the first array of
-  # an update that held a NaN or infinity: the state then stays as it is.
-  fault: chex.Array
-
-
 class Moments(NamedTuple):
   """Mean colours of a batch: what tells a collapsed run from a healthy one."""
 
@@ -45,6 +35,20 @@ class Moments(NamedTuple):
   true_square: chex.Array  # [3] mean of their squares.
   seen: chex.Array  # [3] mean of the rendered colours.
   seen_square: chex.Array  # [3] mean of their squares.
+  mse: chex.Array  # [] mean squared error.
+
+
+class TrainState(NamedTuple):
+  """All that a run needs to resume; networks and optimizers stay outside."""
+
+  step: chex.Array  # [] int32, updates done.
+  params: renderers.Params
+  opt_state: optax.OptState
+  moments: Moments  # fading sums: each step counts `_FADING` less.
+  skipped: chex.Array  # [] int32, updates left out for a NaN or infinity.
+  # [] int32: 0, or 1 + the index among `checked_names` of the first array of
+  # an update that held a NaN or infinity: the state then stays as it is.
+  fault: chex.Array
 
 
 def learning_rate(
@@ -76,7 +80,9 @@ def init_state(
   """The state before the first update."""
   params = jax.jit(renderer.init)(key)
   zero = jnp.zeros((), jnp.int32)
-  return TrainState(zero, params, optimizer.init(params), zero, zero)
+  black = [jnp.zeros(3) for _ in range(4)]  # Donated one by one: four arrays.
+  nothing = Moments(black[0], black[1], black[2], black[3], jnp.zeros(()))
+  return TrainState(zero, params, optimizer.init(params), nothing, zero, zero)
 
 
 def checked_names(params: renderers.Params) -> list[str]:
@@ -129,7 +135,8 @@ def moments(seen: chex.Array, true: chex.Array, weight: chex.Array) -> Moments:
   def total(x):
     return jnp.sum(weight[:, None] * x, axis=0)
 
-  return Moments(total(true), total(true**2), total(seen), total(seen**2))
+  mse = jnp.mean(total((seen - true) ** 2))
+  return Moments(total(true), total(true**2), total(seen), total(seen**2), mse)
 
 
 def make_gradient(
@@ -212,9 +219,9 @@ def make_update(
   Returns:
     A function that gives the new state and a dict of scalars averaged over
     all rays, without a leading axis: `loss`, `mse`, `psnr`, and `mse_coarse`
-    and `psnr_coarse` where there are two networks; the batch's `moments`; the
-    gradient's `grad_norm` over all parameters; the `fault` found, as in the
-    state, and the new state's `skipped`.
+    and `psnr_coarse` where there are two networks; the `moments` of the
+    last 50 steps or so; the gradient's `grad_norm` over all parameters; the
+    `fault` found, as in the state, and the new state's `skipped`.
   """
   gradient = make_gradient(renderer, cast_fn, microbatch=microbatch)
 
@@ -233,8 +240,11 @@ def make_update(
         grads, state.opt_state, state.params
       )
       params = optax.apply_updates(state.params, updates)
+      sums = jax.tree.map(
+        lambda x, y: _FADING * x + y, state.moments, scalars['moments']
+      )
       return state._replace(
-        step=state.step + 1, params=params, opt_state=opt_state
+        step=state.step + 1, params=params, opt_state=opt_state, moments=sums
       )
 
     def stay(state):
@@ -246,6 +256,11 @@ def make_update(
     state = jax.lax.cond(fault > 0, stay, move, state)
     for name in [x for x in scalars if x.startswith('mse')]:
       scalars[name.replace('mse', 'psnr')] = psnr(scalars[name])
+    # The sum of the weights of all steps so far.
+    weight = (1 - _FADING ** (state.step - state.skipped)) / (1 - _FADING)
+    scalars['moments'] = jax.tree.map(
+      lambda x: x / jnp.maximum(weight, 1.0), state.moments
+    )
     scalars |= {'grad_norm': optax.tree.norm(grads)}
     return state, scalars | {'fault': fault, 'skipped': state.skipped}
 

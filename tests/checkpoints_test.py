@@ -15,7 +15,10 @@ def _state(width=3, step=7):
   }
   opt_state = optax.adam(1e-3).init(params)
   zero = jnp.zeros((), jnp.int32)
-  state = training.TrainState(jnp.asarray(step), params, opt_state, zero, zero)
+  moments = training.Moments(*[jnp.zeros(3)] * 4, zero)
+  state = training.TrainState(
+    jnp.asarray(step), params, opt_state, moments, zero, zero
+  )
   return jax.tree.map(np.asarray, state)
 
 

@@ -3,12 +3,16 @@
 import json
 import os
 import pathlib
+import re
+import signal
 import subprocess
 import sys
+import tempfile
 
 import chex
 import imageio.v3 as iio
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from absl.testing import parameterized
 
@@ -26,15 +30,21 @@ _SMALL = (
 )  # fmt: skip
 
 
-def _train(*arguments, folder, devices=1, status=0):
-  """Runs `train.py` in a folder; gives its two outputs, line by line."""
-  environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'} | {
+def _environment(devices):
+  return {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'} | {
     'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
     'JAX_PLATFORMS': 'cpu',
+    # Not the user's own; what one test has compiled serves the others.
+    'JAX_COMPILATION_CACHE_DIR': f'{tempfile.gettempdir()}/nerf_haiku_tests',
   }
+
+
+def _train(*arguments, folder, devices=1, status=0):
+  """Runs `train.py` in a folder; gives its two outputs, line by line."""
   done = subprocess.run(
     [sys.executable, _ROOT / 'experiments' / 'train.py', *arguments],
-    cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
+    cwd=folder, env=_environment(devices), capture_output=True, text=True,
+    timeout=300,
   )  # fmt: skip
   assert done.returncode == status, done.stderr
   return done.stdout.splitlines(), done.stderr.splitlines()
@@ -47,6 +57,12 @@ class BadInputTest(chex.TestCase):
       'unknown_field', ['--config.emb.multirez=3'],
       "--config: there is no field 'multirez'. Did you mean \"multires\"",
     ),
+    ('unknown_flag', ['--configs=x'], "Unknown command line flag 'configs'"),
+    (
+      'saved_config', [f'--config={_CONFIGS}/saved.py:no.json'],
+      'ValueError: no.json is no config of a run',
+    ),
+    ('init_from', ['--init_from=no'], '--init_from: There is no checkpoint'),
     ('config_file', ['--config=no.py'], '--config: there is no file no.py'),
     (
       'field_before_config',
@@ -70,6 +86,66 @@ class BadInputTest(chex.TestCase):
     self.assertLen(err, 1)
     self.assertStartsWith(err[0], f'Error: {message}')
     self.assertEmpty(os.listdir(folder))
+
+
+@pytest.mark.slow
+class StopTest(chex.TestCase):
+  _ARGUMENTS = (
+    *_SMALL, '--config.num_rand=16', '--config.i_print=10',
+    '--config.procedural.size=8', '--config.procedural.num_train=3',
+    '--config.procedural.num_test=1', '--compilation_cache=cache',
+  )  # fmt: skip
+
+  def _state(self, folder, step):
+    return ocp.StandardCheckpointer().restore(
+      folder / 'checkpoints' / str(step) / 'state'
+    )
+
+  @parameterized.parameters(signal.SIGTERM, signal.SIGINT)
+  def test_a_stop_leaves_no_trace(self, number):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    process = subprocess.Popen(
+      [sys.executable, _ROOT / 'experiments' / 'train.py', *self._ARGUMENTS,
+       '--config.num_steps=1000000', '--model_dir=run'],
+      cwd=folder, env=_environment(1), stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in process.stdout:
+      if line.startswith('step'):
+        process.send_signal(number)
+        break
+    _, err = process.communicate(timeout=120)
+    self.assertEqual(process.returncode, 128 + number)
+    match = re.search(r'kept after step (\d+): the same command goes on', err)
+    stopped = int(match[1])
+    last = stopped + 100
+    out, err = _train(
+      *self._ARGUMENTS, f'--config.num_steps={last}', '--model_dir=run',
+      folder=folder,
+    )  # fmt: skip
+    self.assertEmpty(err)
+    self.assertIn(f'Goes on from its checkpoint of step {stopped}.', out)
+    _train(
+      *self._ARGUMENTS, f'--config.num_steps={last}', '--model_dir=whole',
+      folder=folder,
+    )  # fmt: skip
+    chex.assert_trees_all_equal(
+      self._state(folder / 'run', last), self._state(folder / 'whole', last)
+    )
+    self._check_again(folder, last)
+
+  def _check_again(self, folder, last):
+    """A finished run, asked for by its own config file, does nothing."""
+    saved = f'{_CONFIGS}/saved.py:run/config.json'
+    out, _ = _train(
+      f'--config={saved}', '--model_dir=run', folder=folder, devices=1
+    )
+    self.assertIn(f'finished after {last} steps: nothing is left', out[0])
+    out, _ = _train(
+      f'--config={saved}', '--dry_run', '--model_dir=none', folder=folder
+    )
+    self.assertIn('mlp/bottleneck', '\n'.join(out))
+    self.assertFalse((folder / 'none').exists())
 
 
 @pytest.mark.slow

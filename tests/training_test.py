@@ -300,6 +300,19 @@ class MomentsTest(chex.TestCase):
     np.testing.assert_allclose(result.true_square, [0.13, 0, 0.25], rtol=1e-6)
     np.testing.assert_allclose(result.seen, [0.75, 1.0, 0.5], rtol=1e-6)
     np.testing.assert_allclose(result.seen_square, [0.75, 1, 0.25], rtol=1e-6)
+    expected = (0.25 * (0.04 + 1 + 0.25) + 0.75 * (0.36 + 1 + 0.25)) / 3
+    np.testing.assert_allclose(result.mse, expected, rtol=1e-5)
+
+  def test_the_mean_of_the_last_steps(self):
+    """Of a renderer that sees 0: what is remembered is the true colours'."""
+    states, _ = FaultTest()._run(True, [(x, 0) for x in (0.9, np.nan, 0.3)])
+    weights = np.array([0.98, 1.0])
+    expected = np.sum(weights * [0.9, 0.3]) / np.sum(weights)
+    state = states[-1]
+    weight = (1 - 0.98**2) / (1 - 0.98)
+    np.testing.assert_allclose(
+      state.moments.true / weight, np.full(3, expected), rtol=1e-5
+    )
 
 
 class SquaredErrorsTest(chex.TestCase):
