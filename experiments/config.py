@@ -17,7 +17,7 @@ LAST_INTERVALS = ('infinite', 'far')
 # Fields without effect so far: any value but the default would mislead.
 _WAITING = (
   'render_only', 'render_test', 'render_factor', 'llff.lindisp',
-  'llff.spherify', 'llff.hold', 'i_testset', 'i_video',
+  'llff.spherify', 'llff.hold', 'i_video',
 )  # fmt: skip
 
 _Rule = tuple[Callable[[Any], bool], str]
@@ -79,6 +79,7 @@ _RULES: dict[str, _Rule] = {
   'i_print': _at_least(1),
   'i_img': _at_least(1),
   'i_weights': _at_least(1),
+  'i_testset': _at_least(1),
 } | {
   f'{model}.{field}': rule
   for model in ('model', 'model_fine')

@@ -2,7 +2,7 @@
 
 import collections
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -40,6 +40,7 @@ class Outputs(NamedTuple):
   board: summaries.Summaries
   profile: profile.Profile
   validate: validation.Validate
+  test: Callable[[Any, int], None]  # params, step.
 
 
 def fit(
@@ -171,20 +172,51 @@ class _Steps:
       pending.append((step, scalars))
       stopped = listener.signal_number
       validates = step % config.i_img == 0
+      # At the end all is tested anyway.
+      tests = step % config.i_testset == 0 and step < config.num_steps
       saves = step % config.i_weights == 0 or step == config.num_steps
-      waits = in_turn or validates or saves or stopped
+      waits = in_turn or validates or tests or saves or stopped
       while len(pending) > (0 if waits else _IN_FLIGHT):
         self._read(*pending.popleft())
       if stopped:
-        self._save()
-        error = signals.StoppedError(step, stopped)
-        self._outputs.log.note(str(error))
-        raise error
-      if validates or saves:
+        self._stop(step, stopped)
+      if validates or tests or saves:
         with self._progress.paused():
-          psnr = self._validate(step) if validates else None
-          if saves:
-            self._save(psnr)
+          self._pause(step, validates, saves, tests, listener)
+
+  def _pause(
+    self,
+    step: int,
+    validates: bool,
+    saves: bool,
+    tests: bool,
+    listener: signals.Listener,
+  ) -> None:
+    """Looks at what is learnt and keeps it, as far as it is time to."""
+    psnr = None
+    try:
+      with listener.at_once():  # Views may take minutes.
+        psnr = self._validate(step) if validates else None
+      if saves:
+        self._save(psnr)
+      with listener.at_once():
+        if tests:
+          self._outputs.test(self._state.params, step)
+    except KeyboardInterrupt:
+      if listener.signal_number is None:
+        raise
+      self._stop(step, listener.signal_number)
+
+  def _stop(self, step: int, signal_number: int) -> None:
+    """Keeps the state.
+
+    Raises:
+      signals.StoppedError: always.
+    """
+    self._save()
+    error = signals.StoppedError(step, signal_number)
+    self._outputs.log.note(str(error))
+    raise error
 
   def _batches(self, first: int) -> Iterator[training.Batch]:
     config = self._config

@@ -82,8 +82,17 @@ def train(
     where = model_dir / folder.TENSORBOARD if profiled else None
     render = build.render_view(config, scene, renderer)
     validate = validation.make(config, scene, renderer, render, board)
+
+    def test(params: Any, step: int) -> None:
+      views = model_dir / f'{folder.VIEWS}_{step:07}'
+      scores = score(config, scene, render, params, views)
+      known = {f'test/{x}': scores[x] for x in ('psnr', 'ssim') if scores[x]}
+      board.scalars(step, known)
+      results.write_json(views / folder.RESULTS, scores)
+      log.say(f'step {step}  test {scores["psnr"]:.2f} dB, views in {views}')
+
     outputs = fit.Outputs(
-      kept, log, board, profile.Profile(where, log), validate
+      kept, log, board, profile.Profile(where, log), validate, test
     )
     state, about = fit.fit(
       config, scene, renderer, outputs, seed=seed, start=start, weights=weights
@@ -108,14 +117,7 @@ def evaluate(
 ) -> dict[str, Any]:
   """Renders and scores the test views, and says what of."""
   params = devices.replicate(state.params)
-  scores = results.evaluate(
-    scene.test,
-    lambda i: render(params, scene.test.cameras, i),
-    model_dir / folder.VIEWS,
-    near=scene.near,
-    far=scene.far,
-    white_background=config.white_bkgd,
-  )
+  scores = score(config, scene, render, params, model_dir / folder.VIEWS)
   return {
     **scores,
     'steps': int(state.step),
@@ -126,6 +128,24 @@ def evaluate(
     'metrics': metrics.DEFINITIONS,
     **results.circumstances(),
   }
+
+
+def score(
+  config: ml_collections.ConfigDict,
+  scene: base.Scene,
+  render: Callable[..., evaluation.View],
+  params: Any,
+  views: pathlib.Path,
+) -> dict[str, Any]:
+  """Renders, scores and writes the test views, see `results.evaluate`."""
+  return results.evaluate(
+    scene.test,
+    lambda i: render(params, scene.test.cameras, i),
+    views,
+    near=scene.near,
+    far=scene.far,
+    white_background=config.white_bkgd,
+  )
 
 
 def read_weights(

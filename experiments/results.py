@@ -47,7 +47,7 @@ def evaluate(
     Scores, their lists per view, and the median seconds per view.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  psnrs, ssims, seconds = [], [], []
+  psnrs, ssims, seconds, truths = [], [], [], []
   pairs, chosen = [], choose(split.cameras.sizes)
   bar = tqdm.tqdm(split.images, 'test views', disable=None, leave=False)
   for i, image in enumerate(bar):
@@ -58,6 +58,7 @@ def evaluate(
     truth = media.to_uint8(
       base.to_float(image, white_background=white_background)
     )
+    truths.append(truth)
     psnrs.append(metrics.psnr(rgb, truth))
     ssims.append(metrics.ssim(rgb, truth))
     depth = media.depth_image(view.depth, view.opacity, near, far)
@@ -70,12 +71,32 @@ def evaluate(
   return {
     'psnr': mean(psnrs),
     'ssim': mean(ssims),
+    'psnr_of_one_colour': psnr_of_one_colour(truths),
     'views': len(psnrs),
     'psnr_per_view': psnrs,
     'ssim_per_view': ssims,
     # The first view compiles.
     'seconds_per_view': float(np.median(seconds[1:] or seconds)),
   }
+
+
+def psnr_of_one_colour(images: Sequence[np.ndarray]) -> float | None:
+  """The mean PSNR of the best constant colour: what any run must surpass.
+
+  Args:
+    images: true ones, `[H, W, 3]` uint8 of any sizes.
+
+  Returns:
+    Decibels; None if an image is of that colour alone.
+  """
+  pixels = sum(image.shape[0] * image.shape[1] for image in images)
+  colour = sum(np.sum(image, axis=(0, 1), dtype=float) for image in images)
+  colour = np.round(colour / pixels).astype(np.uint8)
+  psnrs = [
+    metrics.psnr(np.broadcast_to(colour, image.shape), image)
+    for image in images
+  ]
+  return mean([x if math.isfinite(x) else None for x in psnrs])
 
 
 def choose(sizes: np.ndarray) -> list[int]:

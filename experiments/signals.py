@@ -1,7 +1,9 @@
 """Ctrl-C and SIGTERM, for a run that is to keep what it has."""
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from types import FrameType
 
 _NOTED = b'\nKeeping the state and stopping; once more stops at once.\n'
@@ -27,6 +29,7 @@ class Listener:
 
   def __init__(self) -> None:
     self.signal_number: int | None = None
+    self._at_once = False
     self._before: dict[int, signal._HANDLER] = {}
 
   def __enter__(self) -> 'Listener':
@@ -38,6 +41,15 @@ class Listener:
     for number, handler in self._before.items():
       signal.signal(number, handler)
 
+  @contextlib.contextmanager
+  def at_once(self) -> Iterator[None]:
+    """A context that the first signal ends, by a `KeyboardInterrupt`."""
+    self._at_once = True
+    try:
+      yield
+    finally:
+      self._at_once = False
+
   def _note(self, number: int, frame: FrameType | None) -> None:
     del frame
     if self.signal_number is not None:
@@ -45,3 +57,5 @@ class Listener:
     self.signal_number = number
     # Not by print: the signal may have come in the middle of one.
     os.write(2, _NOTED)
+    if self._at_once:
+      raise KeyboardInterrupt

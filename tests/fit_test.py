@@ -43,7 +43,7 @@ class FitTest(chex.TestCase):
   def _folder(self):
     return pathlib.Path(self.create_tempdir().full_path)
 
-  def _fit(self, folder, seed=0, **changes):
+  def _fit(self, folder, seed=0, validate=None, **changes):
     """The state at the end, what is known of the run, and what was said."""
     config = _config(**changes)
     log, text = progress.Log(folder / 'log.txt'), io.StringIO()
@@ -54,7 +54,8 @@ class FitTest(chex.TestCase):
     ):
       outputs = fit.Outputs(
         kept, log, board, profile.Profile(None, log),
-        lambda params, step: 30.0 - step,
+        validate or (lambda params, step: 30.0 - step),
+        lambda params, step: None,
       )  # fmt: skip
       state, about = fit.fit(
         config, build.scene(config, None), build.renderer(config), outputs,
@@ -98,6 +99,20 @@ class FitTest(chex.TestCase):
     self.assertBetween(step, 6, 8)
     self.assertIn(f'step {step}', str(caught.exception))
     broken, _, _ = self._fit(folder)
+    chex.assert_trees_all_equal(broken, whole)
+
+  def test_a_signal_does_not_wait_for_a_view(self):
+    whole, _, _ = self._fit(self._folder(), i_img=6)
+    folder = self._folder()
+
+    def view(params, step):
+      os.kill(os.getpid(), signal.SIGTERM)
+      raise AssertionError('The view goes on.')
+
+    with self.assertRaisesRegex(signals.StoppedError, 'kept after step 6'):
+      self._fit(folder, validate=view, i_img=6)
+    broken, _, text = self._fit(folder, i_img=6)
+    self.assertIn('Goes on from its checkpoint of step 6.', text)
     chex.assert_trees_all_equal(broken, whole)
 
   def test_what_is_kept(self):

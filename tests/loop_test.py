@@ -65,7 +65,7 @@ class TrainTest(chex.TestCase):
     for name in (
       'ssim', 'train_seconds', 'seconds_per_view', 'rays_per_second',
       'metrics', 'config', 'seed', 'versions', 'machine', 'date', 'background',
-      'seed_in_use', 'restarts', 'skipped_updates',
+      'psnr_of_one_colour', 'seed_in_use', 'restarts', 'skipped_updates',
     ):  # fmt: skip
       self.assertIn(name, stored)
     self.assertLen(list((folder / folder_lib.VIEWS).glob('view_*.png')), 2)
@@ -127,6 +127,15 @@ class TrainTest(chex.TestCase):
     np.testing.assert_allclose(
       read.Scalars('final/psnr')[0].value, content['psnr'], rtol=1e-5
     )
+
+  def test_the_test_set_on_the_way(self):
+    folder = self._folder()
+    content, text = self._train(folder, num_steps=20, i_testset=10)
+    self.assertRegex(text, r'step 10  test \d+\.\d+ dB')
+    self.assertNotIn('step 20  test', text)  # That is the end.
+    early = json.loads((folder / 'test_0000010' / 'results.json').read_text())
+    self.assertLen(early['psnr_per_view'], 2)
+    self.assertNotEqual(early['psnr'], content['psnr'])
 
   def test_a_profile_of_five_steps(self):
     folder = self._folder()
@@ -253,7 +262,12 @@ class GeometryTest(chex.TestCase):
       summaries.Summaries(where / 'board') as board,
     ):
       outputs = fit.Outputs(
-        kept, log, board, profile.Profile(None, log), lambda params, step: 0.0
+        kept,
+        log,
+        board,
+        profile.Profile(None, log),
+        lambda params, step: 0.0,
+        lambda params, step: None,
       )
       state, _ = fit.fit(
         config, scene, renderer, outputs, seed=0, start=time.perf_counter()

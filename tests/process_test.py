@@ -5,7 +5,6 @@ import sys
 from unittest import mock
 
 import chex
-import jax
 
 from experiments import process
 
@@ -24,12 +23,21 @@ churn()
 print(churn())
 """
 
+_COMPILE = """
+import sys
+from experiments import process
+process.keep_compiled(sys.argv[1])
+import jax
+jax.jit(lambda x: x * 3 + 1)(2.0)
+"""
+_ROOT = pathlib.Path(__file__).parents[1]
+
 
 class MemoryTest(chex.TestCase):
   def _pages(self, line):
     done = subprocess.run(
       [sys.executable, '-c', _CHURN.format(line)], capture_output=True,
-      text=True, check=True, cwd=pathlib.Path(__file__).parents[1],
+      text=True, check=True, cwd=_ROOT,
     )  # fmt: skip
     return int(done.stdout)
 
@@ -51,16 +59,19 @@ class CacheTest(chex.TestCase):
       os.environ[process.CACHE_VARIABLE] = '/elsewhere'
       self.assertEqual(process.default_cache(), '/elsewhere')
 
+  def _compiled(self, folder, home):
+    """Compiles in a process of its own: jax sets its cache up but once."""
+    subprocess.run(
+      [sys.executable, '-c', _COMPILE, folder], check=True, cwd=_ROOT,
+      env=os.environ | {'HOME': str(home)},
+    )  # fmt: skip
+
   def test_compiled_functions_are_kept(self):
-    folder = pathlib.Path(self.create_tempdir().full_path) / 'compiled'
-    enabled = jax.config.jax_enable_compilation_cache
-    before = jax.config.jax_compilation_cache_dir
-    try:
-      process.keep_compiled(str(folder))
-      jax.jit(lambda x: x * 3 + 1)(2.0)
-      self.assertNotEmpty(list(folder.iterdir()))
-      process.keep_compiled('')
-      self.assertFalse(jax.config.jax_enable_compilation_cache)
-    finally:
-      jax.config.update('jax_enable_compilation_cache', enabled)
-      jax.config.update('jax_compilation_cache_dir', before)
+    home = pathlib.Path(self.create_tempdir().full_path)
+    self._compiled(str(home / 'kept' / 'here'), home)
+    self.assertNotEmpty(list((home / 'kept' / 'here').iterdir()))
+
+  def test_or_not(self):
+    home = pathlib.Path(self.create_tempdir().full_path)
+    self._compiled('', home)
+    self.assertEmpty(list(home.iterdir()))

@@ -113,6 +113,16 @@ class WriteJsonTest(chex.TestCase):
 
 
 class MeanTest(chex.TestCase):
+  def test_psnr_of_one_colour(self):
+    """Half black, half grey of 200: the best is 100, off by 100 everywhere."""
+    black, grey = np.zeros((4, 6, 3), np.uint8), np.full((6, 4, 3), 200)
+    expected = 20 * np.log10(255 / 100)
+    np.testing.assert_allclose(
+      results.psnr_of_one_colour([black, grey.astype(np.uint8)]), expected
+    )
+    # An image that is all of that colour has no error.
+    self.assertIsNone(results.psnr_of_one_colour([black]))
+
   def test_a_missing_value_has_no_mean(self):
     self.assertEqual(results.mean([1.0, 2.0]), 1.5)
     self.assertIsNone(results.mean([1.0, None]))
