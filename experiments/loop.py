@@ -1,6 +1,7 @@
 """A run: from a config to checkpoints, images and scores."""
 
 import pathlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,11 @@ def train(
     return content
   renderer = build.renderer(config)
   weights = read_weights(renderer, init_from)
+  # Compiled beside the loading of the scene: jax finds it there later.
+  threading.Thread(
+    target=training.init_state,
+    args=(renderer, build.optimizer(config), jax.random.key(seed)),
+  ).start()
   scene = build.scene(config, data_dir)
   folder.claim(model_dir, settings)
   log = progress.Log(model_dir / folder.LOG)
