@@ -1,7 +1,7 @@
 """From a config to the library's objects."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import haiku as hk
@@ -19,6 +19,7 @@ from nerf_haiku import (
   training,
 )
 from nerf_haiku.datasets import base, blender, procedural
+from nerf_haiku.datasets import batches as batches_lib
 
 # Activations of a layer that stay in a CPU's cache: a sweep over pieces had
 # its best near this for networks 64 to 256 wide.
@@ -170,6 +171,28 @@ def update(
     functools.partial(cast_fn(config, scene_), views),
     microbatch=config.microbatch or auto,
     skip_nonfinite=config.skip_nonfinite,
+  )
+
+
+def batches(
+  config: ml_collections.ConfigDict,
+  scene_: base.Scene,
+  *,
+  seed: int,
+  start_step: int,
+  num_steps: int,
+) -> Iterator[training.Batch]:
+  """The batches of some steps, see `batches.batches`."""
+  return batches_lib.batches(
+    scene_.train.images,
+    seed=seed,
+    start_step=start_step,
+    num_steps=num_steps,
+    num_rays=config.num_rand,
+    batching=config.batching,
+    precrop_iters=config.precrop_iters,
+    precrop_frac=config.precrop_frac,
+    white_background=config.white_bkgd,
   )
 
 

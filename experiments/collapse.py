@@ -4,8 +4,6 @@ Where the density of all samples falls to 0, or all rays end at once, nothing
 tells the network where to put anything, and it stays so.
 """
 
-import math
-
 import numpy as np
 
 from nerf_haiku import training
@@ -31,7 +29,7 @@ def look(step: int, moments: training.Moments) -> str | None:
     return None
   return (
     f'After {step} steps the run has collapsed: its PSNR of '
-    f'{_psnr(float(moments.mse)):.2f} dB is that of one colour '
+    f'{float(training.psnr(moments.mse)):.2f} dB is that of one colour '
     f'({constant_psnr(moments):.2f} dB).'
   )
 
@@ -43,23 +41,20 @@ def is_collapsed(moments: training.Moments) -> bool:
   true = _variance(moments.true, moments.true_square)
   return (
     constant < _UNIFORM
-    and _psnr(float(moments.mse)) < constant + _MARGIN
+    and float(training.psnr(moments.mse)) < constant + _MARGIN
     and seen < _LEAST_VARIATION**2 * true
   )
 
 
 def constant_psnr(moments: training.Moments) -> float:
   """PSNR, dB, of the best constant colour: the mean."""
-  return _psnr(_variance(moments.true, moments.true_square))
+  variance = _variance(moments.true, moments.true_square)
+  return float(training.psnr(max(variance, 0.0)))
 
 
 def next_seed(seed: int) -> int:
   """The seed that a collapsed run of this one starts again with."""
   return (seed + _SEED_STRIDE) % 2**31
-
-
-def _psnr(mse: float) -> float:
-  return -10 * math.log10(mse) if mse > 0 else math.inf
 
 
 def _variance(mean: np.ndarray, square: np.ndarray) -> float:

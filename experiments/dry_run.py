@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments import build, loop
 from nerf_haiku import cameras, devices, renderers, training
-from nerf_haiku.datasets import base, batches
+from nerf_haiku.datasets import base
 
 # Steps whose time is taken, after the one that compiles.
 _STEPS = 3
@@ -92,16 +92,8 @@ def _describe_steps(
   update: Any = build.update(config, scene, renderer)
   compiled: Any = None
   begin, seconds = time.perf_counter(), []
-  for batch in batches.batches(
-    scene.train.images,
-    seed=seed,
-    start_step=0,
-    num_steps=_STEPS + 1,
-    num_rays=config.num_rand,
-    batching=config.batching,
-    precrop_iters=config.precrop_iters,
-    precrop_frac=config.precrop_frac,
-    white_background=config.white_bkgd,
+  for batch in build.batches(
+    config, scene, seed=seed, start_step=0, num_steps=_STEPS + 1
   ):
     if compiled is None:
       compiled = update.lower(state, batch, key).compile()

@@ -2,7 +2,7 @@
 
 import collections
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ from experiments import (
   validation,
 )
 from nerf_haiku import checkpoints, devices, renderers, training
-from nerf_haiku.datasets import base, batches
+from nerf_haiku.datasets import base
 
 # Steps that may be under way when the scalars of one are read.
 _IN_FLIGHT = 2
@@ -166,7 +166,14 @@ class _Steps:
     # Several devices of one CPU deadlock when steps are queued up.
     in_turn = jax.local_device_count() > 1 and jax.default_backend() == 'cpu'
     pending: collections.deque = collections.deque()
-    for step, batch in enumerate(self._batches(first), first + 1):
+    batches = build.batches(
+      config,
+      self._scene,
+      seed=self._about['seed'],
+      start_step=first,
+      num_steps=config.num_steps,
+    )
+    for step, batch in enumerate(batches, first + 1):
       self._outputs.profile.before(step - 1 - first)
       self._state, scalars = self._update(self._state, batch, key)
       pending.append((step, scalars))
@@ -217,20 +224,6 @@ class _Steps:
     error = signals.StoppedError(step, signal_number)
     self._outputs.log.note(str(error))
     raise error
-
-  def _batches(self, first: int) -> Iterator[training.Batch]:
-    config = self._config
-    return batches.batches(
-      self._scene.train.images,
-      seed=self._about['seed'],
-      start_step=first,
-      num_steps=config.num_steps,
-      num_rays=config.num_rand,
-      batching=config.batching,
-      precrop_iters=config.precrop_iters,
-      precrop_frac=config.precrop_frac,
-      white_background=config.white_bkgd,
-    )
 
   def _read(self, step: int, scalars: training.Scalars) -> None:
     """Waits for a step, and shows what it says."""

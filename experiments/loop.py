@@ -92,7 +92,7 @@ def train(
     def test(params: Any, step: int) -> None:
       views = model_dir / f'{folder.VIEWS}_{step:07}'
       scores = score(config, scene, render, params, views)
-      known = {f'test/{x}': scores[x] for x in ('psnr', 'ssim') if scores[x]}
+      known = {f'test/{x}': y for x, y in means(scores).items()}
       board.scalars(step, known)
       results.write_json(views / folder.RESULTS, scores)
       log.say(f'step {step}  test {scores["psnr"]:.2f} dB, views in {views}')
@@ -106,9 +106,8 @@ def train(
     content = evaluate(config, scene, render, state, about, model_dir)
     content |= settings | {'seed_in_use': about['seed']}
     results.write_json(model_dir / folder.RESULTS, content)
-    scores = {x: content[x] for x in ('psnr', 'ssim') if content[x] is not None}
     fields = dict(config_lib.flatten(config)) | {'seed': seed}
-    board.hyperparameters(fields, scores)
+    board.hyperparameters(fields, means(content))
     log.note(f'test PSNR {content["psnr"]} dB over {content["views"]} views')
   return content
 
@@ -152,6 +151,11 @@ def score(
     far=scene.far,
     white_background=config.white_bkgd,
   )
+
+
+def means(scores: dict[str, Any]) -> dict[str, float]:
+  """The mean scores that there are."""
+  return {x: scores[x] for x in ('psnr', 'ssim') if scores[x] is not None}
 
 
 def read_weights(

@@ -47,7 +47,7 @@ def evaluate(
     Scores, their lists per view, and the median seconds per view.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  psnrs, ssims, seconds, truths = [], [], [], []
+  psnrs, ssims, seconds, sums = [], [], [], []
   pairs, chosen = [], choose(split.cameras.sizes)
   bar = tqdm.tqdm(split.images, 'test views', disable=None, leave=False)
   for i, image in enumerate(bar):
@@ -58,7 +58,7 @@ def evaluate(
     truth = media.to_uint8(
       base.to_float(image, white_background=white_background)
     )
-    truths.append(truth)
+    sums.append(colour_sums(truth))
     psnrs.append(metrics.psnr(rgb, truth))
     ssims.append(metrics.ssim(rgb, truth))
     depth = media.depth_image(view.depth, view.opacity, near, far)
@@ -71,7 +71,7 @@ def evaluate(
   return {
     'psnr': mean(psnrs),
     'ssim': mean(ssims),
-    'psnr_of_one_colour': psnr_of_one_colour(truths),
+    'psnr_of_one_colour': psnr_of_one_colour(sums),
     'views': len(psnrs),
     'psnr_per_view': psnrs,
     'ssim_per_view': ssims,
@@ -80,23 +80,34 @@ def evaluate(
   }
 
 
-def psnr_of_one_colour(images: Sequence[np.ndarray]) -> float | None:
+def colour_sums(image: np.ndarray) -> np.ndarray:
+  """What `psnr_of_one_colour` asks of an image `[H, W, 3]` uint8.
+
+  Returns:
+    `[3, 3]` int64: for each channel its pixels, their sum, that of squares.
+  """
+  flat = image.reshape(-1, 3).astype(np.int64)
+  return np.stack([np.ones_like(flat), flat, flat**2]).sum(axis=1)
+
+
+def psnr_of_one_colour(sums: Sequence[np.ndarray]) -> float | None:
   """The mean PSNR of the best constant colour: what any run must surpass.
 
   Args:
-    images: true ones, `[H, W, 3]` uint8 of any sizes.
+    sums: `colour_sums` of each true image.
 
   Returns:
     Decibels; None if an image is of that colour alone.
   """
-  pixels = sum(image.shape[0] * image.shape[1] for image in images)
-  colour = sum(np.sum(image, axis=(0, 1), dtype=float) for image in images)
-  colour = np.round(colour / pixels).astype(np.uint8)
-  psnrs = [
-    metrics.psnr(np.broadcast_to(colour, image.shape), image)
-    for image in images
+  pixels, total, _ = np.sum(sums, axis=0)
+  colour = np.round(total / pixels).astype(np.int64)
+  errors = [np.sum(s2 - 2 * colour * s + n * colour**2) for n, s, s2 in sums]
+  mses = [
+    error / np.sum(n) for error, (n, _, _) in zip(errors, sums, strict=True)
   ]
-  return mean([x if math.isfinite(x) else None for x in psnrs])
+  return mean(
+    [20 * math.log10(255) - 10 * math.log10(x) if x else None for x in mses]
+  )
 
 
 def choose(sizes: np.ndarray) -> list[int]:

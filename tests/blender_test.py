@@ -401,8 +401,11 @@ class ErrorsTest(_SceneTest):
     )
 
   def test_a_pose_of_few_digits_passes(self):
-    self.write_frame('val', transform_matrix=_pose(3).round(4).tolist())
-    self.load()
+    pose = _pose(3).round(4)
+    self.write_frame('val', transform_matrix=pose.tolist())
+    np.testing.assert_allclose(
+      self.load().val.cameras.camera_to_world[0], pose[:3], rtol=1e-6
+    )
 
   def test_missing_images_are_counted(self):
     self.write('train', 5 * [_image(4, 6)])

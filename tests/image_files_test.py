@@ -357,7 +357,9 @@ class MapFilesTest(chex.TestCase):
     # Passed only when two calls are under way at once.
     barrier = threading.Barrier(2, timeout=10)
     with mock.patch.object(os, 'cpu_count', return_value=2):
-      image_files.map_files(lambda _: barrier.wait(), range(4))
+      places = image_files.map_files(lambda _: barrier.wait(), range(4))
+    # Each pair of calls met: one came first, one second.
+    self.assertEqual(sorted(places), [0, 0, 1, 1])
 
   def test_names_the_first_error(self):
     def fail(x):

@@ -87,5 +87,7 @@ class LogTest(chex.TestCase):
     self.assertEqual([x.split('  ')[1] for x in lines], ['one', 'two', 'three'])
 
   def test_a_log_that_can_not_be_written_stops_nothing(self):
-    with contextlib.redirect_stdout(io.StringIO()):
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
       progress.Log(pathlib.Path('/nowhere/at/all')).say('one')
+    self.assertEqual(text.getvalue(), 'one\n')

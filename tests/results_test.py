@@ -118,10 +118,13 @@ class MeanTest(chex.TestCase):
     black, grey = np.zeros((4, 6, 3), np.uint8), np.full((6, 4, 3), 200)
     expected = 20 * np.log10(255 / 100)
     np.testing.assert_allclose(
-      results.psnr_of_one_colour([black, grey.astype(np.uint8)]), expected
+      results.psnr_of_one_colour(
+        [results.colour_sums(x) for x in (black, grey.astype(np.uint8))]
+      ),
+      expected,
     )
     # An image that is all of that colour has no error.
-    self.assertIsNone(results.psnr_of_one_colour([black]))
+    self.assertIsNone(results.psnr_of_one_colour([results.colour_sums(black)]))
 
   def test_a_missing_value_has_no_mean(self):
     self.assertEqual(results.mean([1.0, 2.0]), 1.5)

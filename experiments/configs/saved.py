@@ -1,7 +1,6 @@
-"""The config of a run that was made before, from the file beside it:
+"""The config of a run that was made before, from the file beside it.
 
-python experiments/train.py \
-        --config=experiments/configs/saved.py:runs/lego/config.json ...
+It is named as `--config=experiments/configs/saved.py:runs/lego/config.json`.
 """
 
 import json
