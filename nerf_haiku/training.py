@@ -159,8 +159,7 @@ def make_gradient(
     rays = cast_fn(batch.camera, batch.pixel)
     seen = renderer.train(params, keys, rays)
     loss, scalars = squared_errors(seen, batch.rgb, weight)
-    seen_rgb = jax.lax.stop_gradient(seen[-1].rgb)
-    means = moments(seen_rgb, batch.rgb, weight)
+    means = moments(seen[-1].rgb, batch.rgb, weight)
     return loss, dict(scalars, loss=loss, moments=means)
 
   grad_fn = jax.grad(loss_fn, has_aux=True)

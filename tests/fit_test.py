@@ -22,21 +22,18 @@ from experiments import (
   signals,
   summaries,
 )
-from experiments.configs import quickstart
 from nerf_haiku import checkpoints
+from tests import configs
 
 
 def _config(**changes):
-  config = quickstart.get_config()
-  config.update(
-    num_steps=12, num_rand=64, num_samples=8, num_importance=8, i_print=4,
-    raw_noise_std=0.1,
-  )  # fmt: skip
-  config.procedural.update(size=16, num_train=6, num_test=1)
-  for model in (config.model, config.model_fine):
-    model.update(net_depth=2, net_width=16, skips=())
-  config.update(changes)
-  return config
+  settings = {
+    'num_steps': 12, 'num_rand': 64, 'num_samples': 8, 'num_importance': 8,
+    'i_print': 4, 'raw_noise_std': 0.1,
+  }  # fmt: skip
+  return configs.small(
+    width=16, num_train=6, num_test=1, **(settings | changes)
+  )
 
 
 class FitTest(chex.TestCase):

@@ -16,19 +16,18 @@ from experiments import folder as folder_lib
 from experiments.configs import quickstart
 from nerf_haiku import cameras, checkpoints, devices, training
 from nerf_haiku.datasets import procedural, still_life
+from tests import configs
 
 
 def _config(**changes):
   """A quickstart of seconds, on four devices."""
-  config = quickstart.get_config()
-  config.update(
-    num_steps=60, num_rand=256, num_samples=16, num_importance=16, i_print=20
+  settings = {
+    'num_steps': 60, 'num_rand': 256, 'num_samples': 16, 'num_importance': 16,
+    'i_print': 20,
+  }  # fmt: skip
+  return configs.small(
+    width=32, num_train=12, num_test=2, **(settings | changes)
   )
-  config.procedural.update(size=16, num_train=12, num_test=2)
-  for model in (config.model, config.model_fine):
-    model.update(net_depth=2, net_width=32, skips=())
-  config.update(changes)
-  return config
 
 
 class TrainTest(chex.TestCase):

@@ -2,8 +2,8 @@
 
     python experiments/benchmarks/startup.py
 
-Cold: nothing is compiled yet. Warm: the compilation cache has it. Once more
-with a cold cache for the first run of a turn, then warm.
+Cold: nothing is compiled yet. Warm: the compilation cache has what the cold
+run before it compiled.
 """
 
 import tempfile
