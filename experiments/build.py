@@ -18,7 +18,14 @@ from nerf_haiku import (
   renderers,
   training,
 )
-from nerf_haiku.datasets import base, blender, procedural
+from nerf_haiku.datasets import (
+  base,
+  blender,
+  deepvoxels,
+  llff,
+  procedural,
+  tiny,
+)
 from nerf_haiku.datasets import batches as batches_lib
 
 # Activations of a layer that stay in a CPU's cache: a sweep over pieces had
@@ -38,19 +45,27 @@ def scene(
   Raises:
     ValueError: if the data, or the way to them, cannot be used.
   """
-  near, far, box = *_bounds(config), _box(config)
-  if config.dataset_type == 'procedural':
-    if data_dir is not None:
-      raise ValueError(
-        f'--data_dir: got {data_dir!r}, but the config draws the built-in '
-        'scene; choose another --config, or leave --data_dir out.'
-      )
-    made = procedural.make_scene(
-      near=near, far=far, num_poses=config.num_poses, **config.procedural
+  if config.dataset_type == 'procedural' and data_dir is not None:
+    raise ValueError(
+      f'--data_dir: got {data_dir!r}, but the config draws the built-in '
+      'scene; choose another --config, or leave --data_dir out.'
     )
-    return made if box is None else made._replace(box=box)
-  if data_dir is None:
+  if config.dataset_type != 'procedural' and data_dir is None:
     raise ValueError('--data_dir: say where the data set lies.')
+  return _READERS[config.dataset_type](config, data_dir)
+
+
+def _procedural(config: ml_collections.ConfigDict, _: str | None) -> base.Scene:
+  near, far = _bounds(config)
+  made = procedural.make_scene(
+    near=near, far=far, num_poses=config.num_poses, **config.procedural
+  )
+  box = _box(config)
+  return made if box is None else made._replace(box=box)
+
+
+def _blender(config: ml_collections.ConfigDict, data_dir: str) -> base.Scene:
+  near, far = _bounds(config)
   return blender.load(
     data_dir,
     config.shape,
@@ -59,11 +74,62 @@ def scene(
     num_poses=config.num_poses,
     near=near,
     far=far,
-    box=box,
+    box=_box(config),
   )
 
 
+def _llff(config: ml_collections.ConfigDict, data_dir: str) -> base.Scene:
+  return llff.load(
+    data_dir,
+    config.shape,
+    down_factor=config.down_factor,
+    hold=config.llff.hold,
+    spherify=config.llff.spherify,
+    num_poses=config.num_poses,
+    near=config.near or None,
+    far=config.far or None,
+    box=_box(config),
+  )
+
+
+def _deepvoxels(config: ml_collections.ConfigDict, data_dir: str) -> base.Scene:
+  return deepvoxels.load(
+    data_dir,
+    config.shape,
+    testskip=config.testskip,
+    down_factor=config.down_factor,
+    near=config.near or None,
+    far=config.far or None,
+    box=_box(config),
+  )
+
+
+def _tiny(config: ml_collections.ConfigDict, data_dir: str) -> base.Scene:
+  near, far = _bounds(config)
+  return tiny.load(
+    data_dir,
+    config.shape,
+    num_train=config.tiny.num_train,
+    testskip=config.testskip,
+    down_factor=config.down_factor,
+    num_poses=config.num_poses,
+    near=near,
+    far=far,
+    box=_box(config),
+  )
+
+
+_READERS: dict[str, Callable[..., base.Scene]] = {
+  'blender': _blender,
+  'llff': _llff,
+  'deepvoxels': _deepvoxels,
+  'tiny': _tiny,
+  'procedural': _procedural,
+}
+
+
 def _bounds(config: ml_collections.ConfigDict) -> tuple[float, float]:
+  """Near and far where the data do not say."""
   near, far = config.near or _BOUNDS[0], config.far or _BOUNDS[1]
   if near >= far:
     raise ValueError(
@@ -147,7 +213,7 @@ def optimizer(
 def cast_fn(
   config: ml_collections.ConfigDict, scene_: base.Scene
 ) -> Callable[..., cameras.Rays]:
-  """`cast_fn(cameras, camera, pixel)` for the cameras of a scene."""
+  """`cast_fn(cameras, camera, pixel)`, rays of the world of a scene."""
   return functools.partial(
     cameras.cast,
     near=scene_.near,
@@ -164,11 +230,17 @@ def update(
 ) -> Callable[..., Any]:
   """The pmapped update step, see `training.make_update`."""
   views = jax.tree.map(np.asarray, scene_.train.cameras)
+  cast = cast_fn(config, scene_)
+
+  def cast_training(camera, pixel):
+    rays = cast(views, camera, pixel)
+    return rays if scene_.ndc is None else cameras.to_ndc(rays, scene_.ndc)
+
   auto = _rays(config, _CACHED_ACTIVATIONS) if _on_cpu() else 0
   return training.make_update(
     renderer_,
     optimizer(config),
-    functools.partial(cast_fn(config, scene_), views),
+    cast_training,
     microbatch=config.microbatch or auto,
     skip_nonfinite=config.skip_nonfinite,
   )
@@ -210,6 +282,7 @@ def render_view(
     cast_fn(config, scene_),
     chunk=config.chunk,
     piece=config.microbatch or _rays(config, kept),
+    ndc=scene_.ndc,
     network=network,
   )
 

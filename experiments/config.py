@@ -11,14 +11,8 @@ from nerf_haiku import encodings, volume
 
 LR_SCHEDULES = ('constant * decay_every', 'constant')
 DTYPES = ('float32', 'bfloat16')
-DATASET_TYPES = ('blender', 'procedural')
+DATASET_TYPES = ('llff', 'blender', 'deepvoxels', 'tiny', 'procedural')
 LAST_INTERVALS = ('infinite', 'far')
-
-# Fields without effect so far: any value but the default would mislead.
-_WAITING = (
-  'render_only', 'render_test', 'render_factor', 'llff.lindisp',
-  'llff.spherify', 'llff.hold', 'i_video',
-)  # fmt: skip
 
 _Rule = tuple[Callable[[Any], bool], str]
 
@@ -80,6 +74,10 @@ _RULES: dict[str, _Rule] = {
   'i_img': _at_least(1),
   'i_weights': _at_least(1),
   'i_testset': _at_least(1),
+  'i_video': _at_least(1),
+  'render_factor': _at_least(0),
+  'llff.hold': _at_least(0),
+  'tiny.num_train': _at_least(1),
 } | {
   f'{model}.{field}': rule
   for model in ('model', 'model_fine')
@@ -138,8 +136,6 @@ def _check_types(fields: dict[str, Any], defaults: dict[str, Any]) -> None:
         raise _error(name, value, 'a finite number')
     elif type(value) is not type(expected):
       raise _error(name, value, f'a value of type {type(expected).__name__}')
-    if name in _WAITING and value != expected:
-      raise _error(name, value, f'{expected!r} only: it has no effect so far')
 
 
 def _check_together(
@@ -176,6 +172,28 @@ def _check_together(
       "'far' with config.density_activation='softplus' on white: a softplus "
       'is never 0, so no light would pass an infinite interval',
     )  # fmt: skip
+  _check_data(config)
+
+
+def _check_data(config: ml_collections.ConfigDict) -> None:
+  """What fits one kind of data set and not another."""
+  in_ndc = config.dataset_type == 'llff' and not config.llff.spherify
+  if in_ndc and config.llff.lindisp:
+    raise _error(
+      'llff.lindisp', True,
+      'False without config.llff.spherify=True: normalised device coordinates '
+      'are linear in disparity already',
+    )  # fmt: skip
+  if in_ndc and config.box:
+    raise _error(
+      'box', config.box,
+      '() without config.llff.spherify=True: rays in normalised device '
+      'coordinates are bounded already',
+    )  # fmt: skip
+  if config.dataset_type == 'deepvoxels' and not config.white_bkgd:
+    raise _error(
+      'white_bkgd', False, 'True with DeepVoxels: its images are on white'
+    )
   if config.dataset_type == 'procedural' and config.down_factor != 1:
     raise _error(
       'down_factor', config.down_factor,

@@ -41,6 +41,7 @@ class Outputs(NamedTuple):
   profile: profile.Profile
   validate: validation.Validate
   test: Callable[[Any, int], None]  # params, step.
+  film: Callable[[checkpoints.Kept, Any], None]  # what is known, params.
 
 
 def fit(
@@ -181,23 +182,26 @@ class _Steps:
       validates = step % config.i_img == 0
       # At the end all is tested anyway.
       tests = step % config.i_testset == 0 and step < config.num_steps
+      films = step % config.i_video == 0
       saves = step % config.i_weights == 0 or step == config.num_steps
-      waits = in_turn or validates or tests or saves or stopped
+      pauses = validates or tests or films or saves
+      waits = in_turn or pauses or stopped
       while len(pending) > (0 if waits else _IN_FLIGHT):
         self._read(*pending.popleft())
       if stopped:
         self._stop(step, stopped)
-      if validates or tests or saves:
+      if pauses:
         with self._progress.paused():
-          self._pause(step, validates, saves, tests, listener)
+          self._pause(listener, step, validates, saves, tests, films)
 
   def _pause(
     self,
+    listener: signals.Listener,
     step: int,
     validates: bool,
     saves: bool,
     tests: bool,
-    listener: signals.Listener,
+    films: bool,
   ) -> None:
     """Looks at what is learnt and keeps it, as far as it is time to."""
     psnr = None
@@ -209,10 +213,19 @@ class _Steps:
       with listener.at_once():
         if tests:
           self._outputs.test(self._state.params, step)
+        if films:
+          self._film(step)
     except KeyboardInterrupt:
       if listener.signal_number is None:
         raise
       self._stop(step, listener.signal_number)
+
+  def _film(self, step: int) -> None:
+    """Draws the video of the scene's path."""
+    skipped = devices.unreplicate(self._state.skipped)
+    about = self._about | {'times': self._times()}
+    known = checkpoints.Kept(step, {}, int(skipped), about)
+    self._outputs.film(known, self._state.params)
 
   def _stop(self, step: int, signal_number: int) -> None:
     """Keeps the state.
@@ -284,13 +297,16 @@ class _Steps:
     state = devices.unreplicate(self._state)
     if int(state.step) in self._outputs.kept.steps():
       return
-    seconds = time.perf_counter() - self._start
-    before = self._about['times']['train_seconds']
-    times = {
-      'train_seconds': round(before + seconds, 2),
-      'rays_per_second': round(self._progress.rays_per_second()),
-    }
-    about = self._about | {'times': times}
+    about = self._about | {'times': self._times()}
     self._outputs.kept.save(state, about, validation_psnr=validation_psnr)
     if int(state.step) == self._config.num_steps:
       self._about = about
+
+  def _times(self) -> dict[str, float]:
+    """Seconds of training so far, and rays per second."""
+    seconds = time.perf_counter() - self._start
+    before = self._about['times']['train_seconds']
+    return {
+      'train_seconds': round(before + seconds, 2),
+      'rays_per_second': round(self._progress.rays_per_second()),
+    }

@@ -14,12 +14,13 @@ CONFIG = 'config.json'
 CHECKPOINTS = 'checkpoints'
 RESULTS = 'results.json'
 VIEWS = 'test'
+VIDEO = 'video'
 LOG = 'log.txt'
 TENSORBOARD = 'tensorboard'
 
 # What may differ when a run goes on: fields that say how long, how often or
 # where, and none that changes what is learnt.
-_MAY_CHANGE = (
+MAY_CHANGE = (
   'num_steps', 'i_print', 'i_img', 'i_weights', 'i_testset', 'i_video',
   'render_only', 'render_test', 'render_factor', 'num_poses', 'chunk',
   'microbatch', 'remat', 'data_dir',
@@ -34,13 +35,17 @@ def describe(
   init_from: str | None,
 ) -> dict[str, Any]:
   """What makes a run what it is, as JSON holds it."""
-  settings = {
+  return plain({
     'seed': seed,
     'data_dir': _resolved(data_dir),
     'init_from': _resolved(init_from),
     'config': dict(config_lib.flatten(config)),
-  }
-  return json.loads(json.dumps(settings))
+  })  # fmt: skip
+
+
+def plain(content: dict[str, Any]) -> dict[str, Any]:
+  """Settings as JSON gives them back."""
+  return json.loads(json.dumps(content))
 
 
 def _resolved(path: str | None) -> str | None:
@@ -64,7 +69,7 @@ def check(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
   differences = [
     f'{name} is {old.get(name)!r} there, {new.get(name)!r} here'
     for name in sorted(old.keys() | new.keys())
-    if old.get(name) != new.get(name) and name not in _MAY_CHANGE
+    if old.get(name) != new.get(name) and name not in MAY_CHANGE
   ]
   if differences:
     raise ValueError(
@@ -97,8 +102,10 @@ def finished(model_dir: pathlib.Path, num_steps: int) -> dict[str, Any] | None:
   return content if content['steps'] >= num_steps else None
 
 
-def read_json(path: pathlib.Path, *fields: str) -> dict[str, Any]:
-  """Reads what a run wrote.
+def read_json(
+  path: pathlib.Path, *fields: str, option: str = '--model_dir'
+) -> dict[str, Any]:
+  """Reads what a run wrote; `option` is the flag that an error names.
 
   Raises:
     ValueError: if the file is not one that a run wrote, with such fields.
@@ -109,7 +116,7 @@ def read_json(path: pathlib.Path, *fields: str) -> dict[str, Any]:
     content = error
   if not isinstance(content, dict) or not all(x in content for x in fields):
     raise ValueError(
-      f'--model_dir: {path} is none that a run wrote, or it is damaged. '
+      f'{option}: {path} is none that a run wrote, or it is damaged. '
       'Choose another folder.'
     )
   return content

@@ -2,7 +2,6 @@
 
 import pathlib
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,19 +13,15 @@ from experiments import (
   folder,
   profile,
   progress,
+  rendering,
   results,
+  runs,
+  scoring,
   summaries,
   validation,
 )
 from experiments import config as config_lib
-from nerf_haiku import (
-  checkpoints,
-  devices,
-  evaluation,
-  metrics,
-  renderers,
-  training,
-)
+from nerf_haiku import checkpoints, devices, renderers, training
 from nerf_haiku.datasets import base
 
 
@@ -71,7 +66,7 @@ def train(
     )
     return content
   renderer = build.renderer(config)
-  weights = read_weights(renderer, init_from)
+  weights = _weights(renderer, init_from)
   # Compiled beside the loading of the scene: jax finds it there later.
   threading.Thread(
     target=training.init_state,
@@ -91,89 +86,49 @@ def train(
 
     def test(params: Any, step: int) -> None:
       views = model_dir / f'{folder.VIEWS}_{step:07}'
-      scores = score(config, scene, render, params, views)
-      known = {f'test/{x}': y for x, y in means(scores).items()}
+      scores = scoring.score(config, scene, render, params, views)
+      known = {f'test/{x}': y for x, y in scoring.means(scores).items()}
       board.scalars(step, known)
       results.write_json(views / folder.RESULTS, scores)
       log.say(f'step {step}  test {scores["psnr"]:.2f} dB, views in {views}')
 
+    def film(state: checkpoints.Kept, params: Any) -> None:
+      run = runs.Run(config, scene, params, render, state, settings)
+      log.say(f'step {state.step}  {rendering.film_path(run, model_dir)}')
+
     outputs = fit.Outputs(
-      kept, log, board, profile.Profile(where, log), validate, test
+      kept, log, board, profile.Profile(where, log), validate, test, film
     )
     state, about = fit.fit(
       config, scene, renderer, outputs, seed=seed, start=start, weights=weights
     )
-    content = evaluate(config, scene, render, state, about, model_dir)
-    content |= settings | {'seed_in_use': about['seed']}
+    params = devices.replicate(state.params)
+    known = checkpoints.Kept(int(state.step), {}, int(state.skipped), about)
+    content = settings | scoring.evaluate(
+      config, scene, render, params, known, model_dir / folder.VIEWS
+    )
     results.write_json(model_dir / folder.RESULTS, content)
     fields = dict(config_lib.flatten(config)) | {'seed': seed}
-    board.hyperparameters(fields, means(content))
+    board.hyperparameters(fields, scoring.means(content))
     log.note(f'test PSNR {content["psnr"]} dB over {content["views"]} views')
   return content
 
 
-def evaluate(
-  config: ml_collections.ConfigDict,
-  scene: base.Scene,
-  render: Callable[..., evaluation.View],
-  state: training.TrainState,
-  about: dict[str, Any],
-  model_dir: pathlib.Path,
-) -> dict[str, Any]:
-  """Renders and scores the test views, and says what of."""
-  params = devices.replicate(state.params)
-  scores = score(config, scene, render, params, model_dir / folder.VIEWS)
-  return {
-    **scores,
-    'steps': int(state.step),
-    **about['times'],
-    'restarts': about['restarts'],
-    'skipped_updates': int(state.skipped),
-    'background': 'white' if config.white_bkgd else 'black',
-    'metrics': metrics.DEFINITIONS,
-    **results.circumstances(),
-  }
-
-
-def score(
-  config: ml_collections.ConfigDict,
-  scene: base.Scene,
-  render: Callable[..., evaluation.View],
-  params: Any,
-  views: pathlib.Path,
-) -> dict[str, Any]:
-  """Renders, scores and writes the test views, see `results.evaluate`."""
-  return results.evaluate(
-    scene.test,
-    lambda i: render(params, scene.test.cameras, i),
-    views,
-    near=scene.near,
-    far=scene.far,
-    white_background=config.white_bkgd,
-  )
-
-
-def means(scores: dict[str, Any]) -> dict[str, float]:
-  """The mean scores that there are."""
-  return {x: scores[x] for x in ('psnr', 'ssim') if scores[x] is not None}
-
-
-def read_weights(
+def _weights(
   renderer: renderers.Renderer, init_from: str | None
 ) -> renderers.Params | None:
-  """The weights of another run.
+  """The weights that a run begins with.
 
   Raises:
     ValueError: if there are none, or of other networks.
   """
   if init_from is None:
     return None
-  model_dir = pathlib.Path(init_from).expanduser()
-  template = jax.eval_shape(renderer.init, jax.random.key(0))
   try:
-    with checkpoints.Checkpoints(model_dir / folder.CHECKPOINTS) as kept:
-      return kept.restore_params(template)
-  except (FileNotFoundError, ValueError) as error:
+    return runs.read_weights(
+      renderer, pathlib.Path(init_from).expanduser()
+    ).params
+  except ValueError as error:
     raise ValueError(
       f'--init_from: {error} Name the --model_dir of a run with such networks.'
     ) from error

@@ -15,8 +15,14 @@ import jax
 import numpy as np
 import tqdm
 
-from nerf_haiku import evaluation, files, media, metrics
+from nerf_haiku import evaluation, files, lpips, media, metrics
 from nerf_haiku.datasets import base
+
+# (view, truth), both `[H, W, 3]` uint8 -> a score; None where it has none.
+Measure = Callable[[np.ndarray, np.ndarray], float | None]
+
+# What scores mean, by their names.
+DEFINITIONS = metrics.DEFINITIONS | lpips.DEFINITIONS
 
 # Views of the overview are at least half as wide, in pixels.
 _OVERVIEW_WIDTH = 256
@@ -47,7 +53,9 @@ def evaluate(
     Scores, their lists per view, and the median seconds per view.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  psnrs, ssims, seconds, sums = [], [], [], []
+  measures = measures_there()
+  scores: dict[str, list[float | None]] = {name: [] for name in measures}
+  seconds, sums = [], []
   pairs, chosen = [], choose(split.cameras.sizes)
   bar = tqdm.tqdm(split.images, 'test views', disable=None, leave=False)
   for i, image in enumerate(bar):
@@ -59,8 +67,8 @@ def evaluate(
       base.to_float(image, white_background=white_background)
     )
     sums.append(colour_sums(truth))
-    psnrs.append(metrics.psnr(rgb, truth))
-    ssims.append(metrics.ssim(rgb, truth))
+    for name, measure in measures.items():
+      scores[name].append(measure(rgb, truth))
     depth = media.depth_image(view.depth, view.opacity, near, far)
     media.write_png(
       folder / f'view_{i:03}.png', media.side_by_side([rgb, truth, depth])
@@ -69,15 +77,21 @@ def evaluate(
       pairs.append((rgb, depth))
   media.write_png(folder / 'overview.png', overview(pairs))
   return {
-    'psnr': mean(psnrs),
-    'ssim': mean(ssims),
+    **{name: mean(values) for name, values in scores.items()},
     'psnr_of_one_colour': psnr_of_one_colour(sums),
-    'views': len(psnrs),
-    'psnr_per_view': psnrs,
-    'ssim_per_view': ssims,
+    'views': len(seconds),
+    **{f'{name}_per_view': values for name, values in scores.items()},
     # The first view compiles.
     'seconds_per_view': float(np.median(seconds[1:] or seconds)),
   }
+
+
+def measures_there() -> dict[str, Measure]:
+  """How views are scored, by name: LPIPS where its weights are installed."""
+  measures: dict[str, Measure] = {'psnr': metrics.psnr, 'ssim': metrics.ssim}
+  if lpips.available():
+    measures |= {f'lpips_{net}': lpips.make_lpips(net) for net in lpips.NETS}
+  return measures
 
 
 def colour_sums(image: np.ndarray) -> np.ndarray:

@@ -29,6 +29,17 @@ class Rays(NamedTuple):
   far: chex.Array  # [R, 1] the last; `near` where there is nothing to see.
 
 
+class Ndc(NamedTuple):
+  """Normalised device coordinates (appendix C of the paper).
+
+  The pyramid that a camera at the origin sees beyond a near plane becomes the
+  cube from -1 to 1; disparity is linear in it.
+  """
+
+  focal: tuple[float, float]  # x and y, in halves of the image's sides.
+  near: float = 1.0  # depth of the near plane, scene units.
+
+
 def cast(
   cameras: Cameras,
   camera: chex.Array,
@@ -98,6 +109,64 @@ def clip(rays: Rays, box: chex.Array) -> Rays:
   return rays._replace(near=near, far=far)
 
 
+def to_ndc(rays: Rays, ndc: Ndc) -> Rays:
+  """Rays in normalised device coordinates (appendix C of the paper).
+
+  They begin at the near plane at t' = 0 and end at infinity at t' = 1.
+
+  Args:
+    rays: `R` rays that go towards -z; their near and far have no effect.
+    ndc: the coordinates.
+
+  Returns:
+    The rays there; viewing directions are still those of the world.
+  """
+  origins = _at_near_plane(rays, ndc)[1]
+  x, y, z = jnp.moveaxis(origins, -1, 0)
+  along_x, along_y, along_z = jnp.moveaxis(rays.directions, -1, 0)
+  focal_x, focal_y = ndc.focal
+  starts = jnp.stack(
+    [-focal_x * x / z, -focal_y * y / z, 1.0 + 2.0 * ndc.near / z], axis=-1
+  )
+  directions = jnp.stack(
+    [
+      -focal_x * (along_x / along_z - x / z),
+      -focal_y * (along_y / along_z - y / z),
+      -2.0 * ndc.near / z,
+    ],
+    axis=-1,
+  )
+  zeros = jnp.zeros_like(rays.near)
+  return Rays(starts, directions, rays.viewdirs, zeros, zeros + 1.0)
+
+
+def from_ndc(t: chex.Array, rays: Rays, ndc: Ndc) -> chex.Array:
+  """Positions on rays of the world, from those in device coordinates.
+
+  Args:
+    t: `[R]` or `[R, S]` positions t' on `to_ndc(rays, ndc)`, 0 to 1.
+    rays: `R` rays of the world.
+    ndc: the coordinates.
+
+  Returns:
+    t on `rays`, scene units along the optical axis; at most the rays' far.
+  """
+  chex.assert_rank(t, {1, 2})
+  shift, origins = _at_near_plane(rays, ndc)
+  z, along, far = origins[:, 2], rays.directions[:, 2], rays.far[:, 0]
+  if t.ndim == 2:
+    shift, z, along, far = (x[:, None] for x in (shift, z, along, far))
+  # Nothing is at t' = 1 but infinity: stop before what divides by 0.
+  left = jnp.maximum(1.0 - t, jnp.finfo(t.dtype).eps)
+  return jnp.minimum(shift + t * z / (along * left), far)
+
+
+def _at_near_plane(rays: Rays, ndc: Ndc) -> tuple[chex.Array, chex.Array]:
+  """Where rays meet the near plane: t `[R]`, and the points `[R, 3]`."""
+  t = -(ndc.near + rays.origins[:, 2]) / rays.directions[:, 2]
+  return t, rays.origins + t[:, None] * rays.directions
+
+
 def pixels(height: int, width: int) -> np.ndarray:
   """All pixels of an image, row by row: `[height * width, 2]` int32."""
   grid = np.meshgrid(np.arange(height), np.arange(width), indexing='ij')
@@ -124,6 +193,16 @@ def pinhole(
     np.asarray(camera_to_world, np.float32)[:, :3],
     intrinsics.astype(np.float32),
     sizes,
+  )
+
+
+def along(camera_to_world: np.ndarray, cameras: Cameras) -> Cameras:
+  """Cameras at poses `[N, 3, 4]`, of the first camera's lens and size."""
+  num = len(camera_to_world)
+  return Cameras(
+    np.asarray(camera_to_world, np.float32),
+    np.repeat(cameras.intrinsics[:1], num, axis=0),
+    np.repeat(cameras.sizes[:1], num, axis=0),
   )
 
 

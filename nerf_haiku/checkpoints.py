@@ -1,7 +1,7 @@
 """The states of a run on disk."""
 
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
@@ -12,6 +12,15 @@ from nerf_haiku import renderers, training
 # The newest states that are kept, beside the best one.
 _KEPT = 3
 _METRIC = 'psnr'
+
+
+class Kept(NamedTuple):
+  """What a checkpoint says of a run, optimizer aside."""
+
+  step: int
+  params: renderers.Params  # host arrays.
+  skipped: int  # updates left out so far.
+  about: dict[str, Any]  # what was written beside the state.
 
 
 class Checkpoints:
@@ -91,22 +100,29 @@ class Checkpoints:
     _check_shapes(self._folder / str(step), template._asdict(), kept.state)
     return training.TrainState(**kept.state), kept.about
 
-  def restore_params(self, template: renderers.Params) -> renderers.Params:
-    """Reads the weights of the newest state, whatever optimizer it had.
+  def read(self, template: renderers.Params, step: int | None = None) -> Kept:
+    """Reads the weights of a state, whatever optimizer it had.
+
+    Args:
+      template: parameters, or their `jax.eval_shape`.
+      step: which state; None: the newest.
 
     Raises:
       FileNotFoundError: if there is none.
       ValueError: if they are of another shape.
     """
-    step = self._step(None)
+    step = self._step(step)
     kept = self._manager().restore(
-      step, args=ocp.args.Composite(state=ocp.args.StandardRestore())
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(), about=ocp.args.JsonRestore()
+      ),
     )
     params = kept.state['params']
     _check_shapes(
       self._folder / str(step), jax.eval_shape(lambda: template), params
     )
-    return params
+    return Kept(step, params, int(kept.state['skipped']), kept.about)
 
   def clear(self) -> None:
     """Deletes all states."""
@@ -123,8 +139,9 @@ class Checkpoints:
     steps = self.steps()
     if not steps or (step is not None and step not in steps):
       asked = '' if step is None else f' of step {step}'
+      there = f', but of {", ".join(map(str, steps))}' if steps else ''
       raise FileNotFoundError(
-        f'There is no checkpoint{asked} in {self._folder}.'
+        f'There is no checkpoint{asked} in {self._folder}{there}.'
       )
     return steps[-1] if step is None else step
 

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from nerf_haiku import cameras, renderers
+from nerf_haiku import cameras, renderers, volume
 
 
 class View(NamedTuple):
@@ -18,6 +19,7 @@ class View(NamedTuple):
   depth: chex.Array  # [H, W] as in `volume.Rendering`.
   disparity: chex.Array  # [H, W]
   opacity: chex.Array  # [H, W] in [0, 1].
+  spread: chex.Array  # [H, W] as in `volume.Rendering`.
 
 
 def make_render_view(
@@ -26,6 +28,7 @@ def make_render_view(
   *,
   chunk: int,
   piece: int,
+  ndc: cameras.Ndc | None = None,
   network: int = -1,
   num_devices: int | None = None,
 ) -> Callable[[Any, cameras.Cameras, int], View]:
@@ -36,40 +39,48 @@ def make_render_view(
 
   Args:
     renderer: renders rays.
-    cast_fn: `cast_fn(cameras, camera, pixel)` casts rays.
+    cast_fn: `cast_fn(cameras, camera, pixel)` casts rays of the world.
     chunk: rays that a device is given per call, rounded up to whole pieces.
     piece: rays rendered at a time; it bounds the memory.
+    ndc: device coordinates that the renderer takes its rays in; None: rays of
+      the world.
     network: which rendering: the last is the result, 0 the coarse one.
     num_devices: `D`, how many hold the parameters; None: all local ones.
 
   Returns:
     A function of replicated parameters `[D, ...]`, cameras and the index of
-    one of them, that gives the view of that camera, of any size.
+    one of them, that gives the view of that camera, of any size; its depth in
+    scene units. With `looks`, one camera, it is seen as from there: pixels
+    have the viewing directions of that camera, where colours depend on them.
   """
   count = num_devices or jax.local_device_count()
   pieces = -(-chunk // piece)
 
-  def render_piece(params, camera, pixel):
-    rays = cast_fn(camera, jax.numpy.zeros(piece, int), pixel)
-    seen = renderer.render(params, rays)[network]
-    return View(seen.rgb, seen.depth, seen.disparity, seen.opacity)
+  def render_piece(params, camera, looks, pixel):
+    rays = cast_fn(camera, jnp.zeros(piece, int), pixel)
+    viewdirs = cast_fn(looks, jnp.zeros(piece, int), pixel).viewdirs
+    rays = rays._replace(viewdirs=viewdirs)
+    asked = rays if ndc is None else cameras.to_ndc(rays, ndc)
+    seen = renderer.render(params, asked)[network]
+    if ndc is not None:
+      seen = _out_of_ndc(seen, rays, ndc)
+    return View(seen.rgb, seen.depth, seen.disparity, seen.opacity, seen.spread)
 
-  @functools.partial(jax.pmap, in_axes=(0, None, 0, None))
-  def render_chunk(params, camera, pixel, num_pieces):
+  @functools.partial(jax.pmap, in_axes=(0, None, None, 0, None))
+  def render_chunk(params, camera, looks, pixel, num_pieces):
     """Renders the first of a device's pieces `[P, piece, 2]`; the rest is 0."""
 
     def add(i, parts):
-      part = render_piece(params, camera, pixel[i])
+      part = render_piece(params, camera, looks, pixel[i])
       return jax.tree.map(lambda x, y: x.at[i].set(y), parts, part)
 
-    like = jax.eval_shape(render_piece, params, camera, pixel[0])
-    parts = jax.tree.map(
-      lambda x: jax.numpy.zeros((pieces, *x.shape), x.dtype), like
-    )
+    like = jax.eval_shape(render_piece, params, camera, looks, pixel[0])
+    parts = jax.tree.map(lambda x: jnp.zeros((pieces, *x.shape), x.dtype), like)
     return jax.lax.fori_loop(0, num_pieces, add, parts)
 
-  def render_view(params, cameras_, index):
+  def render_view(params, cameras_, index, looks=None):
     camera = jax.tree.map(lambda x: x[index : index + 1], cameras_)
+    looks = camera if looks is None else looks
     height, width = (int(x) for x in camera.sizes[0])
     pixel = cameras.pixels(height, width)
     left = -(-len(pixel) // piece)  # Pieces.
@@ -82,7 +93,7 @@ def make_render_view(
       part = np.zeros((count, pieces, piece, 2), np.int32)
       part[:, :num] = pixel[take].reshape(count, num, piece, 2)
       # Waited for, so that a user who stops a run need not wait for a view.
-      seen = render_chunk(params, camera, part, num)
+      seen = render_chunk(params, camera, looks, part, num)
       parts.append(jax.tree.map(lambda x, n=num: np.asarray(x)[:, :n], seen))
       begin, left = begin + count * num * piece, left - count * num
 
@@ -94,3 +105,13 @@ def make_render_view(
     return jax.tree.map(join, *parts)
 
   return render_view
+
+
+def _out_of_ndc(
+  seen: volume.Rendering, rays: cameras.Rays, ndc: cameras.Ndc
+) -> volume.Rendering:
+  """Depth and disparity in scene units: the expected t' is converted."""
+  opacity = seen.opacity
+  mean = seen.depth / jnp.where(opacity > 0, opacity, 1.0)
+  depth = opacity * cameras.from_ndc(mean, rays, ndc)
+  return seen._replace(depth=depth, disparity=volume.disparity(depth, opacity))

@@ -102,9 +102,10 @@ def make_hierarchical(
     first = see('coarse', params, rays, draws.t, draws.coarse_noise)
     if fine is None:
       return (first,)
-    t = jax.lax.stop_gradient(refine(first, draws.u))
-    t = jnp.sort(jnp.concatenate([draws.t, t], axis=-1), axis=-1)
-    return first, see('fine', params, rays, t, draws.fine_noise)
+    added = jax.lax.stop_gradient(refine(first, draws.u))
+    t = jnp.sort(jnp.concatenate([draws.t, added], axis=-1), axis=-1)
+    second = see('fine', params, rays, t, draws.fine_noise)
+    return first, second._replace(spread=jnp.std(added, axis=-1))
 
   def spread(rays: cameras.Rays) -> chex.Array:
     return sampling.even(

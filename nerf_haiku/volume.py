@@ -30,6 +30,8 @@ class Rendering(NamedTuple):
   opacity: chex.Array  # [R] in [0, 1], the sum of weights.
   weights: chex.Array  # [R, S] of each sample's colour.
   t: chex.Array  # [R, S] positions of the samples.
+  # [R] standard deviation of the importance samples; 0 without them.
+  spread: chex.Array
 
 
 def composite(
@@ -73,7 +75,14 @@ def composite(
   colour = jnp.sum(weights[..., None] * rgb, axis=1)
   opacity = jnp.sum(weights, axis=-1)
   depth = jnp.sum(weights * t, axis=-1)
-  disparity = opacity / jnp.maximum(depth, _LEAST_DEPTH)
   if white_background:
     colour += 1.0 - opacity[:, None]
-  return Rendering(colour, depth, disparity, opacity, weights, t)
+  return Rendering(
+    colour, depth, disparity(depth, opacity), opacity, weights, t,
+    jnp.zeros_like(depth),
+  )  # fmt: skip
+
+
+def disparity(depth: chex.Array, opacity: chex.Array) -> chex.Array:
+  """Opacity over depth of `[R]` rays, 0 where opacity is 0."""
+  return opacity / jnp.maximum(depth, _LEAST_DEPTH)

@@ -66,18 +66,21 @@ def get_config() -> ml_collections.ConfigDict:
   config.white_bkgd = False
   config.pixel_center = False  # rays meet pixels' centres, not corners.
   config.chunk = 4096  # rays that a device renders per call, whole pieces.
-  config.render_only = False
-  config.render_test = False
-  config.render_factor = 1
+  config.render_only = False  # draw the video of what is learnt; no training.
+  config.render_test = False  # with it: draw and score the test views instead.
+  config.render_factor = 1  # videos are smaller by it; 0 is 1.
 
   # Data.
+  # 'llff', 'blender', 'deepvoxels', 'tiny', or 'procedural', the built-in one.
   config.dataset_type = 'llff'
   config.shape = 'fern'  # the scene's folder.
   config.down_factor = 1
-  config.testskip = 8  # every 8th validation and test view; 0 or 1: all.
+  # Every 8th validation and test view; 0 or 1: all. LLFF has `llff.hold`.
+  config.testskip = 8
   config.num_poses = 40  # cameras of the render path.
   # Where rays begin and end, scene units along the optical axis. 0: where the
-  # data set says.
+  # data set says. In normalised device coordinates: the depth of their near
+  # plane (1), and what depths are limited to.
   config.near = 0.0
   config.far = 0.0
   # Lower and upper corner (x, y, z, x, y, z) that rays are clipped to. Empty:
@@ -85,9 +88,14 @@ def get_config() -> ml_collections.ConfigDict:
   config.box = ()
 
   config.llff = ml_collections.ConfigDict()
-  config.llff.lindisp = False
+  config.llff.lindisp = False  # samples spread evenly in disparity.
+  # For cameras all around. False: they face one way, and rays are in normalised
+  # device coordinates.
   config.llff.spherify = False
-  config.llff.hold = 8
+  config.llff.hold = 8  # every 8th view is for testing; 0: the middle one.
+
+  config.tiny = ml_collections.ConfigDict()
+  config.tiny.num_train = 100  # the views after these are for testing.
 
   # The built-in scene.
   config.procedural = ml_collections.ConfigDict()

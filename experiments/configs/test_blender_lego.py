@@ -18,5 +18,5 @@ def get_config() -> ml_collections.ConfigDict:
   config.lr_decay = 250
   config.white_bkgd = True
   config.i_print = 500
-  # `render_factor = 2` joins when videos are rendered: it has no effect yet.
+  config.render_factor = 2
   return config

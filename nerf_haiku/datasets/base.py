@@ -76,6 +76,9 @@ class Scene(NamedTuple):
   box: np.ndarray | None  # [2, 3] rays are clipped to it; None: unknown.
   path: cameras.Cameras  # of the render video.
   notices: tuple[str, ...]  # what was done to the files, for the user.
+  # Rays are in these coordinates: near and far are then of the scene's depths
+  # and do not bound rays. None: rays are the world's.
+  ndc: cameras.Ndc | None = None
 
 
 def to_float(image: np.ndarray, *, white_background: bool) -> np.ndarray:

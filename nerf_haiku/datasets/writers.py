@@ -9,6 +9,7 @@ import pathlib
 import imageio.v3 as iio
 import numpy as np
 
+from nerf_haiku import media
 from nerf_haiku.datasets import base
 
 
@@ -33,17 +34,143 @@ def write_blender(scene: base.Scene, folder: str | pathlib.Path) -> None:
     (folder / name).mkdir(parents=True, exist_ok=True)
     frames = []
     for i, pose in enumerate(split.cameras.camera_to_world):
-      image = split.images[i]
-      if image.dtype != np.uint8:
-        raise ValueError(f'images must be uint8, got {image.dtype}.')
+      image = _eight_bit(split.images[i])
       iio.imwrite(folder / name / f'r_{i}.png', image)
-      matrix = np.concatenate([pose, [[0.0, 0.0, 0.0, 1.0]]])
       frames.append({
         'file_path': f'./{name}/r_{i}',
-        'transform_matrix': matrix.astype(np.float64).tolist(),
+        'transform_matrix': _square(pose).tolist(),
       })  # fmt: skip
     text = json.dumps({'camera_angle_x': angle, 'frames': frames}, indent=2)
     (folder / f'transforms_{name}.json').write_text(text)
+
+
+def write_llff(scene: base.Scene, folder: str | pathlib.Path) -> None:
+  """Writes a scene in the layout of LLFF.
+
+  That is `poses_bounds.npy` and PNG files in `images`: the training views, then
+  the test views. The layout has no place for splits, box and path; near and
+  far become the bounds of each view.
+
+  Args:
+    scene: images are uint8, RGB or RGBA, of one size; their cameras look
+      through the middle of the image and have square pixels.
+    folder: made where it is missing; files in it are written over.
+
+  Raises:
+    ValueError: a scene that the layout can not hold.
+  """
+  folder = pathlib.Path(folder)
+  (folder / 'images').mkdir(parents=True, exist_ok=True)
+  _, cx, cy, height, width = _check_one_lens(scene)
+  if not np.allclose([cx, cy], [width / 2, height / 2]):
+    raise ValueError('cameras must have a central axis.')
+  rows: list[list[float]] = []
+  for split in (scene.train, scene.test):
+    views = split.cameras
+    for i, pose in enumerate(np.asarray(views.camera_to_world, np.float64)):
+      name = f'image{len(rows):03}.png'
+      iio.imwrite(folder / 'images' / name, _eight_bit(split.images[i]))
+      right, up, backward, centre = pose.T
+      size = [*views.sizes[i], views.intrinsics[i, 0]]
+      matrix = np.stack([-up, right, backward, centre, size], axis=1)
+      rows.append([*matrix.ravel(), scene.near, scene.far])
+  np.save(folder / 'poses_bounds.npy', np.array(rows, np.float64))
+
+
+def write_deepvoxels(
+  scene: base.Scene, folder: str | pathlib.Path, shape: str
+) -> None:
+  """Writes a scene in the layout of DeepVoxels, on white.
+
+  That is, for each split, `rgb/*.png`, `pose/*.txt` and `intrinsics.txt` in
+  `{train,validation,test}/SHAPE`. The layout has no place for near, far, box
+  and path.
+
+  Args:
+    scene: images are uint8, of one size, and their cameras of one lens with
+      square pixels; alpha is composited over white.
+    folder: the root; made where it is missing.
+    shape: name of the scene.
+
+  Raises:
+    ValueError: a scene that the layout can not hold.
+  """
+  focal, cx, cy, height, width = _check_one_lens(scene)
+  splits = {'train': scene.train, 'validation': scene.val, 'test': scene.test}
+  for name, split in splits.items():
+    place = pathlib.Path(folder) / name / shape
+    for part in ('rgb', 'pose'):
+      (place / part).mkdir(parents=True, exist_ok=True)
+    (place / 'intrinsics.txt').write_text(
+      f'{focal!r} {cx!r} {cy!r} 0.\n0. 0. 0.\n1.\n1.\n{height:g} {width:g}\n'
+    )
+    for i, pose in enumerate(split.cameras.camera_to_world):
+      image = base.to_float(split.images[i], white_background=True)
+      iio.imwrite(place / 'rgb' / f'{i:06}.png', media.to_uint8(image))
+      # From OpenGL's axes to x right, y down, z forward.
+      matrix = _square(pose) @ np.diag([1.0, -1.0, -1.0, 1.0])
+      text = ' '.join(repr(float(x)) for x in matrix.ravel())
+      (place / 'pose' / f'{i:06}.txt').write_text(text + '\n')
+
+
+def write_tiny(scene: base.Scene, path: str | pathlib.Path) -> None:
+  """Writes a scene as the tiny NeRF notebook's `.npz`, on black.
+
+  That is `images`, the training views and then the test views, `poses` and
+  `focal`. The layout has no place for splits, near, far, box and path.
+
+  Args:
+    scene: images of one size, and cameras of one lens with square pixels and a
+      central axis; alpha is composited over black.
+    path: the file; its folder is made where it is missing.
+
+  Raises:
+    ValueError: a scene that the layout can not hold.
+  """
+  focal, *_ = _check_one_lens(scene)
+  splits = scene.train, scene.test
+  images = [
+    base.to_float(split.images[i], white_background=False)
+    for split in splits
+    for i in range(len(split.images))
+  ]
+  poses = [_square(p) for s in splits for p in s.cameras.camera_to_world]
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  np.savez(
+    path, images=np.stack(images), poses=np.stack(poses), focal=np.array(focal)
+  )
+
+
+def _square(pose: np.ndarray) -> np.ndarray:
+  """A `[3, 4]` pose as `[4, 4]`, float64."""
+  return np.concatenate([pose, [[0.0, 0.0, 0.0, 1.0]]]).astype(np.float64)
+
+
+def _eight_bit(image: np.ndarray) -> np.ndarray:
+  if image.dtype != np.uint8:
+    raise ValueError(f'images must be uint8, got {image.dtype}.')
+  return image
+
+
+def _check_one_lens(
+  scene: base.Scene,
+) -> tuple[float, float, float, float, float]:
+  """Focal length, cx, cy, height and width that all cameras share.
+
+  Raises:
+    ValueError: they share none, or pixels are not square.
+  """
+  splits = scene.train, scene.val, scene.test
+  lenses = np.concatenate(
+    [np.concatenate([s.cameras.intrinsics, s.cameras.sizes], 1) for s in splits]
+  ).astype(np.float64)
+  if not np.allclose(lenses, lenses[0], rtol=1e-6):
+    raise ValueError('cameras must share one lens and one size of image.')
+  fx, fy, cx, cy, height, width = lenses[0].tolist()
+  if not np.allclose(fx, fy, rtol=1e-6):
+    raise ValueError(f'cameras must have square pixels, got {fx} and {fy}.')
+  return fx, cx, cy, height, width
 
 
 def _angle_of_view(scene: base.Scene) -> float:

@@ -1,0 +1,24 @@
+"""DeepVoxels lego, in some ten minutes on two CPU cores."""
+
+import ml_collections
+
+from experiments.configs import quickstart
+
+
+def get_config() -> ml_collections.ConfigDict:
+  config = quickstart.get_config()
+  config.dataset_type = 'deepvoxels'
+  config.shape = 'lego'
+  config.testskip = 1
+  # Holds the model: rays spend their samples inside.
+  config.box = (-0.75, -0.75, -0.75, 0.75, 0.75, 0.75)
+  config.num_steps = 6_000
+  config.lr_decay = 3
+  config.num_samples = 32
+  config.num_importance = 32
+  config.model.net_width = 64
+  config.render_factor = 4
+  config.i_print = 500
+  config.i_img = 2000
+  config.i_weights = 2000
+  return config

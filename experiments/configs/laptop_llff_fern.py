@@ -1,0 +1,24 @@
+"""LLFF fern at 1/8 size, in some ten minutes on two CPU cores."""
+
+import ml_collections
+
+from experiments.configs import quickstart
+
+
+def get_config() -> ml_collections.ConfigDict:
+  config = quickstart.get_config()
+  config.dataset_type = 'llff'
+  config.shape = 'fern'
+  config.down_factor = 8
+  config.white_bkgd = False
+  config.num_steps = 8_000
+  config.lr_decay = 4
+  config.num_samples = 32
+  config.num_importance = 32
+  config.model.net_width = 64
+  config.num_poses = 120
+  config.render_factor = 4
+  config.i_print = 500
+  config.i_img = 2000
+  config.i_weights = 2000
+  return config

@@ -1,0 +1,19 @@
+"""DeepVoxels cube, as in the paper."""
+
+import ml_collections
+
+from experiments.configs import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+  config = default.get_config()
+  config.dataset_type = 'deepvoxels'
+  config.shape = 'cube'
+  config.batching = False
+  config.num_rand = 4096
+  config.num_samples = 64
+  config.num_importance = 128
+  config.num_steps = 200_000
+  config.lr_decay = 200
+  config.white_bkgd = True
+  return config

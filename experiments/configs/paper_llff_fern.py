@@ -1,0 +1,22 @@
+"""LLFF fern at a quarter of its size, as in the paper."""
+
+import ml_collections
+
+from experiments.configs import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+  config = default.get_config()
+  config.dataset_type = 'llff'
+  config.shape = 'fern'
+  config.down_factor = 4
+  config.batching = True
+  config.num_rand = 4096
+  config.num_samples = 64
+  config.num_importance = 128
+  config.raw_noise_std = 1.0
+  config.num_steps = 200_000
+  config.lr_decay = 250
+  config.llff.hold = 8
+  config.num_poses = 120
+  return config

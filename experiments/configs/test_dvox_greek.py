@@ -1,0 +1,19 @@
+"""DeepVoxels greek, the original's quick test."""
+
+import ml_collections
+
+from experiments.configs import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+  config = default.get_config()
+  config.dataset_type = 'deepvoxels'
+  config.shape = 'greek'
+  config.batching = False
+  config.num_rand = 1024
+  config.num_samples = 64
+  config.num_importance = 64
+  config.num_steps = 1_000_000
+  config.lr_decay = 250
+  config.white_bkgd = True
+  return config

@@ -1,0 +1,131 @@
+"""What the programs share: flags, their errors, the start of the process."""
+
+import io
+import pathlib
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from experiments import process, signals
+
+CONFIGS = pathlib.Path(__file__).parent / 'configs'
+
+CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Settings; --config.field=value changes one.'
+)
+DATA_DIR = flags.DEFINE_string(
+  'data_dir', None, 'Root of the data set, or the folder of the scene.'
+)
+MODEL_DIR = flags.DEFINE_string('model_dir', None, 'Where the run is kept.')
+_CACHE = flags.DEFINE_string(
+  'compilation_cache', process.default_cache(),
+  "Folder of compiled functions, for the next run; '' for none.",
+)  # fmt: skip
+
+# The config of a command line that names none.
+Default = Callable[[list[str]], str]
+
+
+def run(task: Callable[[], None], default: Default) -> None:
+  """Runs a program: what goes wrong for a user's reason is one line."""
+
+  def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+      raise app.UsageError(f'Unexpected arguments: {argv[1:]}.')
+    if not flags.FLAGS['verbosity'].present:
+      process.quiet_libraries()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+      sys.stdout.reconfigure(line_buffering=True)  # Also into a pipe or a log.
+    process.keep_freed_memory()
+    process.keep_compiled(_CACHE.value)
+    try:
+      task()
+    except signals.StoppedError as stopped:
+      print(stopped, file=sys.stderr)
+      sys.exit(stopped.exit_code)
+    except (ValueError, OSError) as error:
+      if logging.level_info():  # With --verbosity=0: where it comes from.
+        raise
+      sys.exit(f'Error: {error}')
+    except KeyboardInterrupt:
+      print('Interrupted.', file=sys.stderr)
+      sys.exit(130)  # As shells say it.
+
+  app.run(main, flags_parser=lambda argv: _parse(argv, default))
+
+
+def model_dir() -> pathlib.Path:
+  """The folder of the run that `--model_dir` names.
+
+  Raises:
+    ValueError: if it names none.
+  """
+  if MODEL_DIR.value is None:
+    raise ValueError('--model_dir: say which run, by its folder.')
+  return pathlib.Path(MODEL_DIR.value).expanduser()
+
+
+def config_path() -> pathlib.Path:
+  """The file that `--config` names.
+
+  Raises:
+    ValueError: if there is none.
+  """
+  path = config_flags.get_config_filename(flags.FLAGS[CONFIG.name])
+  path = path.partition(':')[0]  # What follows is for get_config.
+  if not pathlib.Path(path).is_file():
+    raise ValueError(f'--config: there is no file {path}.')
+  return pathlib.Path(path)
+
+
+def quickstart(_: list[str]) -> str:
+  """The default of what needs no run: the built-in scene."""
+  return str(CONFIGS / 'quickstart.py')
+
+
+def of_the_run(argv: list[str]) -> str:
+  """The default of what works on a run: the config it was made with."""
+  folder = _argument(argv, 'model_dir')
+  if folder is None:
+    sys.exit('Error: --model_dir: say which run, by its folder.')
+  return f'{CONFIGS / "saved.py"}:{folder}/config.json'
+
+
+def _parse(argv: list[str], default: Default) -> list[str]:
+  """Parses flags; an unknown field of the config is one line, no traceback."""
+  sys.argv = _config_first(argv, default)  # Where config_flags looks for it.
+  try:
+    return flags.FLAGS(sys.argv)
+  except flags.Error as error:
+    # Of an error inside a config's file the last line says what it is.
+    sys.exit(f'Error: {str(error).strip().splitlines()[-1]}')
+  except AttributeError as error:
+    cause = error.args[0]
+    text = cause.args[0] if isinstance(cause, Exception) else cause
+    text = str(text).replace('\n', '. ')
+    if 'get_config' in text:
+      sys.exit('Error: --config: the file defines no get_config().')
+    sys.exit(f'Error: --config: there is no field {text}')
+
+
+def _config_first(argv: list[str], default: Default) -> list[str]:
+  """Puts `--config` before its fields, and the default where it is not."""
+  for i, argument in enumerate(argv[1:], start=1):
+    if argument.lstrip('-').split('=')[0] == 'config':
+      end = i + (1 if '=' in argument else 2)
+      return [argv[0], *argv[i:end], *argv[1:i], *argv[end:]]
+  if {'--help', '-h', '--helpfull', '--helpshort'} & set(argv):
+    return argv
+  # A default in the flag's definition would be read, and fail, too early.
+  return [argv[0], f'--config={default(argv)}', *argv[1:]]
+
+
+def _argument(argv: list[str], name: str) -> str | None:
+  """The value of a flag before flags are parsed."""
+  for i, argument in enumerate(argv[1:], start=1):
+    flag, equals, value = argument.lstrip('-').partition('=')
+    if flag == name:
+      return value if equals else next(iter(argv[i + 1 :]), None)
+  return None

@@ -1,0 +1,88 @@
+"""Draws videos and test views of a trained run.
+
+  python experiments/render.py --model_dir=runs/lego
+
+The config, and where the data lie, are those of the run; flags override them:
+
+  python experiments/render.py --model_dir=runs/lego \
+      --config.render_factor=2 --config.num_poses=120 --render_video_set=test
+"""
+
+import pathlib
+
+import jax
+from absl import flags
+
+from experiments import config as config_lib
+from experiments import launch, rendering, runs, views
+
+_SAVE_DIR = flags.DEFINE_string(
+  'save_dir', None,
+  'Where frames and videos go; default: in --model_dir, by what they show.',
+)  # fmt: skip
+_SET = flags.DEFINE_enum(
+  'render_video_set', 'render', views.SETS,
+  "Cameras of the video: the scene's own path, or those of a split.",
+)  # fmt: skip
+_PATH = flags.DEFINE_enum(
+  'path', 'given', views.PATHS,
+  'How the video goes along these cameras, in config.num_poses frames if it '
+  'is not as given.',
+)  # fmt: skip
+_CAMERAS = flags.DEFINE_string(
+  'cameras', None, 'JSON file of cameras, instead of --render_video_set.'
+)
+_SAVE_PATH = flags.DEFINE_string(
+  'save_path', None, "Write the video's cameras to this JSON file."
+)
+_VIDEO = flags.DEFINE_bool('render_video', True, 'Draw a video.')
+_TESTSET = flags.DEFINE_bool(
+  'render_testset', True, 'Draw and score the test views, at full size.'
+)
+_STEP = flags.DEFINE_integer(
+  'step', None, 'Of the kept state; default: the newest.'
+)
+_FPS = flags.DEFINE_integer(
+  'fps', rendering.FPS, 'Frames per second.', lower_bound=1
+)
+
+
+def main() -> None:
+  """Does what the flags ask for, and says where it lies."""
+  config_lib.check(launch.CONFIG.value, jax.local_device_count())
+  model_dir = launch.model_dir()
+  run = runs.load(
+    launch.CONFIG.value,
+    data_dir=launch.DATA_DIR.value,
+    model_dir=model_dir,
+    step=_STEP.value,
+  )
+  taken = views.choose(
+    run.scene,
+    video_set=_SET.value,
+    path=_PATH.value,
+    num_poses=run.config.num_poses,
+    render_factor=run.config.render_factor,
+    camera_file=_CAMERAS.value,
+  )
+  if _SAVE_PATH.value:
+    views.save(_SAVE_PATH.value, taken)
+  save_dir = pathlib.Path(_SAVE_DIR.value or model_dir / _name(run.kept.step))
+  save_dir = save_dir.expanduser()
+  if _VIDEO.value:
+    print(rendering.film(run, taken, save_dir, fps=_FPS.value))
+  if _TESTSET.value:
+    print(rendering.score(run, save_dir / 'test'))
+
+
+def _name(step: int) -> str:
+  """A folder for each step and each video."""
+  what = _SET.value
+  if _CAMERAS.value:
+    what = pathlib.Path(_CAMERAS.value).stem
+  along = '' if _PATH.value == 'given' else f'_{_PATH.value}'
+  return f'render_{step:07}_{what}{along}'
+
+
+if __name__ == '__main__':
+  launch.run(main, launch.of_the_run)

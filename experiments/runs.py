@@ -1,0 +1,93 @@
+"""A trained run, ready to draw from any camera."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+
+from experiments import build, folder
+from experiments import config as config_lib
+from nerf_haiku import checkpoints, devices, evaluation, renderers
+from nerf_haiku.datasets import base
+
+
+class Run(NamedTuple):
+  """A scene, and what was learnt of it after some steps."""
+
+  config: ml_collections.ConfigDict
+  scene: base.Scene
+  params: Any  # replicated, `[D, ...]`.
+  render: Callable[..., evaluation.View]  # see `build.render_view`.
+  kept: checkpoints.Kept  # step, and what is known of it.
+  settings: dict[str, Any]  # what the run was, see `folder.describe`.
+
+  def identity(self) -> dict[str, Any]:
+    """What its pictures depend on, but for the cameras; JSON can hold it."""
+    fields = {
+      name: value
+      for name, value in config_lib.flatten(self.config)
+      if name not in folder.MAY_CHANGE
+    }
+    return folder.plain({
+      'steps': self.kept.step,
+      'seed_in_use': self.kept.about['seed'],
+      'data_dir': self.settings['data_dir'],
+      'init_from': self.settings['init_from'],
+      'config': fields,
+    })  # fmt: skip
+
+
+def load(
+  config: ml_collections.ConfigDict,
+  *,
+  data_dir: str | None,
+  model_dir: pathlib.Path,
+  step: int | None = None,
+) -> Run:
+  """Reads a kept state of a run, and its scene.
+
+  Args:
+    config: one that `config.check` has passed; that of the run, or with changes
+      of what is rendered.
+    data_dir: root of the data set's layout; None: where the run had it.
+    model_dir: the folder of the run.
+    step: of the state; None: the newest.
+
+  Raises:
+    ValueError: if there is no such run or state, it is of other networks, or
+      the data cannot be used.
+  """
+  if not (model_dir / folder.CONFIG).exists():
+    raise ValueError(
+      f'--model_dir: {model_dir} holds no run: there is no {folder.CONFIG}.'
+    )
+  there = folder.read_json(model_dir / folder.CONFIG, 'data_dir', 'init_from')
+  renderer = build.renderer(config)
+  kept = read_weights(renderer, model_dir, step)
+  scene = build.scene(config, data_dir or there['data_dir'])
+  return Run(
+    config,
+    scene,
+    devices.replicate(kept.params),
+    build.render_view(config, scene, renderer),
+    kept,
+    there,
+  )
+
+
+def read_weights(
+  renderer: renderers.Renderer, model_dir: pathlib.Path, step: int | None = None
+) -> checkpoints.Kept:
+  """Reads the weights of a run.
+
+  Raises:
+    ValueError: if there are none, or of other networks.
+  """
+  template = jax.eval_shape(renderer.init, jax.random.key(0))
+  try:
+    with checkpoints.Checkpoints(model_dir / folder.CHECKPOINTS) as kept:
+      return kept.read(template, step)
+  except FileNotFoundError as error:
+    raise ValueError(str(error)) from error

@@ -1,0 +1,109 @@
+"""Which cameras a video is taken with."""
+
+import pathlib
+
+import numpy as np
+
+from nerf_haiku import camera_files, cameras, paths, poses
+from nerf_haiku.datasets import base
+
+SETS = ('render', 'poses', 'train', 'val', 'test')
+PATHS = ('given', 'interpolate', 'circle', 'spiral', 'flat')
+
+
+def choose(
+  scene: base.Scene,
+  *,
+  video_set: str,
+  path: str,
+  num_poses: int,
+  render_factor: int,
+  camera_file: str | None = None,
+) -> cameras.Cameras:
+  """The cameras of a video.
+
+  Args:
+    scene: whose cameras they are, or lie among.
+    video_set: of `SETS`: the scene's own path (`render`, `poses`), or the
+      cameras of a split.
+    path: of `PATHS`: the cameras as given, or a path of `num_poses` through
+      them, around what they look at, or on a spiral among them.
+    num_poses: of a path that is made.
+    render_factor: sides are divided by it; 0 is 1.
+    camera_file: cameras in place of those of the scene, see `camera_files`.
+
+  Raises:
+    ValueError: if no such path goes along these cameras, or their images would
+      be empty.
+  """
+  if camera_file is not None:
+    given = camera_files.read(camera_file)
+  elif video_set in ('render', 'poses'):
+    given = scene.path
+    if path not in ('given', 'interpolate'):
+      given = scene.train.cameras  # What such paths were made from.
+  else:
+    given = getattr(scene, video_set).cameras
+  if not len(given.sizes):
+    raise ValueError(f'--render_video_set: there are no {video_set} cameras.')
+  try:
+    taken = _along(given, scene, path, num_poses)
+  except ValueError as error:
+    raise ValueError(f'--path={path}: {error}') from error
+  return _reduce(taken, max(render_factor, 1))
+
+
+def _along(
+  given: cameras.Cameras, scene: base.Scene, path: str, num_poses: int
+) -> cameras.Cameras:
+  found = np.asarray(given.camera_to_world)
+  if path == 'given':
+    return given
+  if path == 'interpolate':
+    if len(np.unique(given.sizes, axis=0)) > 1:
+      raise ValueError('the cameras have images of several sizes.')
+    made = cameras.along(paths.interpolate(found, num_poses), given)
+    times = np.linspace(0, len(found) - 1, num_poses)
+    lens = [np.interp(times, range(len(found)), x) for x in given.intrinsics.T]
+    return made._replace(intrinsics=np.stack(lens, axis=1).astype(np.float32))
+  if path == 'circle':
+    up = np.sum(found[:, :, 1], axis=0)
+    frame = poses.upright(poses.focus(found), up)
+    return cameras.along(paths.orbit(found, frame, num_poses), given)
+  spiral = paths.spiral(
+    found, scene.near, scene.far, num_poses, flat=path == 'flat'
+  )
+  return cameras.along(spiral, given)
+
+
+def _reduce(taken: cameras.Cameras, factor: int) -> cameras.Cameras:
+  sizes = np.asarray(taken.sizes) // factor
+  if sizes.min() < 1:
+    raise ValueError(
+      f'config.render_factor: got {factor}; allowed: up to '
+      f'{np.min(taken.sizes)}, the shortest side of an image.'
+    )
+  return cameras.scale(taken, sizes)
+
+
+def describe(taken: cameras.Cameras, render_factor: int) -> str:
+  """How many views of what size, for the user."""
+  sizes = sorted({(int(w), int(h)) for h, w in taken.sizes})
+  shown = ', '.join(f'{w}x{h}' for w, h in sizes[:3])
+  more = f' and {len(sizes) - 3} more sizes' if len(sizes) > 3 else ''
+  smaller = f' (render_factor={render_factor})' if render_factor > 1 else ''
+  return f'{len(taken.sizes)} frames of {shown}{more}{smaller}'
+
+
+def save(path: str, taken: cameras.Cameras) -> None:
+  """Writes the cameras of a video, for `--cameras`.
+
+  Raises:
+    ValueError: if the file can not be written.
+  """
+  try:
+    camera_files.write(pathlib.Path(path).expanduser(), taken)
+  except OSError as error:
+    raise ValueError(
+      f'--save_path: {path} can not be written ({error.strerror}).'
+    ) from error

@@ -1,0 +1,232 @@
+"""What all readers ask of settings, folders and poses."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from nerf_haiku.datasets import base, image_files
+
+_RIGID_TOLERANCE = 1e-3  # Of R R^T = I; files with few digits are off by 1e-4.
+
+Box = Sequence[Sequence[float]] | np.ndarray | None
+
+
+def settings(
+  *,
+  near: float | None,
+  far: float | None,
+  testskip: int = 1,
+  down_factor: int = 1,
+  num_poses: int = 1,
+  hold: int = 0,
+) -> None:
+  """Checks what a reader is asked for; None is left to the data.
+
+  Raises:
+    ValueError: names the setting, its value and what is allowed.
+  """
+  for name, value, least in (
+    ('testskip', testskip, 0),
+    ('down_factor', down_factor, 1),
+    ('num_poses', num_poses, 1),
+    ('hold', hold, 0),
+  ):
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < least:
+      raise ValueError(
+        f'{name} must be a whole number, {least} or more, got {value!r}.'
+      )
+  for name, bound in (('near', near), ('far', far)):
+    if bound is not None and not (is_finite(bound) and bound > 0):
+      raise ValueError(f'{name} must be a number over 0, got {bound!r}.')
+  if near is not None and far is not None:
+    bounds(near, far)
+
+
+def bounds(near: float, far: float) -> None:
+  """Checks where rays begin and end.
+
+  Raises:
+    ValueError: unless 0 < near < far, both finite.
+  """
+  if not (is_finite(near) and is_finite(far) and 0 < near < far):
+    raise ValueError(
+      f'near and far must be 0 < near < far, got near={near!r}, far={far!r}.'
+    )
+
+
+def box(corners: Box) -> np.ndarray | None:
+  """The corners as `[2, 3]` float32, or None.
+
+  Raises:
+    ValueError: they are no corners, or not the lower one first.
+  """
+  if corners is None:
+    return None
+  result = matrix(np.asarray(corners, object).tolist())
+  if result is None or result.shape != (2, 3):
+    raise ValueError(
+      f'box must be two corners of three numbers, got {corners!r}.'
+    )
+  if not np.all(result[0] < result[1]):
+    raise ValueError(
+      f'box must have its lower corner first, each number less than that of '
+      f'the upper corner, got {corners!r}.'
+    )
+  return result.astype(np.float32)
+
+
+def find_scene(
+  data_dir: str,
+  shape: str,
+  collection: str,
+  is_scene: Callable[[pathlib.Path], bool],
+  mark: str,
+) -> tuple[pathlib.Path, tuple[str, ...]]:
+  """Finds the folder of a scene, `shape` or `collection/shape` or the root.
+
+  Args:
+    data_dir: the root.
+    shape: name of the scene.
+    collection: folder that the data set comes in.
+    is_scene: tells a scene's folder.
+    mark: the file that a scene's folder has, for messages.
+
+  Returns:
+    The folder, and what the user should know of the choice.
+
+  Raises:
+    DataError: there is no such scene; says which there are.
+  """
+  root = existing_folder(data_dir)
+  for folder in (root / shape, root / collection / shape):
+    if shape and is_scene(folder):
+      return folder, ()
+  if is_scene(root):
+    if root.resolve().name == shape:
+      return root, ()
+    return root, (f'data_dir={data_dir!r} is a scene itself: shape={shape!r} '
+                  'is not looked for.',)  # fmt: skip
+  parents = (root, root / collection)
+  scenes = [p for parent in parents for p in parent.glob('*') if is_scene(p)]
+  found = ', '.join(sorted(p.name for p in scenes))
+  raise base.DataError(
+    f'shape={shape!r} is not a scene with {mark} in data_dir={data_dir!r}. '
+    f'Scenes there: {found or "none"}.'
+  )
+
+
+def existing_folder(data_dir: str) -> pathlib.Path:
+  """The root of a data set.
+
+  Raises:
+    DataError: if it is no folder.
+  """
+  root = pathlib.Path(data_dir).expanduser()
+  if not root.is_dir():
+    raise base.DataError(f'data_dir={data_dir!r} is not a folder.')
+  return root
+
+
+def read_text(path: pathlib.Path) -> str:
+  """The text of a file.
+
+  Raises:
+    DataError: there is no such file, or it is no text.
+  """
+  try:
+    return path.read_text('utf-8-sig')
+  except FileNotFoundError as error:
+    raise base.DataError(f'{path}: there is no such file.') from error
+  except (OSError, ValueError) as error:
+    raise base.DataError(f'{path}: can not be read: {error}.') from error
+
+
+def one_size(splits: Sequence[image_files.Files]) -> None:
+  """Checks that all images of a scene have one size.
+
+  Raises:
+    DataError: names one that has another size than most.
+  """
+  found: dict[tuple[int, int], list[pathlib.Path]] = {}
+  for files in splits:
+    for path, header in zip(files.paths, files.headers, strict=True):
+      found.setdefault((header.width, header.height), []).append(path)
+  if len(found) > 1:
+    (most, _), *_, (size, names) = sorted(
+      found.items(), key=lambda item: -len(item[1])
+    )
+    raise base.DataError(
+      f'{names[0]}: is {size[0]}x{size[1]} pixels, most images are '
+      f'{most[0]}x{most[1]}: all images of a scene must have one size.'
+    )
+
+
+def pose(field: str, value: Any) -> np.ndarray:
+  """A pose of a file, which must be a rigid motion.
+
+  Args:
+    field: what stands before the message of an error: file and place.
+    value: rows of a `[3, 4]` or `[4, 4]` matrix, as lists.
+
+  Returns:
+    `[4, 4]` camera-to-world, float32.
+
+  Raises:
+    DataError: it is none; says why.
+  """
+  result = matrix(value)
+  if result is None or result.shape not in ((3, 4), (4, 4)):
+    raise base.DataError(
+      f'{field} must be 4 rows of 4 finite numbers, got {short(value)}.'
+    )
+  last = result[3:]
+  result = np.concatenate([result[:3], [[0.0, 0.0, 0.0, 1.0]]])
+  if np.any(np.abs(last - result[3]) > _RIGID_TOLERANCE):
+    raise base.DataError(
+      f'{field} is not a rigid motion: its last row is {last[0].tolist()}, '
+      'must be [0, 0, 0, 1]: are rows and columns exchanged?'
+    )
+  rotation = result[:3, :3]
+  with np.errstate(over='ignore', invalid='ignore'):
+    deviation = np.max(np.abs(rotation @ rotation.T - np.eye(3)))
+  if not deviation <= _RIGID_TOLERANCE:
+    raise base.DataError(
+      f'{field} is not a rigid motion: its columns are not of length 1 and '
+      f'perpendicular, R R^T differs from the identity by {deviation:.3g}: '
+      'take scale and shear out of the pose.'
+    )
+  if np.linalg.det(rotation) < 0:
+    raise base.DataError(
+      f'{field} is not a rigid motion but mirrors (its determinant is -1): '
+      'flip the sign of one column, axes are x right, y up, z back.'
+    )
+  return result.astype(np.float32)
+
+
+def matrix(value: Any) -> np.ndarray | None:
+  """A matrix of finite float32 numbers from lists; None where it is not one."""
+  if not isinstance(value, list) or not value:
+    return None
+  if not all(isinstance(row, list) for row in value):
+    return None
+  if len({len(row) for row in value}) > 1:
+    return None
+  if not all(is_finite(x) for row in value for x in row):
+    return None
+  return np.array(value, np.float64)
+
+
+def is_finite(value: Any) -> TypeGuard[float]:
+  """Whether it is a number that float32 can hold, not a bool."""
+  if isinstance(value, bool) or not isinstance(value, int | float):
+    return False
+  return abs(value) <= float(np.finfo(np.float32).max)  # False for NaN.
+
+
+def short(value: Any) -> str:
+  """What stands in a file, cut to fit a message."""
+  text = 'nothing' if value is None else repr(value)
+  return text if len(text) < 100 else f'{text[:96]} ...'

@@ -1,0 +1,166 @@
+"""The scene of the tiny NeRF notebook: one `.npz` of images and poses."""
+
+import pathlib
+import zipfile
+
+import numpy as np
+
+from nerf_haiku import cameras, paths
+from nerf_haiku.datasets import base, checks, image_files
+
+_KEYS = ('images', 'poses', 'focal')
+# Colours this near to multiples of 1 / 255 are those of 8 bits.
+_ROUNDING = 1e-4
+
+
+def load(
+  data_dir: str,
+  shape: str,
+  *,
+  num_train: int = 100,
+  testskip: int,
+  down_factor: int,
+  num_poses: int,
+  near: float,
+  far: float,
+  box: checks.Box = None,
+) -> base.Scene:
+  """Loads a scene.
+
+  The file holds `images` `[N, H, W, 3]` (or 4, with alpha), floats in [0, 1]
+  or uint8; `poses` `[N, 4, 4]`, camera-to-world with OpenGL's axes; `focal`,
+  pixels. Nothing in it is unpickled.
+
+  Args:
+    data_dir: the file, or a folder with `<shape>.npz`.
+    shape: name of the file, without its ending.
+    num_train: so many views, the first ones, are for training; the others for
+      validation and test.
+    testskip: of these every `testskip`-th view is used; 0 and 1 are all.
+    down_factor: images are reduced by it, by area averaging.
+    num_poses: cameras on the circle of the render video.
+    near: where rays begin, scene units along the optical axis.
+    far: where rays end.
+    box: `[2, 3]` corners that rays are clipped to, scene units, or None.
+
+  Raises:
+    DataError: the file is missing or can not be used.
+    ValueError: a setting is out of its range.
+  """
+  checks.settings(
+    testskip=testskip, down_factor=down_factor, num_poses=num_poses,
+    near=near, far=far,
+  )  # fmt: skip
+  corners = checks.box(box)
+  path = _find(data_dir, shape)
+  images, found, focal = _read(path)
+  if not 0 < num_train < len(images):
+    raise base.DataError(
+      f'{path}: holds {len(images)} views, of which tiny.num_train={num_train} '
+      'are to train on: there must be some, and others to test on.'
+    )
+  height, width = images.shape[1:3]
+  if down_factor > min(height, width):
+    raise ValueError(
+      f'down_factor={down_factor} is larger than a side of the images of '
+      f'{path} ({width}x{height} pixels).'
+    )
+  full = np.tile((height, width), (len(images), 1))
+  taken = cameras.pinhole(found, full, np.full(len(images), focal))
+  taken = cameras.scale(taken, full // down_factor)
+  stored = _stored(images, height // down_factor, width // down_factor)
+  train = _split(stored, taken, slice(num_train))
+  test = _split(stored, taken, slice(num_train, None, max(testskip, 1)))
+  around = cameras.along(paths.circle(num_poses), taken)
+  return base.Scene(train, test, test, near, far, corners, around, ())
+
+
+def _find(data_dir: str, shape: str) -> pathlib.Path:
+  root = pathlib.Path(data_dir).expanduser()
+  if root.is_file():
+    return root
+  root = checks.existing_folder(data_dir)
+  path = root / f'{shape.removesuffix(".npz")}.npz'
+  if not path.is_file():
+    there = ', '.join(sorted(p.stem for p in root.glob('*.npz'))) or 'none'
+    raise base.DataError(f'{path}: no such file. Scenes there: {there}.')
+  return path
+
+
+def _read(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, float]:
+  """Images `[N, H, W, C]` as stored, poses `[N, 4, 4]`, focal length."""
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      arrays = {key: file[key] for key in _KEYS if key in file}
+  except (OSError, ValueError, EOFError, AttributeError, TypeError,
+          zipfile.BadZipFile, MemoryError) as error:  # fmt: skip
+    raise base.DataError(
+      f'{path}: is no .npz of plain arrays ({error}): save it again.'
+    ) from error
+  for key in _KEYS:
+    if key not in arrays:
+      raise base.DataError(
+        f'{path}: has no array {key!r}; it must hold {", ".join(_KEYS)}.'
+      )
+  images, found, focal = (arrays[key] for key in _KEYS)
+  _check_images(path, images)
+  if found.ndim != 3 or len(found) != len(images):
+    raise base.DataError(
+      f'{path}: poses must be [N, 4, 4] for the {len(images)} images, got '
+      f'{list(found.shape)}.'
+    )
+  checked = [
+    checks.pose(f'{path}: poses[{i}]', x.tolist()) for i, x in enumerate(found)
+  ]
+  focal = focal.item() if focal.size == 1 else focal.tolist()
+  if not (checks.is_finite(focal) and focal > 0):
+    raise base.DataError(
+      f'{path}: focal must be one number over 0, pixels, got '
+      f'{checks.short(focal)}.'
+    )
+  return images, np.stack(checked), float(focal)
+
+
+def _check_images(path: pathlib.Path, images: np.ndarray) -> None:
+  shape = list(images.shape)
+  if images.ndim != 4 or 0 in shape or shape[-1] not in (3, 4):
+    raise base.DataError(
+      f'{path}: images must be [N, H, W, 3], or 4 with alpha, got {shape}.'
+    )
+  if images.dtype == np.uint8:
+    return
+  if images.dtype.kind != 'f':
+    raise base.DataError(
+      f'{path}: images must be floats or uint8, got {images.dtype}.'
+    )
+  for i, image in enumerate(images):
+    low, high = image.min(), image.max()
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # Fails for NaN.
+      raise base.DataError(
+        f'{path}: images[{i}] must be within [0, 1], got {low:g} to {high:g}.'
+      )
+
+
+def _split(
+  images: np.ndarray, views: cameras.Cameras, which: slice
+) -> base.Split[base.Images]:
+  """Some of the images and their cameras."""
+  taken = cameras.Cameras(*(x[which] for x in views))
+  pixels = images[which].reshape(-1, images.shape[-1])
+  return base.Split(base.Images(pixels, taken.sizes), taken)
+
+
+def _stored(images: np.ndarray, height: int, width: int) -> np.ndarray:
+  """Images as scenes hold them: uint8 where that loses nothing, or uint16."""
+  whole = images.shape[1:3] == (height, width)
+  if images.dtype != np.uint8:
+    images = 255 * np.clip(images, 0, 1, dtype=np.float32)
+  near = np.rint(images)
+  if whole and np.all(np.abs(images - near) < 255 * _ROUNDING):
+    return near.astype(np.uint8)
+  return np.stack(
+    [
+      np.rint(image_files.reduce_area(image, height, width) * 257.0)
+      for image in images
+    ]
+  ).astype(np.uint16)
