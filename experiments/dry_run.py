@@ -47,6 +47,11 @@ def _describe_cameras(scene: base.Scene) -> list[str]:
     f'{_range(focal)} pixels',
     f'Rays: from t = {scene.near:g} to {scene.far:g}',
   ]
+  if scene.ndc is not None:
+    lines[-1] = (
+      'Rays: in normalised device coordinates, from a near plane at depth '
+      f'{scene.ndc.near:g} to infinity; depth is capped at {scene.far:g}'
+    )
   if scene.box is not None:
     lower, upper = (', '.join(f'{x:g}' for x in corner) for corner in scene.box)
     lines[-1] += f', clipped to the box from ({lower}) to ({upper})'

@@ -26,8 +26,10 @@ def make(
 ) -> Validate:
   """Builds a function that renders, shows and scores a validation view.
 
-  It shows the first validation view beside its truth, depth, opacity and the
-  coarse network's image.
+  It shows the first validation view beside its truth: colours (`rgb`,
+  `target`), disparity, opacity and depth (`disp`, `acc`, `depth`), what the
+  coarse network sees (`rgb_coarse` and so on), and the deviation of the
+  importance samples (`z_std`).
 
   Args:
     config: of the run.
@@ -40,25 +42,35 @@ def make(
 
   def validate(params: Any, step: int) -> float:
     view = render(params, scene.val.cameras, _VIEW)
-    rgb = media.to_uint8(view.rgb)
     truth = media.to_uint8(
       base.to_float(scene.val.images[_VIEW], white_background=config.white_bkgd)
     )
-    opacity = media.to_uint8(view.opacity)
-    images = {
-      'validation/image': rgb,
-      'validation/truth': truth,
-      'validation/depth': media.depth_image(
-        view.depth, view.opacity, scene.near, scene.far
-      ),
-      'validation/opacity': np.repeat(opacity[..., None], 3, axis=-1),
-    }
+    images = {'target': truth, **_pictures(view, scene)}
     if config.num_importance:
-      coarse = render_coarse(params, scene.val.cameras, _VIEW)
-      images['validation/coarse'] = media.to_uint8(coarse.rgb)
-    psnr = metrics.psnr(rgb, truth)
-    board.images(step, images)
+      coarse = _pictures(render_coarse(params, scene.val.cameras, _VIEW), scene)
+      images |= {f'{name}_coarse': image for name, image in coarse.items()}
+      images['z_std'] = _grey(view.spread)
+    psnr = metrics.psnr(images['rgb'], truth)
+    board.images(step, {f'validation/{x}': y for x, y in images.items()})
     board.scalars(step, {'validation/psnr': psnr})
     return psnr
 
   return validate
+
+
+def _pictures(
+  view: evaluation.View, scene: base.Scene
+) -> dict[str, np.ndarray]:
+  return {
+    'rgb': media.to_uint8(view.rgb),
+    'disp': _grey(view.disparity),
+    'acc': np.repeat(media.to_uint8(view.opacity)[..., None], 3, axis=-1),
+    'depth': media.depth_image(view.depth, view.opacity, scene.near, scene.far),
+  }
+
+
+def _grey(values: np.ndarray) -> np.ndarray:
+  """`[H, W]`, 0 or more, as grey `[H, W, 3]`: white is the greatest."""
+  most = float(np.max(values)) or 1.0
+  grey = media.to_uint8(np.asarray(values, np.float32) / np.float32(most))
+  return np.repeat(grey[..., None], 3, axis=-1)

@@ -1,6 +1,7 @@
 import functools
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 from absl.testing import parameterized
@@ -167,3 +168,123 @@ class PinholeTest(chex.TestCase):
   def test_pixels_go_row_by_row(self):
     expected = [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
     np.testing.assert_array_equal(cameras.pixels(2, 3), expected)
+
+  def test_along_takes_the_first_lens(self):
+    views = cameras.pinhole(paths.circle(2), [[4, 6], [8, 9]], [5.0, 7.0])
+    moved = cameras.along(np.ones((3, 3, 4)), views)
+    expected = cameras.Cameras(
+      np.ones((3, 3, 4), np.float32),
+      np.array([[5, 5, 3, 2]] * 3, np.float32),
+      np.array([[4, 6]] * 3, np.int32),
+    )
+    chex.assert_trees_all_equal(moved, expected)
+    chex.assert_trees_all_equal_dtypes(moved, expected)
+
+
+_NDC = cameras.Ndc((2.5, 3.25), 1.5)
+
+
+def _forward_rays(num=200, far=1e3):
+  """Rays of a world whose near plane is at 1.5, from before and behind it."""
+  rng = np.random.default_rng(0)
+  shape = (num, 3)
+  origins = rng.uniform([-1, -1, -2.0], [1, 1, 1], shape)
+  directions = rng.uniform([-0.5, -0.5, -1.2], [0.5, 0.5, -0.8], shape)
+  viewdirs = directions / np.linalg.norm(directions, axis=-1, keepdims=True)
+  ends = np.full((num, 1), 0.0), np.full((num, 1), far)
+  return cameras.Rays(
+    *(x.astype(np.float32) for x in (origins, directions, viewdirs, *ends))
+  )
+
+
+def _project(points, ndc):
+  """By the matrix of a perspective projection whose far plane is infinite."""
+  matrix = np.diag([*ndc.focal, -1.0, 0.0])
+  matrix[2, 3], matrix[3, 2] = -2 * ndc.near, -1.0
+  x, y, z, w = matrix @ [*np.moveaxis(points, -1, 0), np.ones(len(points))]
+  return np.stack([x, y, z], axis=-1) / w[:, None]
+
+
+class NdcTest(chex.TestCase):
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_matches_reference(self):
+    reference = references.load('rays')
+    height, width = int(reference['height']), int(reference['width'])
+    focal, near = float(reference['focal']), float(reference['ndc_near'])
+    view = cameras.pinhole(
+      reference['ndc_c2w'][None], [[height, width]], [focal]
+    )
+    rays = _cast(
+      view, np.zeros(height * width), cameras.pixels(height, width),
+      pixel_center=False,
+    )  # fmt: skip
+    ndc = cameras.Ndc((2 * focal / width, 2 * focal / height), near)
+    moved = self.variant(functools.partial(cameras.to_ndc, ndc=ndc))(rays)
+    for name in ('origins', 'directions'):
+      np.testing.assert_allclose(
+        getattr(moved, name).reshape(height, width, 3),
+        reference[f'ndc_{name}'],
+        atol=1e-5,
+      )
+    np.testing.assert_array_equal(moved.viewdirs, rays.viewdirs)
+    np.testing.assert_array_equal(moved.near, np.zeros((77, 1)))
+    np.testing.assert_array_equal(moved.far, np.ones((77, 1)))
+
+  @chex.variants(with_jit=True, without_jit=True)
+  @parameterized.parameters(1.0, 1.5, 40.0)
+  def test_there_and_back(self, near):
+    ndc = _NDC._replace(near=near)
+    unit = _forward_rays()  # Its near plane is at 1.5.
+    rays = unit._replace(
+      origins=unit.origins * near / 1.5, far=np.full((200, 1), 1e4, np.float32)
+    )
+    origins, directions = (np.asarray(x, np.float64) for x in rays[:2])
+    # From the near plane to a hundred times as far.
+    depth = near * np.geomspace(1.0, 100.0, 200)
+    t = (-depth - origins[:, 2]) / directions[:, 2]
+    projected = _project(origins + t[:, None] * directions, ndc)
+    np.testing.assert_allclose(projected[[0, -1], 2], [-1, 0.98], atol=1e-9)
+    position = (projected[:, 2] + 1) / 2  # z' goes from -1 to 1, t' from 0.
+    moved = self.variant(functools.partial(cameras.to_ndc, ndc=ndc))(rays)
+    on_ray = moved.origins + moved.directions * position[:, None]
+    np.testing.assert_allclose(on_ray, projected, atol=1e-5)
+    back = self.variant(functools.partial(cameras.from_ndc, ndc=ndc))(
+      position.astype(np.float32), rays
+    )
+    np.testing.assert_allclose(back, t, rtol=1e-5, atol=1e-6 * near)
+
+  def test_halves_of_the_image_are_one(self):
+    # The corner of an image is at -1, 1 for a camera at the origin.
+    view = cameras.pinhole(np.eye(3, 4)[None], [[4, 8]], [10.0])
+    rays = _cast(view, [0, 0], [[0, 0], [4, 8]], pixel_center=False)
+    moved = cameras.to_ndc(rays, cameras.Ndc((2.5, 5.0)))
+    np.testing.assert_allclose(
+      moved.origins, [[-1, 1, -1], [1, -1, -1]], atol=1e-6
+    )
+    # Such rays are parallel there.
+    np.testing.assert_allclose(moved.directions, [[0, 0, 2]] * 2, atol=1e-6)
+
+  @chex.variants(with_jit=True, without_jit=True)
+  @parameterized.parameters(30.0, 1e6)
+  def test_infinity_is_capped_at_far(self, far):
+    rays = _forward_rays(5, far)
+    from_ndc = self.variant(functools.partial(cameras.from_ndc, ndc=_NDC))
+    np.testing.assert_array_equal(from_ndc(jnp.ones(5), rays), np.full(5, far))
+    almost = 1 - jnp.geomspace(1e-7, 1e-3, 5)
+    for t in (jnp.ones(5), almost, jnp.zeros(5), 1.0 + almost):
+      np.testing.assert_array_less(from_ndc(t, rays), 1.001 * far)
+      chex.assert_tree_all_finite(
+        jax.grad(lambda t: jnp.sum(from_ndc(t, rays)))(t)
+      )
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_samples_and_rays(self):
+    rays = _forward_rays(4)
+    from_ndc = self.variant(functools.partial(cameras.from_ndc, ndc=_NDC))
+    t = np.linspace(0.0, 1.0, 12, dtype=np.float32).reshape(4, 3)
+    together = from_ndc(t, rays)
+    chex.assert_shape(together, (4, 3))
+    for i in range(3):
+      np.testing.assert_allclose(together[:, i], from_ndc(t[:, i], rays))
+    with self.assertRaises(AssertionError):
+      from_ndc(t[..., None], rays)

@@ -93,7 +93,7 @@ class CheckTest(chex.TestCase):
     ('density_activation', 'gelu', "'relu', 'softplus'"),
     ('last_interval', 'near', "'infinite', 'far'"),
     ('last_interval', 'infinite', "'far' with config.density_activation"),
-    ('dataset_type', 'llff', "'blender', 'procedural'"),
+    ('dataset_type', 'colmap', "'blender', 'deepvoxels', 'tiny', 'proc"),
     ('down_factor', 2, 'config.procedural.size'),
     ('testskip', -1, '0 or more'),
     ('near', -1.0, '0 or more'),
@@ -109,9 +109,10 @@ class CheckTest(chex.TestCase):
     ('skip_nonfinite', 1, 'of type bool'),
     ('i_weights', 0, '1 or more'),
     ('i_img', 0, '1 or more'),
-    ('llff__hold', 4, '8 only: it has no effect so far'),
-    ('render_factor', 2, '1 only: it has no effect so far'),
-    ('i_video', 10, '1000000 only: it has no effect so far'),
+    ('llff__hold', -1, '0 or more'),
+    ('render_factor', -2, '0 or more'),
+    ('i_video', 0, '1 or more'),
+    ('tiny__num_train', 0, '1 or more'),
   )  # fmt: skip
   def test_one_error_names_field_value_and_cure(self, name, value, cure):
     changes = {name: value} | ({'near': 1.0} if name == 'far' else {})
@@ -120,6 +121,23 @@ class CheckTest(chex.TestCase):
       config_lib.check(_config(**changes), num_devices=1)
     self.assertStartsWith(str(caught.exception), f'config.{dotted}: ')
     self.assertIn(repr(value), str(caught.exception))
+
+  @parameterized.parameters(
+    ({'dataset_type': 'llff', 'llff__lindisp': True}, 'llff.lindisp: got True'),
+    (
+      {'dataset_type': 'llff', 'box': (0.0, 0.0, 0.0, 1.0, 1.0, 1.0)},
+      r'box: got .*llff.spherify=True',
+    ),
+    (
+      {'dataset_type': 'deepvoxels', 'white_bkgd': False},
+      'white_bkgd: got False; allowed: True with DeepVoxels',
+    ),
+  )
+  def test_what_does_not_fit_the_data(self, changes, message):
+    with self.assertRaisesRegex(ValueError, f'config.{message}'):
+      config_lib.check(_config(**changes), num_devices=1)
+    changes |= {'llff__spherify': True, 'white_bkgd': True}
+    self.assertIsNone(config_lib.check(_config(**changes), num_devices=1))
 
   def test_devices_divide_the_batch(self):
     with self.assertRaisesRegex(

@@ -1,5 +1,6 @@
 """Real processes, from the command line to the files they leave."""
 
+import functools
 import json
 import os
 import pathlib
@@ -39,15 +40,18 @@ def _environment(devices):
   }
 
 
-def _train(*arguments, folder, devices=1, status=0):
-  """Runs `train.py` in a folder; gives its two outputs, line by line."""
+def _run(program, *arguments, folder, devices=1, status=0):
+  """Runs a program in a folder; gives its two outputs, line by line."""
   done = subprocess.run(
-    [sys.executable, _ROOT / 'experiments' / 'train.py', *arguments],
+    [sys.executable, _ROOT / 'experiments' / f'{program}.py', *arguments],
     cwd=folder, env=_environment(devices), capture_output=True, text=True,
     timeout=300,
   )  # fmt: skip
   assert done.returncode == status, done.stderr
   return done.stdout.splitlines(), done.stderr.splitlines()
+
+
+_train = functools.partial(_run, 'train')
 
 
 class BadInputTest(chex.TestCase):
@@ -201,19 +205,119 @@ class TrainTest(chex.TestCase):
     expected = rgba[..., :3] * alpha + 255 * (1 - alpha)
     np.testing.assert_allclose(truth, expected, atol=0.51)
 
-  @parameterized.parameters('paper_blender_lego', 'test_blender_lego')
-  def test_the_original_s_configs_on_lego(self, name):
-    folder = self._folder()
+  @parameterized.parameters(
+    ('paper_blender_lego', ['--config.testskip=200'],
+     '100 train views of 800x800; 1 val views of 800x800; '
+     '1 test views of 800x800', (40, 100, 100)),
+    ('test_blender_lego', ['--config.testskip=200'],
+     '100 train views of 400x400; 1 val views of 400x400; '
+     '1 test views of 400x400', (40, 50, 50)),
+    ('paper_llff_fern', ['--config.llff.hold=20'],
+     '19 train views of 1008x756; 1 val views of 1008x756; '
+     '1 test views of 1008x756', (120, 94, 126)),
+    ('test_llff_fern', ['--config.llff.hold=20'],
+     '19 train views of 504x378; 1 val views of 504x378; '
+     '1 test views of 504x378', (120, 47, 63)),
+    ('paper_dvox_cube', ['--config.shape=lego', '--config.testskip=16'],
+     '40 train views of 512x512; 1 val views of 512x512; '
+     '1 test views of 512x512', (1, 64, 64)),
+    ('test_dvox_greek', ['--config.shape=lego', '--config.testskip=16'],
+     '40 train views of 512x512; 1 val views of 512x512; '
+     '1 test views of 512x512', (1, 64, 64)),
+  )  # fmt: skip
+  def test_the_original_s_configs(self, name, changes, splits, video):
+    """They start, step, go on and render; with networks that take no time."""
+    folder, data = self._folder(), shared.folder('data')
+    config = (f'--config={_CONFIGS}/{name}.py', *changes)
     out, err = _train(
-      *_SMALL, f'--config={_CONFIGS}/{name}.py',
-      f'--data_dir={shared.folder("data")}', '--config.num_steps=2',
-      '--config.testskip=200', '--model_dir=run', folder=folder,
+      *config, *_SMALL, f'--data_dir={data}', '--config.num_steps=2',
+      '--model_dir=run', folder=folder,
     )  # fmt: skip
     self.assertEmpty(err)
-    size = 800 if name == 'paper_blender_lego' else 400
-    self.assertIn(
-      f'100 train views of {size}x{size}; 1 val views of {size}x{size}; '
-      f'1 test views of {size}x{size}', out,
+    self.assertIn(splits, out)
+    frames, height, width = video
+    out, err = _run(
+      'render', '--model_dir=run', '--config.render_factor=8',
+      f'--config.num_poses={frames}', '--norender_testset', '--save_dir=out',
+      '--config.use_viewdirs=True', folder=folder,
     )  # fmt: skip
+    self.assertEmpty(err)
+    self.assertStartsWith(
+      out[0], f'{frames} frames of {width}x{height} (render_factor=8): out'
+    )
     stored = json.loads((folder / 'run' / 'results.json').read_text())
     self.assertEqual((stored['views'], stored['steps']), (1, 2))
+    self.assertGreater((folder / 'out' / 'rgb.mp4').stat().st_size, 0)
+
+
+@pytest.mark.slow
+class RenderTest(chex.TestCase):
+  """`render.py` and `evaluate.py` on a run of the built-in scene."""
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    folder = tempfile.TemporaryDirectory()
+    cls.addClassCleanup(folder.cleanup)
+    cls.folder = pathlib.Path(folder.name)
+    _train(
+      *_SMALL, '--config.num_steps=4', '--config.i_weights=2',
+      '--config.procedural.size=16', '--config.procedural.num_train=3',
+      '--config.procedural.num_test=2', '--config.num_poses=3',
+      '--model_dir=run', folder=cls.folder,
+    )  # fmt: skip
+
+  def test_a_video_and_scores(self):
+    out, err = _run('render', '--model_dir=run', folder=self.folder)
+    self.assertEmpty(err)
+    where = 'run/render_0000004_render'
+    self.assertEqual(
+      out[0], f'3 frames of 16x16: {where} '
+      '(rgb.mp4, rgb_still.mp4, disp.mp4, contact_sheet.png)',
+    )  # fmt: skip
+    self.assertRegex(out[1], rf'^PSNR .* 2 test views: {where}/test/results.js')
+    scores = json.loads((self.folder / where / 'test/results.json').read_text())
+    there = json.loads((self.folder / 'run' / 'results.json').read_text())
+    self.assertEqual(scores['psnr_per_view'], there['psnr_per_view'])
+
+  def test_another_step_on_other_devices(self):
+    out, err = _run(
+      'evaluate', '--model_dir=run', '--step=2', folder=self.folder, devices=4
+    )
+    self.assertEmpty(err)
+    self.assertRegex(out[0], r'^PSNR .* run/evaluation_0000002/results.json$')
+    out, _ = _run(
+      'render', '--model_dir=run', '--step=2', '--render_video_set=test',
+      '--path=interpolate', '--config.num_poses=4', '--save_path=path.json',
+      '--norender_testset', '--save_dir=out', folder=self.folder, devices=4,
+    )  # fmt: skip
+    self.assertStartsWith(out[0], '4 frames of 16x16: out')
+    out, _ = _run(
+      'render', '--model_dir=run', '--step=2', '--cameras=path.json',
+      '--norender_testset', '--save_dir=again', folder=self.folder,
+    )  # fmt: skip
+    for i in range(4):
+      name = f'rgb/{i:03}.png'
+      self.assertEqual(
+        (self.folder / 'out' / name).read_bytes(),
+        (self.folder / 'again' / name).read_bytes(),
+      )
+
+  @parameterized.parameters(
+    (['--model_dir=none'], '--config: none/config.json|ValueError: none/config'),
+    ([], '--model_dir: say which run'),
+    (['--model_dir=run', '--step=3'], 'no checkpoint of step 3'),
+    (['--model_dir=run', '--render_video_set=all'], 'should be one of'),
+    (['--model_dir=run', '--cameras=run/config.json'], 'run/config.json: must'),
+    (['--model_dir=run', '--config.model.net_width=8'], 'of another network'),
+    (['--model_dir=run', '--save_dir=run/log.txt'], '--save_dir: run/log.txt'),
+    (['--model_dir=run', '--config.render_factor=99'], 'render_factor: got 99'),
+    (['--model_dir=run', '--config.chunk=0'], 'config.chunk: got 0'),
+  )  # fmt: skip
+  def test_one_line_for_what_is_wrong(self, arguments, message):
+    before = sorted(self.folder.rglob('*'))
+    out, err = _run('render', *arguments, folder=self.folder, status=1)
+    self.assertEmpty(out)
+    self.assertLen(err, 1)
+    self.assertRegex(err[0], rf'^Error: .*({message})')
+    self.assertEqual(sorted(self.folder.rglob('*')), before)

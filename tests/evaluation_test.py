@@ -101,7 +101,13 @@ class RenderViewTest(chex.TestCase):
       zeros = jnp.zeros(rays.near.shape[0])
       return (
         volume.Rendering(
-          rays.directions, zeros, zeros, zeros, zeros[:, None], zeros[:, None]
+          rays.directions,
+          zeros,
+          zeros,
+          zeros,
+          zeros[:, None],
+          zeros[:, None],
+          zeros,
         ),
       )
 
@@ -117,3 +123,44 @@ class RenderViewTest(chex.TestCase):
       [np.tile(x, (4, 1)), np.tile(y[:, None], (1, 6)), np.full((4, 6), -1)], -1
     )
     np.testing.assert_allclose(view.rgb, expected, atol=1e-6)
+
+
+class NdcTest(chex.TestCase):
+  @parameterized.product(turn=(0.0, 0.2), opacity=(1.0, 0.5, 0.0))
+  def test_depth_of_a_plane(self, turn, opacity):
+    """A renderer that sees the plane z = -5, whose z' is 1 + 2 n / -5."""
+    near = 1.25
+
+    def render(params, rays):
+      del params
+      t = (1 - 2 * near / 5 - rays.origins[:, 2]) / rays.directions[:, 2]
+      seen = jnp.full_like(t, opacity)
+      nothing = t[:, None]
+      return (
+        volume.Rendering(
+          rays.viewdirs, t * seen, -seen, seen, nothing, nothing, t
+        ),
+      )
+
+    sine, cosine = np.sin(turn), np.cos(turn)
+    pose = np.array([[cosine, 0, sine, 0.3], [0, 1, 0, -0.2],
+                     [-sine, 0, cosine, 0.4]])  # fmt: skip
+    views = cameras.pinhole(pose[None], [[7, 11]], [12.0])
+    render_view = evaluation.make_render_view(
+      renderers.Renderer(None, None, render), _cast(far=100.0), chunk=40,
+      piece=10, ndc=cameras.Ndc((24 / 11, 24 / 7), near),
+    )  # fmt: skip
+    view = render_view(devices.replicate({}), views, 0)
+    x = np.tile((np.arange(11) + 0.5 - 5.5) / 12, (7, 1))
+    y = np.tile(-(np.arange(7) + 0.5 - 3.5) / 12, (11, 1)).T
+    directions = np.stack([x, y, -np.ones_like(x)], axis=-1) @ pose[:, :3].T
+    # Along the optical axis, of which a direction goes 1.
+    depth = (-5 - 0.4) / directions[..., 2]
+    np.testing.assert_allclose(view.depth, opacity * depth, rtol=1e-4)
+    np.testing.assert_allclose(
+      view.disparity, 1 / depth if opacity else 0.0 * depth, rtol=1e-4
+    )
+    np.testing.assert_allclose(view.opacity, opacity)
+    # Colours are asked for in directions of the world.
+    directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+    np.testing.assert_allclose(view.rgb, directions, atol=1e-6)

@@ -52,7 +52,7 @@ class FitTest(chex.TestCase):
       outputs = fit.Outputs(
         kept, log, board, profile.Profile(None, log),
         validate or (lambda params, step: 30.0 - step),
-        lambda params, step: None,
+        lambda params, step: None, lambda kept, params: None,
       )  # fmt: skip
       state, about = fit.fit(
         config, build.scene(config, None), build.renderer(config), outputs,

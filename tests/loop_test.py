@@ -119,7 +119,8 @@ class TrainTest(chex.TestCase):
     rates = [x.value for x in read.Scalars('train/learning_rate')]
     expected = [1e-2 * 0.1 ** ((step - 1) / 1000) for step in (20, 40, 60)]
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
-    for name in ('image', 'truth', 'depth', 'opacity', 'coarse'):
+    for name in ('rgb', 'target', 'disp', 'acc', 'depth', 'rgb_coarse',
+                 'disp_coarse', 'acc_coarse', 'z_std'):  # fmt: skip
       shown = read.Images(f'validation/{name}')
       self.assertEqual([(x.step, x.width) for x in shown], [(30, 16), (60, 16)])
     self.assertLen(read.Scalars('validation/psnr'), 2)
@@ -267,6 +268,7 @@ class GeometryTest(chex.TestCase):
         profile.Profile(None, log),
         lambda params, step: 0.0,
         lambda params, step: None,
+        lambda kept, params: None,
       )
       state, _ = fit.fit(
         config, scene, renderer, outputs, seed=0, start=time.perf_counter()
