@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 import platform
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -169,9 +170,23 @@ def circumstances() -> dict[str, Any]:
       'system': platform.system(),
       'python': platform.python_version(),
     },
+    'commit': _commit(),
     'versions': {x: _version(x) for x in _VERSIONED},
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
   }
+
+
+def _commit() -> str | None:
+  """What git calls this version; `-dirty` if files were changed since."""
+  try:
+    done = subprocess.run(
+      ['git', 'describe', '--always', '--dirty', '--exclude=*'],
+      cwd=pathlib.Path(__file__).parent, capture_output=True, text=True,
+      check=True, timeout=10,
+    )  # fmt: skip
+  except (OSError, subprocess.SubprocessError):
+    return None  # Installed without its history.
+  return done.stdout.strip()
 
 
 def _version(package: str) -> str:

@@ -304,7 +304,7 @@ class RenderTest(chex.TestCase):
       )
 
   @parameterized.parameters(
-    (['--model_dir=none'], '--config: none/config.json|ValueError: none/config'),
+    (['--model_dir=none'], 'none/config.json is no config of a run'),
     ([], '--model_dir: say which run'),
     (['--model_dir=run', '--step=3'], 'no checkpoint of step 3'),
     (['--model_dir=run', '--render_video_set=all'], 'should be one of'),

@@ -66,8 +66,10 @@ class RenderViewTest(chex.TestCase):
     chex.assert_shape(view.rgb, (*size, 3))
     for name in evaluation.View._fields:
       expected = getattr(seen, name).reshape(getattr(view, name).shape)
+      # Importance samples jump where rounding moves them to another bin.
+      atol = 1e-3 if name == 'spread' else 1e-4
       np.testing.assert_allclose(
-        getattr(view, name), expected, atol=1e-4, err_msg=name
+        getattr(view, name), expected, atol=atol, err_msg=name
       )
     self.assertGreater(np.ptp(view.rgb) if height > 1 else 1.0, 0.05)
 

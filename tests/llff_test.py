@@ -7,8 +7,7 @@ from absl.testing import parameterized
 from PIL import Image
 from scipy.spatial import transform
 
-from nerf_haiku import cameras
-from nerf_haiku.datasets import base, llff, procedural, writers
+from nerf_haiku.datasets import llff, procedural, writers
 from tests import references, shared
 
 _SETTINGS = {
@@ -27,7 +26,9 @@ def rows(num, *, height=48, width=32, focal=40.0, bounds=BOUNDS):
     'xyz', np.stack([0.04 * np.cos(i), 0.06 * np.sin(2 * i), 0.02 * i], -1)
   )
   world = transform.Rotation.from_rotvec([1.0, -0.5, 2.0]).as_matrix()
-  centres = np.stack([np.cos(2 * i), np.sin(3 * i), 0.1 * i], -1) + [5, 6, 7]
+  centres = np.stack(
+    [5 + np.cos(2 * i), 6 + np.sin(3 * i), 7 + 0.1 * i], axis=-1
+  )
   right, up, backward = np.moveaxis(world @ turns.as_matrix(), -1, 0)
   size = np.broadcast_to([height, width, focal], (num, 3))
   matrices = np.stack([-up, right, backward, centres @ world.T, size], -1)
@@ -266,7 +267,7 @@ class PosesTest(SceneTest):
     table = rows(5)
     centres = table[:, [3, 8, 13]]
     others = np.delete(centres, nearest, axis=0).mean(0)
-    table[nearest, [3, 8, 13]] = others + [0.01, 0.02, 0]
+    table[nearest, [3, 8, 13]] = others + np.array([0.01, 0.02, 0])
     self.write(table=table)
     (pixels,) = self.load().test.images
     np.testing.assert_array_equal(pixels, image(seed=nearest))

@@ -16,7 +16,6 @@ def get_config() -> ml_collections.ConfigDict:
   config.lr_decay = 3
   config.num_samples = 32
   config.num_importance = 32
-  config.model.net_width = 64
   config.render_factor = 4
   config.i_print = 500
   config.i_img = 2000
