@@ -11,7 +11,7 @@ import ml_collections
 from experiments import (
   build,
   collapse,
-  profile,
+  profiling,
   progress,
   signals,
   summaries,
@@ -38,7 +38,7 @@ class Outputs(NamedTuple):
   kept: checkpoints.Checkpoints
   log: progress.Log
   board: summaries.Summaries
-  profile: profile.Profile
+  profile: profiling.Profile
   validate: validation.Validate
   test: Callable[[Any, int], None]  # params, step.
   film: Callable[[checkpoints.Kept, Any], None]  # what is known, params.

@@ -11,7 +11,7 @@ from experiments import (
   build,
   fit,
   folder,
-  profile,
+  profiling,
   progress,
   rendering,
   results,
@@ -97,7 +97,7 @@ def train(
       log.say(f'step {state.step}  {rendering.film_path(run, model_dir)}')
 
     outputs = fit.Outputs(
-      kept, log, board, profile.Profile(where, log), validate, test, film
+      kept, log, board, profiling.Profile(where, log), validate, test, film
     )
     state, about = fit.fit(
       config, scene, renderer, outputs, seed=seed, start=start, weights=weights

@@ -107,22 +107,27 @@ class CameraFilesTest(parameterized.TestCase):
     self.path.write_bytes(b'{"cameras": "\xff"}')
     self.assert_refused('can not be read')
 
-  @parameterized.parameters(
-    ({**_CAMERA, 'fov': 3}, 'fov'), ([1], r'got \[1\]'), (None, 'got nothing'),
-    *(({k: _CAMERA[k] for k in _CAMERA if k != gone}, gone) for gone in _CAMERA),
+  @parameterized.named_parameters(
+    ('list', [1], r'\[1\]'), ('none', None, 'nothing'),
+    ('more', {**_CAMERA, 'fov': 3}, 'camera_to_world, intrinsics, size, fov'),
+    ('no_pose', {'intrinsics': 0, 'size': 0}, 'intrinsics, size'),
+    ('no_lens', {'camera_to_world': _ROWS, 'size': 0}, 'camera_to_world, size'),
+    ('no_size', {'intrinsics': 0, 'camera_to_world': 0}, '.*nsics.*_to_world'),
+    ('empty', {}, '.*'),
   )  # fmt: skip
-  def test_camera(self, camera, message):
+  def test_fields(self, camera, message):
     self.write(_CAMERA, camera)
     self.assert_refused(
-      r'cameras\[1\] must be an object of camera_to_world, intrinsics, size.*'
-      f'{message}'
+      r'cameras\[1\] must be an object of camera_to_world, intrinsics, size, '
+      rf'got {message}\.$'
     )
 
   @parameterized.named_parameters(
     ('none', None, 'got nothing'), ('flat', [1.0] * 12, '4 rows'),
     ('two_rows', _ROWS[:2], '4 rows'), ('rotation', [[1, 0, 0]] * 3, '4 rows'),
     ('text', [['1'] * 4] * 4, '4 rows'), ('bool', [[True] * 4] * 3, '4 rows'),
-    ('nan', [[math.nan] * 4] * 3, 'finite'), ('huge', [[1e39] * 4] * 3, 'finite'),
+    ('nan', [[math.nan] * 4] * 3, 'finite'),
+    ('huge', [[1e39] * 4] * 3, 'finite'),
     ('scaled', np.diag([1, 1.1, 1, 1]).tolist(), 'differs.* 0.21'),
     ('mirrored', np.diag([1, 1, -1, 1]).tolist(), 'mirrors'),
     ('last_row', np.diag([1, 1, 1, 0]).tolist(), 'last row'),

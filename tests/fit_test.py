@@ -17,7 +17,7 @@ from experiments import (
   build,
   collapse,
   fit,
-  profile,
+  profiling,
   progress,
   signals,
   summaries,
@@ -50,7 +50,7 @@ class FitTest(chex.TestCase):
       summaries.Summaries(folder / 'board') as board,
     ):
       outputs = fit.Outputs(
-        kept, log, board, profile.Profile(None, log),
+        kept, log, board, profiling.Profile(None, log),
         validate or (lambda params, step: 30.0 - step),
         lambda params, step: None, lambda kept, params: None,
       )  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-from experiments import build, fit, loop, profile, progress, summaries
+from experiments import build, fit, loop, profiling, progress, summaries
 from experiments import folder as folder_lib
 from experiments.configs import quickstart
 from nerf_haiku import cameras, checkpoints, devices, training
@@ -265,7 +265,7 @@ class GeometryTest(chex.TestCase):
         kept,
         log,
         board,
-        profile.Profile(None, log),
+        profiling.Profile(None, log),
         lambda params, step: 0.0,
         lambda params, step: None,
         lambda kept, params: None,

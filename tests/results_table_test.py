@@ -3,7 +3,7 @@ import pathlib
 
 import chex
 
-from experiments import tabulate
+from experiments import results_table
 
 _CONTENT = {
   'psnr': 21.336, 'ssim': 0.5494, 'lpips_vgg': 0.1234, 'background': 'black',
@@ -11,20 +11,22 @@ _CONTENT = {
   'rays_per_second': 7535, 'date': '2026-11-23T01:17:53+00:00',
   'commit': 'abc1234', 'data_dir': '/home/someone/data', 'init_from': None,
 }  # fmt: skip
-_PAGE = f'Before.\n\n{tabulate._BEGIN}\nold\n{tabulate._END}\n\nAfter.\n'
+_PAGE = (
+  f'Before.\n\n{results_table._BEGIN}\nold\n{results_table._END}\n\nAfter.\n'
+)
 
 
-class TabulateTest(chex.TestCase):
+class ResultsTableTest(chex.TestCase):
   def _store(self, **changes):
     folder = pathlib.Path(self.create_tempdir().full_path)
     run = folder / 'runs' / 'laptop_fern'
     run.mkdir(parents=True)
     (run / 'results.json').write_text(json.dumps(_CONTENT | changes))
-    tabulate.store(run, folder / 'store')
+    results_table.store(run, folder / 'store')
     return folder / 'store'
 
   def test_a_run_is_stored_without_paths(self):
-    stored = tabulate.read(self._store())
+    stored = results_table.read(self._store())
     expected = {k: v for k, v in _CONTENT.items() if 'dir' not in k}
     expected.pop('init_from')
     self.assertEqual(stored, {'laptop_fern': expected})
@@ -34,8 +36,8 @@ class TabulateTest(chex.TestCase):
       'run', 'PSNR, dB', 'SSIM', 'LPIPS VGG', 'LPIPS Alex', 'on', 'steps',
       'training, s', 'date (UTC)', 'commit',
     )  # fmt: skip
-    stored = tabulate.read(self._store(ssim=None))
-    text = tabulate.rebuild(_PAGE, stored, columns)
+    stored = results_table.read(self._store(ssim=None))
+    text = results_table.rebuild(_PAGE, stored, columns)
     self.assertStartsWith(text, 'Before.\n')
     self.assertEndsWith(text, '\n\nAfter.\n')
     self.assertNotIn('old', text)
@@ -43,18 +45,18 @@ class TabulateTest(chex.TestCase):
       '| `laptop_fern` | 21.34 |  | 0.123 |  | black | 8000 | 614 | '
       '2026-11-23 01:17 | `abc1234` |\n', text,
     )  # fmt: skip
-    self.assertEqual(tabulate.rebuild(text, stored, columns), text)
+    self.assertEqual(results_table.rebuild(text, stored, columns), text)
 
   def test_what_is_no_run(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
     with self.assertRaisesRegex(ValueError, 'run: .*results.json is none'):
-      tabulate.store(folder, folder / 'store')
+      results_table.store(folder, folder / 'store')
     with self.assertRaisesRegex(ValueError, 'has no lines'):
-      tabulate.rebuild('no marks', {}, ('run',))
+      results_table.rebuild('no marks', {}, ('run',))
 
   def test_the_pages_show_what_is_stored(self):
-    stored = tabulate.read(tabulate.STORE)
+    stored = results_table.read(results_table.STORE)
     self.assertNotEmpty(stored)
-    for path, columns in tabulate._PAGES.items():
+    for path, columns in results_table._PAGES.items():
       text = path.read_text('utf-8')
-      self.assertEqual(tabulate.rebuild(text, stored, columns), text)
+      self.assertEqual(results_table.rebuild(text, stored, columns), text)
