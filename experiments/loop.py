@@ -82,7 +82,7 @@ def train(
   ):
     where = model_dir / folder.TENSORBOARD if profiled else None
     render = build.render_view(config, scene, renderer)
-    validate = validation.make(config, scene, renderer, render, board)
+    validate = validation.make(config, scene, renderer, render, board, log)
 
     def test(params: Any, step: int) -> None:
       views = model_dir / f'{folder.VIEWS}_{step:07}'

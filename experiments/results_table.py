@@ -1,7 +1,7 @@
 """Rebuilds the tables of results from the results that are stored.
 
-  python experiments/results_table.py                          # the tables alone
-  python experiments/results_table.py runs/laptop_llff_fern    # stores a run first
+  python experiments/results_table.py                        # the tables alone
+  python experiments/results_table.py runs/laptop_llff_fern  # stores a run
 
 Stored are the `results.json` of runs, in `docs/results/`, without the paths of
 the machine; each is named as the run's folder, which is named as its config.

@@ -6,12 +6,15 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from experiments import build, summaries
+from experiments import build, progress, summaries
 from nerf_haiku import evaluation, media, metrics, renderers
 from nerf_haiku.datasets import base
 
 # (replicated parameters `[D, ...]`, step) -> PSNR, dB.
 Validate = Callable[[Any, int], float]
+
+# Share of what is seen that near and far may cut before it is told.
+_CUT = 0.2
 
 # Always the same view, so that pictures and PSNR of a run can be compared.
 _VIEW = 0
@@ -23,6 +26,7 @@ def make(
   renderer: renderers.Renderer,
   render: Callable[..., evaluation.View],
   board: summaries.Summaries,
+  log: progress.Log,
 ) -> Validate:
   """Builds a function that renders, shows and scores a validation view.
 
@@ -37,7 +41,10 @@ def make(
     renderer: that learns the scene.
     render: renders with its last network, see `build.render_view`.
     board: where it is shown.
+    log: where it is told, once, that near or far seem to cut the scene.
   """
+  told = set()
+
   render_coarse = build.render_view(config, scene, renderer, network=0)
 
   def validate(params: Any, step: int) -> float:
@@ -50,12 +57,34 @@ def make(
       coarse = _pictures(render_coarse(params, scene.val.cameras, _VIEW), scene)
       images |= {f'{name}_coarse': image for name, image in coarse.items()}
       images['z_std'] = _grey(view.spread)
+    for text in cuts(view, scene):
+      if text not in told:
+        told.add(text)
+        log.say(text)
     psnr = metrics.psnr(images['rgb'], truth)
     board.images(step, {f'validation/{x}': y for x, y in images.items()})
     board.scalars(step, {'validation/psnr': psnr})
     return psnr
 
   return validate
+
+
+def cuts(view: evaluation.View, scene: base.Scene) -> list[str]:
+  """What to say if much of what is seen lies where rays begin or end."""
+  total = float(np.sum(view.opacity))
+  if scene.ndc is not None or not total:
+    return []  # There rays end at infinity, and may well show it.
+  shares = np.sum(view.at_ends, axis=(0, 1)) / total
+  or_box = '' if scene.box is None else ', config.box'
+  return [
+    f'Much of what is seen lies where rays {verb}: {name}={bound:g} may cut '
+    f'the scene (config.{name}{or_box}).'
+    for share, name, verb, bound in zip(
+      shares, ('near', 'far'), ('begin', 'end'), (scene.near, scene.far),
+      strict=True,
+    )
+    if share > _CUT
+  ]  # fmt: skip
 
 
 def _pictures(

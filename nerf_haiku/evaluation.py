@@ -11,6 +11,8 @@ import numpy as np
 
 from nerf_haiku import cameras, renderers, volume
 
+_END = 0.02  # Of a ray's range: where near and far may cut the scene.
+
 
 class View(NamedTuple):
   """A rendered image, of NumPy arrays."""
@@ -20,6 +22,8 @@ class View(NamedTuple):
   disparity: chex.Array  # [H, W]
   opacity: chex.Array  # [H, W] in [0, 1].
   spread: chex.Array  # [H, W] as in `volume.Rendering`.
+  # [H, W, 2] weights of samples in the first and last 2 % from near to far.
+  at_ends: chex.Array
 
 
 def make_render_view(
@@ -62,9 +66,12 @@ def make_render_view(
     rays = rays._replace(viewdirs=viewdirs)
     asked = rays if ndc is None else cameras.to_ndc(rays, ndc)
     seen = renderer.render(params, asked)[network]
+    at_ends = _weight_at_ends(seen, asked)
     if ndc is not None:
       seen = _out_of_ndc(seen, rays, ndc)
-    return View(seen.rgb, seen.depth, seen.disparity, seen.opacity, seen.spread)
+    return View(
+      seen.rgb, seen.depth, seen.disparity, seen.opacity, seen.spread, at_ends
+    )
 
   @functools.partial(jax.pmap, in_axes=(0, None, None, 0, None))
   def render_chunk(params, camera, looks, pixel, num_pieces):
@@ -105,6 +112,14 @@ def make_render_view(
     return jax.tree.map(join, *parts)
 
   return render_view
+
+
+def _weight_at_ends(seen: volume.Rendering, rays: cameras.Rays) -> chex.Array:
+  """Weights `[R, 2]` of samples near the ends of `R` rays."""
+  margin = _END * (rays.far - rays.near)
+  near = jnp.where(seen.t < rays.near + margin, seen.weights, 0.0)
+  far = jnp.where(seen.t > rays.far - margin, seen.weights, 0.0)
+  return jnp.stack([near.sum(-1), far.sum(-1)], axis=-1)
 
 
 def _out_of_ndc(

@@ -311,6 +311,15 @@ class ErrorsTest(_SceneTest):
       r'/train/toy: holds 2 poses .* and 3 images .*partner: last\.png\.$'
     )
 
+  def test_other_counts_of_names_of_two_kinds(self):
+    for i in range(2):
+      path = self.folder('train') / 'rgb' / f'{i}.png'
+      path.rename(path.with_name(f'r_{i}.png'))
+    self.write_pose('train', _pose(3), 2)
+    self.assert_refused(
+      r'/train/toy: holds 3 poses .* 2 images .*: 0\.txt, .*, r_1\.png\.$'
+    )
+
   def test_names_that_partly_differ(self):
     path = self.folder('train') / 'rgb' / '1.png'
     path.rename(path.with_name('2.png'))

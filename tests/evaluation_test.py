@@ -64,7 +64,7 @@ class RenderViewTest(chex.TestCase):
     view = render_view(devices.replicate(_params()), views, 1)
     seen, size = _direct(views, 1)
     chex.assert_shape(view.rgb, (*size, 3))
-    for name in evaluation.View._fields:
+    for name in set(evaluation.View._fields) - {'at_ends'}:
       expected = getattr(seen, name).reshape(getattr(view, name).shape)
       # Importance samples jump where rounding moves them to another bin.
       atol = 1e-3 if name == 'spread' else 1e-4
@@ -94,6 +94,27 @@ class RenderViewTest(chex.TestCase):
     chex.assert_trees_all_equal(
       render_view(params, views, 0), render_view(params, views, 0)
     )
+
+  def test_weight_near_the_ends_of_rays(self):
+    """Rays go from 2 to 6: the ends are 0.08 long."""
+
+    def render(params, rays):
+      del params
+      count = len(rays.near)
+      t = jnp.tile(jnp.array([2.0, 2.07, 2.09, 5.91, 5.93]), (count, 1))
+      weights = jnp.tile(jnp.array([0.01, 0.02, 0.04, 0.08, 0.16]), (count, 1))
+      zeros = jnp.zeros(count)
+      colours = jnp.zeros((count, 3))
+      return (
+        volume.Rendering(colours, zeros, zeros, zeros, weights, t, zeros),
+      )
+
+    render_view = evaluation.make_render_view(
+      renderers.Renderer(None, None, render), _cast(), chunk=5, piece=5
+    )
+    view = render_view(devices.replicate({}), _views((4, 6)), 0)
+    chex.assert_shape(view.at_ends, (4, 6, 2))
+    np.testing.assert_allclose(view.at_ends[1, 2], [0.03, 0.16], rtol=1e-6)
 
   def test_rows_and_columns(self):
     """A renderer that shows where rays come from, not what is there."""

@@ -42,6 +42,7 @@ class _Render:
     return evaluation.View(
       np.repeat(level[..., None], 3, -1), depth,
       np.where(depth > 0, opacity / np.maximum(depth, 1e-9), 0), opacity, level,
+      np.zeros((height, width, 2)),
     )  # fmt: skip
 
 

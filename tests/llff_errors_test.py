@@ -23,6 +23,10 @@ class _Bomb:
     return pathlib.Path.touch, (self._path,)
 
 
+def _break_header(path):
+  path.write_bytes(path.read_bytes().replace(b'(5, 17)', b'(5, 17('))
+
+
 def _write_npz(path):
   with path.open('wb') as file:
     np.savez(file, np.ones((5, 17)))
@@ -94,31 +98,54 @@ class SettingsTest(_ErrorsTest):
 
 
 class DirectionsTest(_ErrorsTest):
-  def _write_turned(self, *degrees):
-    """One camera more for each angle, turned by it about its y axis."""
-    table = llff_test.rows(5)
-    more = table[np.zeros(len(degrees), int)]
-    turns = transform.Rotation.from_euler('y', [[x] for x in degrees], True)
-    matrices = more[:, :15].reshape(-1, 3, 5)
-    columns = np.stack([matrices[..., i] for i in (1, 0, 2)], -1) * [1, -1, 1]
-    right, up, backward = np.moveaxis(columns @ turns.as_matrix(), -1, 0)
-    matrices[..., :3] = np.stack([-up, right, backward], -1)
-    table = np.concatenate([table, more])
-    self.write([llff_test.image(seed=i) for i in range(len(table))], table)
+  def _write_turned(self, axis, degrees, num=5):
+    """`num` cameras, and one that is turned about one of its axes."""
+    table = llff_test.rows(num + 1)
+    matrix = table[num, :15].reshape(3, 5)  # A view.
+    turn = transform.Rotation.from_euler(axis, degrees, degrees=True)
+    rotation = llff_test.of_rows(table)[num, :, :3] @ turn.as_matrix()
+    right, up, backward = rotation.T
+    matrix[:, :3] = np.stack([-up, right, backward], axis=-1)
+    self.write([llff_test.image(seed=i) for i in range(num + 1)], table)
 
-  @parameterized.parameters(0, 7)
-  def test_cameras_that_face_elsewhere(self, hold):
-    self._write_turned(90.0)
+  @parameterized.parameters(0, 5)
+  def test_a_camera_that_faces_elsewhere(self, hold):
+    self._write_turned('y', 90.0)
     self.assert_refused(
       r'image005\.png.*llff\.spherify=True', ValueError, hold=hold
     )
 
-  def test_every_ray_must_go_forward(self):
-    # Half the angle of view is 22 degrees: by 50 all rays still do.
-    self._write_turned(50.0, -50.0)
+  @parameterized.product(axis_limit=(('x', 53), ('y', 62)), sign=(-1, 1))
+  def test_every_ray_must_go_forward(self, axis_limit, sign):
+    """Half the angle of view is 31 degrees up and down, 22 to the sides.
+
+    A ray in the corner, `(0.4, 0.6, -1)`, turns by the limit to 85 degrees.
+    """
+    axis, limit = axis_limit
+    self._write_turned(axis, sign * (limit - 8), num=20)
     self.load()
-    self._write_turned(50.0, -50.0, 80.0)
-    self.assert_refused(r'image007\.png.*llff\.spherify=True', ValueError)
+    self._write_turned(axis, sign * (limit + 10), num=20)
+    self.assert_refused(r'image020\.png.*llff\.spherify=True', ValueError)
+
+  def test_cameras_all_around(self):
+    """Their axes cancel out: there is no mean direction beside up."""
+    table = llff_test.rows(4)
+    for row, (x, y) in zip(
+      table, ((1, 0), (0, 1), (-1, 0), (0, -1)), strict=True
+    ):
+      back, right = np.array([0.8 * x, 0.8 * y, 0.6]), np.array([-y, x, 0.0])
+      row[:15].reshape(3, 5)[:, :4] = np.stack(
+        [np.cross(right, back), right, back, 4 * back], axis=-1
+      )
+    self.write([llff_test.image(seed=i) for i in range(4)], table)
+    self.assert_refused(r'image.*llff\.spherify=True', ValueError)
+    scene = self.load(spherify=True, hold=4)
+    got = np.concatenate(
+      [s.cameras.camera_to_world for s in (scene.test, scene.train)]
+    )
+    expected = llff_test.relative(llff_test.of_rows(table))
+    expected[:, :3, 3] /= 4  # They are on a sphere, and look at its centre.
+    np.testing.assert_allclose(llff_test.relative(got), expected, atol=1e-5)
 
   def test_parallel_cameras_have_no_focus(self):
     table = llff_test.rows(5)
@@ -169,6 +196,7 @@ class TableTest(_ErrorsTest):
     self.assert_refused(f'{_TABLE}: is no array of numbers')
 
   @parameterized.named_parameters(
+    ('header', _break_header),
     ('npz', _write_npz),
     ('half_an_npz', lambda path: path.write_bytes(b'PK\3\4 and no more')),
     ('text', lambda path: np.savetxt(path, np.ones((5, 17)))),

@@ -24,7 +24,12 @@ def _split():
 def _view(height, width, level):
   grey = np.full((height, width), level)
   return evaluation.View(
-    np.repeat(grey[..., None], 3, -1), 3 * grey, grey, np.ones_like(grey), grey
+    np.repeat(grey[..., None], 3, -1),
+    3 * grey,
+    grey,
+    np.ones_like(grey),
+    grey,
+    np.zeros((height, width, 2)),
   )
 
 

@@ -251,8 +251,9 @@ class ErrorsTest(_SceneTest):
     self.path.unlink()
     self.assert_refused('toy.npz: no such file. Scenes there: none')
 
-  def test_no_data_dir(self):
-    self.assert_refused('/gone.*folder', data_dir=self.root / 'gone')
+  @parameterized.parameters('/gone', '~no such user/x')
+  def test_no_data_dir(self, name):
+    self.assert_refused(f'{name}.*folder', data_dir=name)
 
   @parameterized.parameters(
     b'', b'PK', b'no archive', b'\x93NUMPY', b'\x80\x04.'

@@ -2,14 +2,25 @@ import json
 import pathlib
 import tempfile
 
+import chex
 import imageio.v3 as iio
 import numpy as np
 from absl.testing import parameterized
 
 from nerf_haiku import cameras, paths
-from nerf_haiku.datasets import base, writers
+from nerf_haiku.datasets import (
+  base,
+  blender,
+  deepvoxels,
+  llff,
+  procedural,
+  tiny,
+  writers,
+)
 
 _FOCAL_OF_WIDTH = 1.25  # Focal length over width.
+_RADIUS = 3.6  # Of the sphere that the built-in scene is seen from.
+_NEAR, _FAR = 2.0, 6.0
 
 
 def _split(sizes, channels, *, first=0.0, dtype=np.uint8):
@@ -34,13 +45,15 @@ def _scene(**settings):
   return base.Scene(**(parts | settings))
 
 
-class WriteBlenderTest(parameterized.TestCase):
+class _WriterTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     folder = tempfile.TemporaryDirectory()
     self.addCleanup(folder.cleanup)
     self.folder = pathlib.Path(folder.name) / 'new' / 'scene'
 
+
+class WriteBlenderTest(_WriterTest):
   @parameterized.parameters('train', 'val', 'test')
   def test_reads_back(self, name):
     scene = _scene()
@@ -86,3 +99,166 @@ class WriteBlenderTest(parameterized.TestCase):
     split = _split([(4, 6)], 4, dtype=np.uint16)
     with self.assertRaisesRegex(ValueError, 'uint16'):
       writers.write_blender(_scene(train=split), self.folder)
+
+
+class ReadBackTest(_WriterTest):
+  """The built-in scene, written and then read by the reader of the layout."""
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.scene = procedural.make_scene(
+      seed=0, size=(12, 16), num_train=6, num_val=3, num_test=4, num_poses=2,
+      near=_NEAR, far=_FAR,
+    )  # fmt: skip
+
+  def assert_same(self, read, written, *, white_background=None):
+    """Poses alike, lenses too; colours as stored, or over a background."""
+    chex.assert_trees_all_close(read.cameras, written.cameras, rtol=1e-6)
+    self.assertLen(read.images, len(written.images))
+    for i in range(len(read.images)):
+      image, expected = read.images[i], written.images[i]
+      if white_background is None:
+        np.testing.assert_array_equal(image, expected)
+        continue
+      opacity = expected[..., 3:] / 255
+      colours = opacity * expected[..., :3] / 255
+      colours += (1 - opacity) * white_background
+      most = np.iinfo(image.dtype).max
+      np.testing.assert_allclose(image / most, colours, atol=0.501 / most)
+
+  def test_blender(self):
+    writers.write_blender(self.scene, self.folder)
+    read = blender.load(
+      str(self.folder), 'scene', testskip=1, down_factor=1, num_poses=1,
+      near=_NEAR, far=_FAR, box=None,
+    )  # fmt: skip
+    self.assert_same(read.train, self.scene.train)
+    self.assert_same(read.val, self.scene.val)
+    self.assert_same(read.test, self.scene.test)
+
+  def test_deepvoxels(self):
+    writers.write_deepvoxels(self.scene, self.folder, 'still_life')
+    read = deepvoxels.load(
+      str(self.folder), 'still_life', testskip=1, down_factor=1
+    )
+    self.assert_same(read.train, self.scene.train, white_background=1.0)
+    self.assert_same(read.val, self.scene.val, white_background=1.0)
+    self.assert_same(read.test, self.scene.test, white_background=1.0)
+    self.assertAlmostEqual(read.near, _RADIUS - 1, places=5)
+    self.assertAlmostEqual(read.far, _RADIUS + 1, places=5)
+
+  def test_tiny(self):
+    writers.write_tiny(self.scene, self.folder / 'still_life.npz')
+    read = tiny.load(
+      str(self.folder), 'still_life', num_train=6, testskip=1, down_factor=1,
+      num_poses=1, near=_NEAR, far=_FAR,
+    )  # fmt: skip
+    self.assertEqual(read.train.images.pixels.dtype, np.uint16)
+    self.assert_same(read.train, self.scene.train, white_background=0.0)
+    self.assert_same(read.test, self.scene.test, white_background=0.0)
+
+  def test_llff(self):
+    """Cameras on a sphere about the origin: spherified, its radius is 1."""
+    writers.write_llff(self.scene, self.folder)
+    read = llff.load(
+      str(self.folder), 'scene', down_factor=1, hold=4, spherify=True,
+      num_poses=1,
+    )  # fmt: skip
+    images = [*self.scene.train.images, *self.scene.test.images]
+    written = [
+      np.concatenate(parts)
+      for parts in zip(
+        self.scene.train.cameras, self.scene.test.cameras, strict=True
+      )
+    ]
+    # Every fourth view is held out.
+    order = [1, 2, 3, 5, 6, 7, 9, 0, 4, 8]
+    found = [
+      np.concatenate(parts)[np.argsort(order)]
+      for parts in zip(read.train.cameras, read.test.cameras, strict=True)
+    ]
+    poses, expected = found[0], written[0]
+    np.testing.assert_allclose(
+      np.einsum('aji,bjk->abik', poses[..., :3], poses[..., :3]),
+      np.einsum('aji,bjk->abik', expected[..., :3], expected[..., :3]),
+      atol=1e-5,
+    )
+    # Seen from its own axes, the origin is straight ahead of each camera.
+    np.testing.assert_allclose(
+      np.einsum('aji,aj->ai', poses[..., :3], poses[..., 3]),
+      np.tile([0.0, 0.0, 1.0], (10, 1)), atol=1e-5,
+    )  # fmt: skip
+    np.testing.assert_allclose(found[1], written[1], rtol=1e-6)
+    np.testing.assert_array_equal(found[2], written[2])
+    self.assertAlmostEqual(read.near, 0.9 * _NEAR / _RADIUS, places=5)
+    self.assertAlmostEqual(read.far, _FAR / _RADIUS, places=5)
+    for i, image in enumerate((*read.train.images, *read.test.images)):
+      np.testing.assert_array_equal(image, images[order[i]])
+
+  def test_an_axis_off_the_centre(self):
+    """Of these layouts DeepVoxels alone has a place for it."""
+    train, val, test = (
+      base.Split(split.images, split.cameras._replace(
+        intrinsics=split.cameras.intrinsics + np.float32([0, 0, 1.5, -2.25])))
+      for split in (self.scene.train, self.scene.val, self.scene.test)
+    )  # fmt: skip
+    scene = self.scene._replace(train=train, val=val, test=test)
+    writers.write_deepvoxels(scene, self.folder, 'off')
+    read = deepvoxels.load(str(self.folder), 'off', testskip=1, down_factor=1)
+    self.assert_same(read.val, val, white_background=1.0)
+
+  def test_order_of_many_names(self):
+    train, test = _split([(1, 1)] * 1000, 3), _split([(1, 1)], 3, first=7.0)
+    scene = _scene(train=train, val=test, test=test)
+    writers.write_llff(scene, self.folder)
+    last = sorted((self.folder / 'images').iterdir())[-1]
+    np.testing.assert_array_equal(iio.imread(last), test.images[0])
+
+
+def _write_deepvoxels(scene, folder):
+  writers.write_deepvoxels(scene, folder, 'toy')
+
+
+class RefusedTest(_WriterTest):
+  """What the layouts of one lens have no place for."""
+
+  def assert_refused(self, write, splits, message):
+    scene = _scene(**dict(zip(('train', 'val', 'test'), splits, strict=True)))
+    with self.assertRaisesRegex(ValueError, message):
+      write(scene, self.folder / 'toy')
+
+  @parameterized.product(
+    write=[writers.write_llff, _write_deepvoxels, writers.write_tiny],
+    which=[0, 1, 2],
+  )
+  def test_sizes(self, write, which):
+    splits = [_split([(4, 6)] * 2, 3) for _ in range(3)]
+    splits[which] = _split([(4, 6), (6, 4)], 3)
+    self.assert_refused(write, splits, 'one lens and one size')
+
+  @parameterized.product(
+    write=[writers.write_llff, _write_deepvoxels, writers.write_tiny],
+    field=[0, 1, 2, 3],
+  )
+  def test_lenses(self, write, field):
+    splits = [_split([(4, 6)] * 2, 3) for _ in range(3)]
+    splits[2].cameras.intrinsics[1, field] *= 1.01
+    self.assert_refused(write, splits, 'one lens and one size')
+
+  @parameterized.parameters(
+    (writers.write_llff, 1, 'square'), (_write_deepvoxels, 1, 'square'),
+    (writers.write_tiny, 1, 'square'), (writers.write_llff, 2, 'central'),
+    (writers.write_llff, 3, 'central'), (writers.write_tiny, 2, 'central'),
+    (writers.write_tiny, 3, 'central'),
+  )  # fmt: skip
+  def test_lens(self, write, field, message):
+    splits = [_split([(4, 6)] * 2, 3) for _ in range(3)]
+    for split in splits:
+      split.cameras.intrinsics[:, field] *= 1.01
+    self.assert_refused(write, splits, message)
+
+  @parameterized.parameters(writers.write_llff, _write_deepvoxels)
+  def test_fine_images(self, write):
+    splits = [_split([(4, 6)] * 2, 3, dtype=np.uint16) for _ in range(3)]
+    self.assert_refused(write, splits, 'uint16')
