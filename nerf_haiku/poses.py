@@ -9,6 +9,8 @@ import numpy as np
 # What the x axis of an upright frame is perpendicular to: any direction but up
 # would do, this is the original's.
 _SIDE = (0.1, 0.2, 0.3)
+# A mean place this near to the focus, in mean distances, says nothing of up.
+_LEVEL = 1e-3
 # Condition of the focus of cameras that turn by some 0.1 degrees: of those that
 # turn less it is lost in the rounding of float32 poses.
 _PARALLEL = 1e6
@@ -77,14 +79,18 @@ def spherify(camera_to_world: np.ndarray) -> tuple[np.ndarray, float]:
 
   Returns:
     `[N, 3, 4]` poses, z being the mean direction of the cameras as seen from
-    the focus; and the factor that scene units were multiplied by.
+    the focus (of cameras on a level with it: their own mean up); and the
+    factor that scene units were multiplied by.
 
   Raises:
     ValueError: if the cameras have no focus, or all stand at it.
   """
   centre = focus(camera_to_world)
-  places = _double(camera_to_world)[:, :, 3]
-  frame = upright(centre, (places - centre).mean(0))
+  away = _double(camera_to_world)[:, :, 3] - centre
+  up = away.mean(0)
+  if np.linalg.norm(up) < _LEVEL * np.sqrt(np.mean(np.sum(away**2, axis=-1))):
+    up = _double(camera_to_world)[:, :, 1].sum(0)
+  frame = upright(centre, up)
   moved = relative_to(frame, camera_to_world)
   factor = 1.0 / np.sqrt(np.mean(np.sum(moved[:, :, 3] ** 2, axis=-1)))
   moved[:, :, 3] *= factor

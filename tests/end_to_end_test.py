@@ -208,16 +208,16 @@ class TrainTest(chex.TestCase):
   @parameterized.parameters(
     ('paper_blender_lego', ['--config.testskip=200'],
      '100 train views of 800x800; 1 val views of 800x800; '
-     '1 test views of 800x800', (40, 100, 100)),
+     '1 test views of 800x800', (3, 100, 100)),
     ('test_blender_lego', ['--config.testskip=200'],
      '100 train views of 400x400; 1 val views of 400x400; '
-     '1 test views of 400x400', (40, 50, 50)),
+     '1 test views of 400x400', (3, 50, 50)),
     ('paper_llff_fern', ['--config.llff.hold=20'],
      '19 train views of 1008x756; 1 val views of 1008x756; '
-     '1 test views of 1008x756', (120, 94, 126)),
+     '1 test views of 1008x756', (3, 94, 126)),
     ('test_llff_fern', ['--config.llff.hold=20'],
      '19 train views of 504x378; 1 val views of 504x378; '
-     '1 test views of 504x378', (120, 47, 63)),
+     '1 test views of 504x378', (3, 47, 63)),
     ('paper_dvox_cube', ['--config.shape=lego', '--config.testskip=16'],
      '40 train views of 512x512; 1 val views of 512x512; '
      '1 test views of 512x512', (1, 64, 64)),

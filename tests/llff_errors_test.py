@@ -138,7 +138,7 @@ class DirectionsTest(_ErrorsTest):
         [np.cross(right, back), right, back, 4 * back], axis=-1
       )
     self.write([llff_test.image(seed=i) for i in range(4)], table)
-    self.assert_refused(r'image.*llff\.spherify=True', ValueError)
+    self.assert_refused(r'llff\.spherify=True', ValueError)
     scene = self.load(spherify=True, hold=4)
     got = np.concatenate(
       [s.cameras.camera_to_world for s in (scene.test, scene.train)]

@@ -146,11 +146,14 @@ class SceneTest(_SceneTest):
       [*scene.test.images], images[3:] * 65535, rtol=0, atol=0.51
     )
 
-  def test_rounding_beyond_the_range_is_clipped(self):
-    images = _levels() / 255
+  @parameterized.parameters(True, False)
+  def test_rounding_beyond_the_range_is_clipped(self, whole):
+    images = _levels() / 255 if whole else _fine()
     images[0, 0, 0], images[0, 0, 1] = -5e-5, 1 + 5e-5
     self.write(images=images)
-    np.testing.assert_array_equal(self.load().train.images[0], _levels()[0])
+    image = self.load().train.images[0]
+    np.testing.assert_array_equal(image[0, 0], 0)
+    np.testing.assert_array_equal(image[0, 1], 255 if whole else 65535)
 
   @parameterized.parameters(True, False)
   def test_reduced_by_the_mean_of_blocks(self, whole):

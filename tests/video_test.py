@@ -1,6 +1,7 @@
 import os
 import pathlib
 import subprocess
+import sys
 import weakref
 from unittest import mock
 
@@ -95,6 +96,14 @@ class Mp4Test(_VideoTest):
     errors = np.abs(read - frames[:, rows][:, :, columns])
     self.assertLess(np.mean(errors, axis=(1, 2)).max(), 4)
     self.assertLess(errors.max(), 16)
+
+  def test_odd_sides_repeat_their_last_pixels(self):
+    grey = np.array([[40, 70, 100], [90, 120, 150], [140, 170, 200]], np.uint8)
+    frame = np.repeat(grey[..., None], 3, axis=-1)
+    path = video.write(self.folder / 'new', [frame], fps=10)
+    (read,), _ = _read_mp4(path, 4, 4)
+    expected = grey[[0, 1, 2, 2]][:, [0, 1, 2, 2]]
+    np.testing.assert_allclose(read.mean(-1), expected, atol=4)
 
   def test_names(self):
     for name in ('a.b', 'ein Bild é 木', '-y', '%d'):
@@ -209,6 +218,17 @@ class HasEncoderTest(_VideoTest):
     self.forget_encoder()
     self.set_encoder(script)
     self.assertFalse(video.has_encoder())
+
+  def test_no_ffmpeg(self):
+    self.forget_encoder()
+    error = RuntimeError('No ffmpeg exe could be found.')
+    with mock.patch.object(imageio_ffmpeg, 'get_ffmpeg_exe', side_effect=error):
+      self.assertFalse(video.has_encoder())
+
+  def test_no_package(self):
+    self.forget_encoder()
+    with mock.patch.dict(sys.modules, {'imageio_ffmpeg': None}):
+      self.assertFalse(video.has_encoder())
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ _EXTENSIONS = ('.jpg', '.jpeg', '.png')
 # The least depth, times this, becomes one scene unit: the near plane of device
 # coordinates is in front of all there is.
 _BOUND_FACTOR = 0.75
+_LARGEST = 1_000_000  # Pixels of an image's side, or of its focal length.
 # What near is of the nearest bound.
 _NEAR_FACTOR = 0.9
 # Least cosine between the mean viewing direction and a ray in NDC.
@@ -77,13 +78,18 @@ def load(
     down_factor=down_factor, hold=hold, num_poses=num_poses, near=near, far=far
   )
   corners = checks.box(box)
+  if corners is not None and not spherify:
+    raise ValueError(
+      f'box={corners.tolist()}: must be none with normalised device '
+      'coordinates, whose rays are bounded already; use it with spherify.'
+    )
   folder, notices = checks.find_scene(
     data_dir, shape, 'nerf_llff_data', _is_scene, _FILE
   )
   shots = _read(folder / _FILE)
   names, factor, notice = _find_images(folder, down_factor)
   _check_count(folder / _FILE, shots, names)
-  shots = _normalise(shots)
+  shots = _normalise(shots, folder / _FILE, spherify)
   notices += (notice,)
   if spherify:
     shots = _spherify(shots, folder / _FILE)
@@ -102,20 +108,13 @@ def load(
   near = near or float(_NEAR_FACTOR * least)
   far = far or float(greatest)
   checks.bounds(near, far)
-  path = (
-    paths.orbit(shots.camera_to_world, np.eye(3, 4), num_poses)
-    if spherify
-    else paths.spiral(shots.camera_to_world, near, far, num_poses)
-  )
-  ndc = None
-  if not spherify:
-    if corners is not None:
-      raise ValueError(
-        f'box={np.asarray(box).tolist()}: must be none with normalised device '
-        'coordinates, whose rays are bounded already; use it with spherify.'
-      )
+  found = shots.camera_to_world
+  if spherify:
+    ndc, path = None, paths.orbit(found, np.eye(3, 4), num_poses)
+  else:
     _check_directions(taken, [names[i] for i in (*train, *test)])
     ndc = cameras.Ndc(_focal_of_halves(taken[0]), near_plane)
+    path = paths.spiral(found, _NEAR_FACTOR * least, greatest, num_poses)
   images, (held_out,) = image_files.load(*files)
   held_out_split = base.Split(held_out, taken[1])
   return base.Scene(
@@ -131,8 +130,9 @@ def _is_scene(folder: pathlib.Path) -> bool:
 def _read(path: pathlib.Path) -> _Shots:
   """Reads and checks poses and bounds, and turns axes to OpenGL's."""
   try:
-    rows = np.load(path, allow_pickle=False)
-  except (OSError, ValueError, EOFError, MemoryError) as error:
+    with path.open('rb') as file:  # NumPy leaves a broken archive open.
+      rows = np.load(file, allow_pickle=False)
+  except Exception as error:  # Broken files raise errors of many types.
     raise base.DataError(
       f'{path}: is no array of numbers ({error}): make it again.'
     ) from error
@@ -161,10 +161,10 @@ def _read(path: pathlib.Path) -> _Shots:
         f'{path}: near and far of row {i} must be 0 < near < far, got '
         f'{bounds[i].tolist()}.'
       )
-    if not np.all(size[i] > 0):
+    if not np.all((size[i] >= 1) & (size[i] <= _LARGEST)):
       raise base.DataError(
-        f'{path}: height, width and focal length of row {i} must be over 0, '
-        f'got {size[i].tolist()}.'
+        f'{path}: height, width and focal length of row {i} must be from 1 to '
+        f'{_LARGEST} pixels, got {size[i].tolist()}.'
       )
   return _Shots(camera_to_world, size[:, :2], size[:, 2], bounds)
 
@@ -189,6 +189,7 @@ def _find_images(
     for path in folder.glob('images_*')
     if path.is_dir() and path.name.removeprefix('images_').isdecimal()
   )
+  factors = [n for n in factors if n > 1]
   there = ', '.join(f'images_{n}' for n in factors) or 'no folder of images'
   cure = f': set down_factor={factors[0]}' if factors else ''
   raise base.DataError(
@@ -239,12 +240,28 @@ def _without_partner(names: Sequence[pathlib.Path], num: int) -> str:
   return shown + (f' and {len(extra) - 5} more' if len(extra) > 5 else '')
 
 
-def _normalise(shots: _Shots) -> _Shots:
-  """Scales and recentres: the mean pose becomes the identity."""
+def _normalise(shots: _Shots, path: pathlib.Path, spherify: bool) -> _Shots:
+  """Scales and recentres: the mean pose becomes the identity.
+
+  Cameras all around may have no mean direction: for `spherify` the mean place
+  will do.
+
+  Raises:
+    ValueError: they have none without `spherify`.
+  """
   factor = 1.0 / (_BOUND_FACTOR * shots.bounds.min())
   moved = shots.camera_to_world.copy()
   moved[:, :, 3] *= factor
-  moved = poses.relative_to(poses.mean(moved), moved)
+  try:
+    middle = poses.mean(moved)
+  except ValueError as error:
+    if not spherify:
+      raise ValueError(
+        f'llff.spherify=False: {path}: {error} Set llff.spherify=True.'
+      ) from error
+    place = moved[:, :, 3].mean(0)
+    middle = np.concatenate([np.eye(3), place[:, None]], axis=1)
+  moved = poses.relative_to(middle, moved)
   return shots._replace(camera_to_world=moved, bounds=shots.bounds * factor)
 
 
@@ -270,8 +287,7 @@ def _split(shots: _Shots, hold: int) -> tuple[list[int], list[int]]:
     test = list(range(0, num, hold))
   else:
     centres = shots.camera_to_world[:, :, 3]
-    middle = poses.mean(shots.camera_to_world)[:, 3]
-    test = [int(np.argmin(np.sum((centres - middle) ** 2, axis=-1)))]
+    test = [int(np.argmin(np.sum((centres - centres.mean(0)) ** 2, axis=-1)))]
   train = [i for i in range(num) if i not in test]
   if not train:
     raise ValueError(
