@@ -7,7 +7,6 @@ The file holds `{"cameras": [...]}`; each camera is an object of
 
 import json
 import os
-import pathlib
 from typing import Any
 
 import numpy as np
@@ -38,14 +37,15 @@ def read(path: str | os.PathLike[str]) -> cameras.Cameras:
   Raises:
     DataError: the file is missing or wrong; names the camera and the field.
   """
-  path = pathlib.Path(path).expanduser()
+  path = checks.home(path)
+  text = checks.read_text(path)
   try:
-    content = json.loads(checks.read_text(path))
+    content = json.loads(text)
   except json.JSONDecodeError as error:
     raise base.DataError(
       f'{path}: line {error.lineno} is not JSON: {error.msg}.'
     ) from error
-  except RecursionError as error:
+  except (ValueError, RecursionError) as error:
     raise base.DataError(f'{path}: can not be read: {error}.') from error
   listed = content.get('cameras') if isinstance(content, dict) else None
   if not isinstance(listed, list) or not listed:
@@ -63,9 +63,11 @@ def read(path: str | os.PathLike[str]) -> cameras.Cameras:
 
 def _camera(field: str, camera: Any) -> tuple[np.ndarray, list, list]:
   if not isinstance(camera, dict) or sorted(camera) != sorted(_FIELDS):
+    got = checks.short(camera)
+    if isinstance(camera, dict):
+      got = ', '.join(camera) or 'none of them'
     raise base.DataError(
-      f'{field} must be an object of {", ".join(_FIELDS)}, got '
-      f'{checks.short(camera)}.'
+      f'{field} must be an object of {", ".join(_FIELDS)}, got {got}.'
     )
   pose = checks.pose(f'{field}.camera_to_world', camera['camera_to_world'])
   lens, size = camera['intrinsics'], camera['size']

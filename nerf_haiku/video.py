@@ -1,13 +1,12 @@
 """Videos of frames: H.264 in MP4, or GIF where there is no encoder."""
 
-import contextlib
 import functools
 import itertools
 import os
 import pathlib
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import chex
@@ -95,11 +94,7 @@ def _write(
       for frame in frames:
         writer.append_data(frame)
     return
-  first = _even(next(frames))
-  height, width = first.shape[:2]
-  with _encoder(path, height, width, fps) as process:
-    for frame in itertools.chain([first], map(_even, frames)):
-      process.stdin.write(frame.tobytes())
+  _encode(path, map(_even, frames), fps)
 
 
 def _even(frame: np.ndarray) -> np.ndarray:
@@ -109,17 +104,16 @@ def _even(frame: np.ndarray) -> np.ndarray:
   return np.pad(frame, padding, mode='edge')
 
 
-@contextlib.contextmanager
-def _encoder(
-  path: pathlib.Path, height: int, width: int, fps: int
-) -> Iterator[Any]:
-  """A process that encodes the frames written to its standard input.
+def _encode(path: pathlib.Path, frames: Iterator[np.ndarray], fps: int) -> None:
+  """Encodes frames by a process that they are written to.
 
   imageio would start it by a fork that runs Python, which can deadlock beside
   the threads of jax.
   """
   import imageio_ffmpeg  # Where it is missing there is no encoder.
 
+  first = next(frames)
+  height, width = first.shape[:2]
   arguments = [
     imageio_ffmpeg.get_ffmpeg_exe(), '-y', '-loglevel', 'error',
     '-f', 'rawvideo', '-pix_fmt', 'rgb24', '-s', f'{width}x{height}',
@@ -128,20 +122,32 @@ def _encoder(
     str(path.absolute()),
   ]  # fmt: skip
   with tempfile.TemporaryFile() as said:
-    process = subprocess.Popen(
+    process: Any = subprocess.Popen(
       arguments, stdin=subprocess.PIPE, stdout=said, stderr=said,
       start_new_session=True,  # Ctrl-C is ours to handle.
     )  # fmt: skip
     try:
-      with contextlib.suppress(BrokenPipeError):
-        yield process
-        process.communicate()
+      whole = all(
+        _put(process.stdin.write, frame.tobytes())
+        for frame in itertools.chain([first], frames)
+      )
+      whole = _put(process.stdin.flush) and whole
     except BaseException:
       process.kill()
       raise
     finally:
+      _put(process.stdin.close)
       process.wait()
-    if process.returncode:
+    if process.returncode or not whole:
       said.seek(0)
       text = said.read().decode(errors='replace').strip().splitlines()
       raise OSError(f'{path}: can not be encoded: {"; ".join(text[-2:])}.')
+
+
+def _put(call: Callable[..., Any], *args: Any) -> bool:
+  """Whether the encoder still reads; if not it has said why."""
+  try:
+    call(*args)
+  except BrokenPipeError:
+    return False
+  return True

@@ -1,5 +1,6 @@
 """What all readers ask of settings, folders and poses."""
 
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
@@ -20,6 +21,7 @@ def settings(
   testskip: int = 1,
   down_factor: int = 1,
   num_poses: int = 1,
+  num_train: int = 1,
   hold: int = 0,
 ) -> None:
   """Checks what a reader is asked for; None is left to the data.
@@ -31,6 +33,7 @@ def settings(
     ('testskip', testskip, 0),
     ('down_factor', down_factor, 1),
     ('num_poses', num_poses, 1),
+    ('num_train', num_train, 1),
     ('hold', hold, 0),
   ):
     whole = isinstance(value, int) and not isinstance(value, bool)
@@ -124,10 +127,15 @@ def existing_folder(data_dir: str) -> pathlib.Path:
   Raises:
     DataError: if it is no folder.
   """
-  root = pathlib.Path(data_dir).expanduser()
-  if not root.is_dir():
+  root = home(data_dir)
+  if not os.path.isdir(root):  # Of any string: pathlib's raises for some.
     raise base.DataError(f'data_dir={data_dir!r} is not a folder.')
   return root
+
+
+def home(path: str | os.PathLike[str]) -> pathlib.Path:
+  """The path, with `~` expanded where there is such a user."""
+  return pathlib.Path(os.path.expanduser(path))
 
 
 def read_text(path: pathlib.Path) -> str:

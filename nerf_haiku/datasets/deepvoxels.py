@@ -5,6 +5,7 @@
 """
 
 import pathlib
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -134,7 +135,15 @@ def _pairs(
       f'{folder}: holds {len(texts)} poses (pose/*.txt) and {len(images)} '
       f'images (rgb/*.png); without a partner: {shown or "none by name"}.'
     )
+  if not stems[0] & stems[1]:
+    texts, images = sorted(texts, key=_natural), sorted(images, key=_natural)
   return list(zip(texts, images, strict=True))[::every]
+
+
+def _natural(path: pathlib.Path) -> list[tuple[int, str]]:
+  """A key that sorts numbers in names by their value: 9 before 10."""
+  parts = re.findall(r'(\d+)|(\D+)', path.stem)
+  return [(int(number or -1), text) for number, text in parts]
 
 
 def _files(folder: pathlib.Path, suffix: str) -> list[pathlib.Path]:

@@ -1,7 +1,7 @@
 """The scene of the tiny NeRF notebook: one `.npz` of images and poses."""
 
+import os
 import pathlib
-import zipfile
 
 import numpy as np
 
@@ -49,15 +49,15 @@ def load(
   """
   checks.settings(
     testskip=testskip, down_factor=down_factor, num_poses=num_poses,
-    near=near, far=far,
+    num_train=num_train, near=near, far=far,
   )  # fmt: skip
   corners = checks.box(box)
   path = _find(data_dir, shape)
   images, found, focal = _read(path)
-  if not 0 < num_train < len(images):
+  if num_train >= len(images):
     raise base.DataError(
       f'{path}: holds {len(images)} views, of which tiny.num_train={num_train} '
-      'are to train on: there must be some, and others to test on.'
+      'are to train on: there must be others to test on.'
     )
   height, width = images.shape[1:3]
   if down_factor > min(height, width):
@@ -72,12 +72,18 @@ def load(
   train = _split(stored, taken, slice(num_train))
   test = _split(stored, taken, slice(num_train, None, max(testskip, 1)))
   around = cameras.along(paths.circle(num_poses), taken)
-  return base.Scene(train, test, test, near, far, corners, around, ())
+  notices: tuple[str, ...] = ()
+  if height % down_factor or width % down_factor:
+    notices = (
+      'The images have a size that down_factor does not divide: rounded down, '
+      'the focal length scaled by the real ratio of each axis.',
+    )
+  return base.Scene(train, test, test, near, far, corners, around, notices)
 
 
 def _find(data_dir: str, shape: str) -> pathlib.Path:
-  root = pathlib.Path(data_dir).expanduser()
-  if root.is_file():
+  root = checks.home(data_dir)
+  if os.path.isfile(root):  # Of any string: pathlib's raises for some.
     return root
   root = checks.existing_folder(data_dir)
   path = root / f'{shape.removesuffix(".npz")}.npz'
@@ -90,10 +96,11 @@ def _find(data_dir: str, shape: str) -> pathlib.Path:
 def _read(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, float]:
   """Images `[N, H, W, C]` as stored, poses `[N, 4, 4]`, focal length."""
   try:
-    with np.load(path, allow_pickle=False) as file:
-      arrays = {key: file[key] for key in _KEYS if key in file}
-  except (OSError, ValueError, EOFError, AttributeError, TypeError,
-          zipfile.BadZipFile, MemoryError) as error:  # fmt: skip
+    # Opened here, as np.load leaves open what is no archive. What is no array
+    # in one it gives as bytes.
+    with path.open('rb') as opened, np.load(opened, allow_pickle=False) as file:
+      arrays = {key: np.asarray(file[key]) for key in _KEYS if key in file}
+  except Exception as error:  # Broken archives raise errors of many types.
     raise base.DataError(
       f'{path}: is no .npz of plain arrays ({error}): save it again.'
     ) from error

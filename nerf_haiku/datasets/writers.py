@@ -61,14 +61,12 @@ def write_llff(scene: base.Scene, folder: str | pathlib.Path) -> None:
   """
   folder = pathlib.Path(folder)
   (folder / 'images').mkdir(parents=True, exist_ok=True)
-  _, cx, cy, height, width = _check_one_lens(scene)
-  if not np.allclose([cx, cy], [width / 2, height / 2]):
-    raise ValueError('cameras must have a central axis.')
+  _check_central(_check_one_lens(scene))
   rows: list[list[float]] = []
   for split in (scene.train, scene.test):
     views = split.cameras
     for i, pose in enumerate(np.asarray(views.camera_to_world, np.float64)):
-      name = f'image{len(rows):03}.png'
+      name = f'image{len(rows):06}.png'
       iio.imwrite(folder / 'images' / name, _eight_bit(split.images[i]))
       right, up, backward, centre = pose.T
       size = [*views.sizes[i], views.intrinsics[i, 0]]
@@ -105,7 +103,8 @@ def write_deepvoxels(
       f'{focal!r} {cx!r} {cy!r} 0.\n0. 0. 0.\n1.\n1.\n{height:g} {width:g}\n'
     )
     for i, pose in enumerate(split.cameras.camera_to_world):
-      image = base.to_float(split.images[i], white_background=True)
+      image = _eight_bit(split.images[i])
+      image = base.to_float(image, white_background=True)
       iio.imwrite(place / 'rgb' / f'{i:06}.png', media.to_uint8(image))
       # From OpenGL's axes to x right, y down, z forward.
       matrix = _square(pose) @ np.diag([1.0, -1.0, -1.0, 1.0])
@@ -127,7 +126,7 @@ def write_tiny(scene: base.Scene, path: str | pathlib.Path) -> None:
   Raises:
     ValueError: a scene that the layout can not hold.
   """
-  focal, *_ = _check_one_lens(scene)
+  focal, *_ = _check_central(_check_one_lens(scene))
   splits = scene.train, scene.test
   images = [
     base.to_float(split.images[i], white_background=False)
@@ -171,6 +170,14 @@ def _check_one_lens(
   if not np.allclose(fx, fy, rtol=1e-6):
     raise ValueError(f'cameras must have square pixels, got {fx} and {fy}.')
   return fx, cx, cy, height, width
+
+
+def _check_central(lens: tuple[float, ...]) -> tuple[float, ...]:
+  """The lens, if its axis meets the middle of the image."""
+  _, cx, cy, height, width = lens
+  if not np.allclose([cx, cy], [width / 2, height / 2]):
+    raise ValueError('cameras must have a central axis.')
+  return lens
 
 
 def _angle_of_view(scene: base.Scene) -> float:
