@@ -1,6 +1,7 @@
 """Each field of a config has its effect, and no other's."""
 
 import functools
+import pathlib
 
 import chex
 import jax
@@ -11,8 +12,8 @@ from absl.testing import parameterized
 
 from experiments import build
 from experiments.configs import default
-from nerf_haiku import cameras, paths
-from nerf_haiku.datasets import base
+from nerf_haiku import cameras, devices, paths, training
+from nerf_haiku.datasets import base, procedural, writers
 
 
 def _config(**changes):
@@ -122,6 +123,42 @@ class RendererTest(chex.TestCase):
     chex.assert_trees_all_equal(changed, _see(_config(), train=False))
 
 
+class NdcTest(chex.TestCase):
+  def test_training_rays_are_those_of_the_views(self):
+    """The loss of a step, by hand; nothing is random."""
+    config = _config(perturb=False, num_rand=16, white_bkgd=False)
+    pose = np.eye(4)[None, :3]
+    views = cameras.pinhole(pose, [[8, 8]], [8.0])
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (64, 3), np.uint8)
+    split = base.Split(base.Images(pixels, [[8, 8]]), views)
+    ndc = cameras.Ndc((2.0, 2.0))
+    scene = base.Scene(split, split, split, 1.0, 9.0, None, views, (), ndc)
+    renderer = build.renderer(config)
+    state = training.init_state(
+      renderer, build.optimizer(config), jax.random.key(0)
+    )
+    (batch,) = build.batches(config, scene, seed=0, start_step=0, num_steps=1)
+    _, scalars = build.update(config, scene, renderer)(
+      devices.replicate(state), batch, jax.random.key(1)
+    )
+    pixel = batch.pixel.reshape(-1, 2)
+    x, y = (pixel[:, 1] - 4) / 8, -(pixel[:, 0] - 4) / 8
+    # Of a camera at the origin that looks along -z, at the near plane z = -1.
+    origins = np.stack([2 * x, 2 * y, -np.ones(16)], axis=-1)
+    directions = np.tile([0.0, 0.0, 2.0], (16, 1))
+    viewdirs = np.stack([x, y, -np.ones(16)], axis=-1)
+    viewdirs /= np.linalg.norm(viewdirs, axis=-1, keepdims=True)
+    rays = cameras.Rays(
+      *(np.float32(a) for a in (origins, directions, viewdirs)),
+      np.zeros((16, 1), np.float32), np.ones((16, 1), np.float32),
+    )  # fmt: skip
+    seen = renderer.render(state.params, rays)
+    rgb = batch.rgb.reshape(-1, 3)
+    expected = sum(np.mean((x.rgb - rgb) ** 2) for x in seen)
+    np.testing.assert_allclose(scalars['loss'], expected, rtol=1e-4)
+
+
 class OptimizerTest(chex.TestCase):
   @parameterized.parameters(
     ({}, 5e-4 * 0.1 ** (999 / 250_000)),
@@ -201,6 +238,62 @@ class SceneTest(chex.TestCase):
     np.testing.assert_array_equal(scene.box, [[-1, -2, -3], [1, 2, 3]])
     with self.assertRaisesRegex(ValueError, 'config.near: got 7.0.*far=6.0'):
       self._scene(near=7.0)
+
+  def _written(self, kind):
+    """The built-in scene of 7 views in the layout of some data set."""
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    made = procedural.make_scene(
+      seed=0, size=8, num_train=5, num_val=2, num_test=2, num_poses=1
+    )
+    if kind == 'llff':
+      writers.write_llff(made, folder / 'toy')
+    elif kind == 'deepvoxels':
+      writers.write_deepvoxels(made, folder, 'toy')
+    else:
+      writers.write_tiny(made, folder / 'toy.npz')
+    return str(folder)
+
+  def test_fields_of_llff(self):
+    folder = self._written('llff')
+
+    def load(**changes):
+      changes = {'llff__spherify': True, 'llff__hold': 3} | changes
+      config = _config(dataset_type='llff', shape='toy', **changes)
+      return build.scene(config, folder)
+
+    scene = load(num_poses=9, near=0.5, far=7.0, box=(-1, -1, -1, 1, 1, 1))
+    self.assertEqual([len(scene.train.images), len(scene.test.images)], [4, 3])
+    self.assertLen(scene.path.sizes, 9)
+    self.assertEqual((scene.near, scene.far, scene.ndc), (0.5, 7.0, None))
+    np.testing.assert_array_equal(scene.box, [[-1] * 3, [1] * 3])
+    self.assertLen(load(llff__hold=2).test.images, 4)
+    np.testing.assert_array_equal(load(down_factor=2).test.cameras.sizes, 4)
+    with self.assertRaisesRegex(ValueError, 'llff.spherify=True'):
+      load(llff__spherify=False)
+
+  def test_fields_of_deepvoxels(self):
+    folder = self._written('deepvoxels')
+    config = _config(
+      dataset_type='deepvoxels', shape='toy', testskip=2, down_factor=2
+    )
+    scene = build.scene(config, folder)
+    self.assertLen(scene.test.images, 1)
+    np.testing.assert_array_equal(scene.train.cameras.sizes, 4)
+    np.testing.assert_allclose([scene.near, scene.far], [2.6, 4.6], rtol=1e-5)
+    config.update(near=1.0, far=9.0)
+    scene = build.scene(config, folder)
+    self.assertEqual((scene.near, scene.far), (1.0, 9.0))
+
+  def test_fields_of_tiny(self):
+    folder = self._written('tiny')
+    config = _config(
+      dataset_type='tiny', shape='toy', testskip=2, tiny__num_train=4,
+      num_poses=3,
+    )  # fmt: skip
+    scene = build.scene(config, folder)
+    self.assertEqual([len(scene.train.images), len(scene.test.images)], [4, 2])
+    self.assertLen(scene.path.sizes, 3)
+    self.assertEqual((scene.near, scene.far), (2.0, 6.0))
 
   def test_blender_needs_to_know_where(self):
     with self.assertRaisesRegex(ValueError, '--data_dir'):
