@@ -43,7 +43,6 @@ class Drawn(NamedTuple):
 
   new: int  # frames that were drawn now.
   files: tuple[pathlib.Path, ...]  # videos and contact sheet.
-  notes: tuple[str, ...]  # what the user should know of their sizes.
 
 
 def claim(
@@ -169,10 +168,8 @@ def _join(
   fps: int,
 ) -> Drawn:
   """Videos and a contact sheet of frames that are all there."""
-  sizes = {(int(h), int(w)) for h, w in taken.sizes}
-  if len(sizes) > 1:
-    note = f'Views are of {len(sizes)} sizes: frames alone, no video of them.'
-    return Drawn(new, (), (note,))
+  if len(_sizes(taken)) > 1:
+    return Drawn(new, ())
   streams = {
     'rgb' if part == _RGB else 'rgb_still': _pngs(folder / part, names)
     for part in parts
@@ -187,10 +184,15 @@ def _join(
   sheet = folder / _SHEET
   cells = list(_pngs(folder / _RGB, chosen))
   media.write_png(sheet, media.contact_sheet(cells, min(_COLUMNS, len(cells))))
-  return Drawn(new, (*made, sheet), _notes(*sizes))
+  return Drawn(new, (*made, sheet))
 
 
-def _notes(size: tuple[int, int]) -> tuple[str, ...]:
+def notes(taken: cameras.Cameras) -> tuple[str, ...]:
+  """What the user should know of a video before hours go into its frames."""
+  size, *others = _sizes(taken)
+  if others:
+    count = 1 + len(others)
+    return (f'Views are of {count} sizes: frames alone, no video of them.',)
   if not video.has_encoder():
     return (
       'No encoder for MP4 was found (imageio-ffmpeg brings one): videos are '
@@ -203,6 +205,10 @@ def _notes(size: tuple[int, int]) -> tuple[str, ...]:
     f'Videos are {width}x{height}, as H.264 needs even sides: the last row or '
     f'column of frames of {size[1]}x{size[0]} is repeated.',
   )
+
+
+def _sizes(taken: cameras.Cameras) -> list[tuple[int, int]]:
+  return sorted({(int(h), int(w)) for h, w in taken.sizes})
 
 
 def _pngs(folder: pathlib.Path, names: list[str]) -> Iterator[np.ndarray]:

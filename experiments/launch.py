@@ -5,10 +5,12 @@ import pathlib
 import sys
 from collections.abc import Callable
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import process, signals
+from experiments import config as config_lib
+from experiments import process, runs, signals
 
 CONFIGS = pathlib.Path(__file__).parent / 'configs'
 
@@ -65,6 +67,18 @@ def model_dir() -> pathlib.Path:
   if MODEL_DIR.value is None:
     raise ValueError('--model_dir: say which run, by its folder.')
   return pathlib.Path(MODEL_DIR.value).expanduser()
+
+
+def trained_run(step: int | None) -> runs.Run:
+  """The run that the flags name, at a step, or at its newest.
+
+  Raises:
+    ValueError: if the config, the run or the data can not be used.
+  """
+  config_lib.check(CONFIG.value, jax.local_device_count())
+  return runs.load(
+    CONFIG.value, data_dir=DATA_DIR.value, model_dir=model_dir(), step=step
+  )
 
 
 def config_path() -> pathlib.Path:

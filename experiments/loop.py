@@ -94,7 +94,9 @@ def train(
 
     def film(state: checkpoints.Kept, params: Any) -> None:
       run = runs.Run(config, scene, params, render, state, settings)
-      log.say(f'step {state.step}  {rendering.film_path(run, model_dir)}')
+      rendering.film_path(
+        run, model_dir, lambda text: log.say(f'step {state.step}  {text}')
+      )
 
     outputs = fit.Outputs(
       kept, log, board, profiling.Profile(where, log), validate, test, film

@@ -10,11 +10,9 @@ The config, and where the data lie, are those of the run; flags override them:
 
 import pathlib
 
-import jax
 from absl import flags
 
-from experiments import config as config_lib
-from experiments import launch, rendering, runs, views
+from experiments import launch, rendering, views
 
 _SAVE_DIR = flags.DEFINE_string(
   'save_dir', None,
@@ -49,14 +47,7 @@ _FPS = flags.DEFINE_integer(
 
 def main() -> None:
   """Does what the flags ask for, and says where it lies."""
-  config_lib.check(launch.CONFIG.value, jax.local_device_count())
-  model_dir = launch.model_dir()
-  run = runs.load(
-    launch.CONFIG.value,
-    data_dir=launch.DATA_DIR.value,
-    model_dir=model_dir,
-    step=_STEP.value,
-  )
+  run = launch.trained_run(_STEP.value)
   taken = views.choose(
     run.scene,
     video_set=_SET.value,
@@ -67,10 +58,11 @@ def main() -> None:
   )
   if _SAVE_PATH.value:
     views.save(_SAVE_PATH.value, taken)
-  save_dir = pathlib.Path(_SAVE_DIR.value or model_dir / _name(run.kept.step))
-  save_dir = save_dir.expanduser()
+  save_dir = launch.model_dir() / _name(run.kept.step)
+  if _SAVE_DIR.value:
+    save_dir = pathlib.Path(_SAVE_DIR.value).expanduser()
   if _VIDEO.value:
-    print(rendering.film(run, taken, save_dir, fps=_FPS.value))
+    rendering.film(run, taken, save_dir, fps=_FPS.value, say=print)
   if _TESTSET.value:
     print(rendering.score(run, save_dir / 'test'))
 

@@ -1,6 +1,7 @@
 """Videos and test views of a run."""
 
 import pathlib
+from collections.abc import Callable
 
 import ml_collections
 
@@ -11,14 +12,28 @@ FPS = 30
 
 
 def film(
-  run: runs.Run, taken: cameras.Cameras, save_dir: pathlib.Path, *, fps: int
-) -> str:
-  """Draws a video, or what is missing of it; says what is there.
+  run: runs.Run,
+  taken: cameras.Cameras,
+  save_dir: pathlib.Path,
+  *,
+  fps: int,
+  say: Callable[[str], None],
+) -> None:
+  """Draws a video, or what is missing of it, and says what is there.
+
+  Args:
+    run: what is drawn.
+    taken: the cameras of the frames.
+    save_dir: the folder for them.
+    fps: frames per second.
+    say: tells the user.
 
   Raises:
     ValueError: if the folder can not be used.
   """
   frames.claim(save_dir, run.identity(), taken)
+  for note in frames.notes(taken):
+    say(note)
   drawn = frames.draw(
     save_dir,
     taken,
@@ -31,7 +46,7 @@ def film(
   what = views.describe(taken, run.config.render_factor)
   made = ', '.join(path.name for path in drawn.files) or 'no video'
   old = ', all there' if not drawn.new else ''
-  return '\n'.join([f'{what}{old}: {save_dir} ({made})', *drawn.notes])
+  say(f'{what}{old}: {save_dir} ({made})')
 
 
 def score(run: runs.Run, save_dir: pathlib.Path) -> str:
@@ -56,15 +71,18 @@ def render_only(
   config: ml_collections.ConfigDict,
   data_dir: str | None,
   model_dir: pathlib.Path,
-) -> str:
-  """What `config.render_only` asks `train.py` for, in the run's folder."""
+) -> None:
+  """Does what `config.render_only` asks for, in the run's folder."""
   run = runs.load(config, data_dir=data_dir, model_dir=model_dir)
   if config.render_test:
-    return score(run, model_dir / f'{folder.VIEWS}_{run.kept.step:07}')
-  return film_path(run, model_dir)
+    print(score(run, model_dir / f'{folder.VIEWS}_{run.kept.step:07}'))
+  else:
+    film_path(run, model_dir, print)
 
 
-def film_path(run: runs.Run, model_dir: pathlib.Path) -> str:
+def film_path(
+  run: runs.Run, model_dir: pathlib.Path, say: Callable[[str], None]
+) -> None:
   """Draws the scene's own path into the folder of the run, see `film`."""
   taken = views.choose(
     run.scene,
@@ -74,4 +92,4 @@ def film_path(run: runs.Run, model_dir: pathlib.Path) -> str:
     render_factor=run.config.render_factor,
   )
   where = model_dir / f'{folder.VIDEO}_{run.kept.step:07}'
-  return film(run, taken, where, fps=FPS)
+  film(run, taken, where, fps=FPS, say=say)

@@ -50,7 +50,7 @@ def main() -> None:
     print(dry_run.describe(config, data_dir, _SEED.value))
     return
   if config.render_only:
-    print(rendering.render_only(config, data_dir, model_dir))
+    rendering.render_only(config, data_dir, model_dir)
     return
   content = loop.train(
     config,

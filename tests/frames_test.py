@@ -70,7 +70,7 @@ class FramesTest(chex.TestCase):
     self.assertEqual(
       names, ['rgb.mp4', 'rgb_still.mp4', 'disp.mp4', 'contact_sheet.png']
     )
-    self.assertEqual((drawn.new, drawn.notes), (6, ()))
+    self.assertEqual((drawn.new, frames.notes(_taken(3))), (6, ()))
     for part in ('rgb', 'still', 'opacity'):
       self.assertEqual(
         sorted(os.listdir(folder / part)), ['000.png', '001.png', '002.png']
@@ -148,15 +148,15 @@ class FramesTest(chex.TestCase):
       frames.claim(file / 'video', {}, _taken(1))
 
   def test_odd_sides_are_told(self):
-    drawn = self._draw(self._folder(), _taken(2, (17, 33)), _Render())
-    self.assertRegex(drawn.notes[0], r'Videos are 34x18.* frames of 33x17')
+    (note,) = frames.notes(_taken(2, (17, 33)))
+    self.assertRegex(note, r'Videos are 34x18.* frames of 33x17')
 
   def test_mixed_sizes_make_no_video(self):
     folder, taken = self._folder(), _taken(2)
     taken.sizes[1] = (6, 4)
     drawn = self._draw(folder, taken, _Render())
     self.assertEqual((drawn.files, drawn.new), ((), 2))
-    self.assertIn('2 sizes', drawn.notes[0])
+    self.assertIn('2 sizes', frames.notes(taken)[0])
     self.assertEqual(_read(folder / 'rgb' / '001.png').shape, (6, 4, 3))
 
   def test_without_an_encoder(self):
@@ -165,13 +165,14 @@ class FramesTest(chex.TestCase):
     before = os.environ.get('IMAGEIO_FFMPEG_EXE')
     os.environ['IMAGEIO_FFMPEG_EXE'] = '/there/is/none'
     try:
+      (note,) = frames.notes(_taken(2))
       drawn = self._draw(self._folder(), _taken(2), _Render())
     finally:
       del os.environ['IMAGEIO_FFMPEG_EXE']
       if before is not None:
         os.environ['IMAGEIO_FFMPEG_EXE'] = before
     self.assertEqual(drawn.files[0].name, 'rgb.gif')
-    self.assertIn('videos are GIF', drawn.notes[0])
+    self.assertIn('videos are GIF', note)
 
   def test_disparity_is_white_where_it_is_greatest(self):
     folder, taken = self._folder(), _taken(2)

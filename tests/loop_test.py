@@ -130,12 +130,16 @@ class TrainTest(chex.TestCase):
 
   def test_the_test_set_on_the_way(self):
     folder = self._folder()
-    content, text = self._train(folder, num_steps=20, i_testset=10)
-    self.assertRegex(text, r'step 10  test \d+\.\d+ dB')
-    self.assertNotIn('step 20  test', text)  # That is the end.
-    early = json.loads((folder / 'test_0000010' / 'results.json').read_text())
-    self.assertLen(early['psnr_per_view'], 2)
-    self.assertNotEqual(early['psnr'], content['psnr'])
+    content, text = self._train(folder, num_steps=30, i_testset=10)
+    scores = [content['psnr']]
+    for step in (10, 20):
+      self.assertRegex(text, rf'step {step}  test \d+\.\d+ dB')
+      views = folder / f'test_{step:07}'
+      early = json.loads((views / 'results.json').read_text())
+      self.assertLen(early['psnr_per_view'], 2)
+      scores.append(early['psnr'])
+    self.assertNotIn('step 30  test', text)  # That is the end.
+    self.assertLen(set(scores), 3)
 
   def test_a_profile_of_five_steps(self):
     folder = self._folder()

@@ -13,22 +13,8 @@ import numpy as np
 from absl.testing import parameterized
 
 from nerf_haiku import lpips
+from tests import slow_lpips
 
-# (size, channels, stride, padding) of a convolution, with its ReLU; the side
-# of a max pool of stride 2; or the mark of features that count.
-_TAP = 'tap'
-_VGG = (
-  (3, 64, 1, 1), (3, 64, 1, 1), _TAP, 2,
-  (3, 128, 1, 1), (3, 128, 1, 1), _TAP, 2,
-  (3, 256, 1, 1), (3, 256, 1, 1), (3, 256, 1, 1), _TAP, 2,
-  (3, 512, 1, 1), (3, 512, 1, 1), (3, 512, 1, 1), _TAP, 2,
-  (3, 512, 1, 1), (3, 512, 1, 1), (3, 512, 1, 1), _TAP,
-)  # fmt: skip
-_ALEX = (
-  (11, 64, 4, 2), _TAP, 3, (5, 192, 1, 2), _TAP, 3,
-  (3, 384, 1, 1), _TAP, (3, 256, 1, 1), _TAP, (3, 256, 1, 1), _TAP,
-)  # fmt: skip
-_PLANS = {'vgg': _VGG, 'alex': _ALEX}
 _FILES = {'vgg': 'vgg16.ckpt', 'alex': 'alexnet.ckpt'}
 _SMALLEST = {'vgg': 16, 'alex': 31}
 
@@ -47,8 +33,8 @@ def _images(height, width, scale=25):
 def _small_weights(net):
   """Random weights with few channels, a different number in each layer."""
   rng, inputs, convs, linear = np.random.default_rng(1), 3, [], []
-  for step in _PLANS[net]:
-    if step == _TAP:
+  for step in slow_lpips.PLANS[net]:
+    if step == slow_lpips.TAP:
       linear.append(rng.uniform(size=inputs).astype(np.float32))
     elif not isinstance(step, int):
       shape = (step[0], step[0], inputs, 2 + len(convs) % 4)
@@ -61,63 +47,12 @@ def _small_weights(net):
   return lpips.Weights(tuple(convs), tuple(linear))
 
 
-def _windows(x, size, stride):
-  """Yields `(row, column, window)` of the whole windows of `[H, W, C]`."""
-  for row in range((x.shape[0] - size) // stride + 1):
-    for column in range((x.shape[1] - size) // stride + 1):
-      top, left = row * stride, column * stride
-      yield row, column, x[top : top + size, left : left + size]
-
-
-def _map_windows(fn, x, size, stride):
-  values = {(r, c): fn(w) for r, c, w in _windows(x, size, stride)}
-  rows, columns = (1 + max(i) for i in zip(*values, strict=True))
-  return np.array([[values[r, c] for c in range(columns)] for r in range(rows)])
-
-
-def _features(weights, image, net):
-  """The five features of a `[H, W, 3]` uint8 image, in float64."""
-  shift, scale = np.array([[-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]])
-  x = (image / 255 * 2 - 1 - shift) / scale
-  convs, result = iter(weights.convs), []
-  for step in _PLANS[net]:
-    if step == _TAP:
-      result.append(x)
-    elif isinstance(step, int):
-      x = _map_windows(lambda w: w.max((0, 1)), x, step, 2)
-    else:
-      kernel, bias = (np.float64(y) for y in next(convs))
-      size, _, stride, padding = step
-      x = np.pad(x, [(padding, padding), (padding, padding), (0, 0)])
-      x = _map_windows(
-        lambda w, k=kernel, b=bias: np.maximum(
-          np.tensordot(w, k, axes=3) + b, 0
-        ),
-        x, size, stride,
-      )  # fmt: skip
-  return result
-
-
-def _distance_loop(weights, images, net):
-  """Equation 1 of Zhang et al. 2018, pixel by pixel."""
-  features = [_features(weights, image, net) for image in images]
-  total = 0
-  for one, other, linear in zip(*features, weights.linear, strict=True):
-    values = []
-    for pixel in np.ndindex(one.shape[:2]):
-      a, b = (x[pixel] / (np.sqrt(np.sum(x[pixel] ** 2)) + 1e-10)
-              for x in (one, other))  # fmt: skip
-      values.append(np.sum(linear * (a - b) ** 2))
-    total += np.mean(values)
-  return total
-
-
 def _tree(net, fill):
   """What the file of a net holds; `fill(shape)` makes the arrays."""
   name = {'vgg': 'VGG16_0', 'alex': 'AlexNet_0'}[net]
   tree, inputs = {name: {}}, 3
-  for step in _PLANS[net]:
-    if step == _TAP:
+  for step in slow_lpips.PLANS[net]:
+    if step == slow_lpips.TAP:
       kernel = fill((1, 1, inputs, 1))
       tree[f'NetLinLayer_{len(tree) - 1}'] = {'Conv_0': {'kernel': kernel}}
     elif not isinstance(step, int):
@@ -167,7 +102,7 @@ class DistanceTest(parameterized.TestCase):
   @parameterized.product(net=lpips.NETS, size=[(31, 45), (40, 33)])
   def test_definition(self, net, size):
     weights, images = _small_weights(net), _images(*size)
-    expected = _distance_loop(weights, images, net)
+    expected = slow_lpips.distance(weights, images, net)
     self.assertGreater(expected, 0.01)
     value = _distance(weights, images, net=net)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
@@ -216,8 +151,8 @@ class ReadWeightsTest(parameterized.TestCase):
     tree = _tree(net, lambda s: np.full(s, next(count), np.float32))
     weights = lpips.read_weights(self._write(_dumps(tree)), net)
     count, convs, linear = 0, iter(weights.convs), iter(weights.linear)
-    for step in _PLANS[net]:
-      if step == _TAP:
+    for step in slow_lpips.PLANS[net]:
+      if step == slow_lpips.TAP:
         arrays = [next(linear)]
         self.assertEqual(arrays[0].ndim, 1)
       elif isinstance(step, int):

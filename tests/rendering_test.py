@@ -50,7 +50,12 @@ class RunTest(chex.TestCase):
       'video_set': 'render', 'path': 'given', 'num_poses': 3, 'render_factor': 2
     }  # fmt: skip
     taken = views.choose(run.scene, **(settings | changes))
-    return rendering.film(run, taken, self.folder / name, fps=30)
+    rendering.film(run, taken, self.folder / name, fps=30, say=str)
+
+  def _render_only(self, **changes):
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+      rendering.render_only(_config(**changes), None, self.run_dir)
+    return text.getvalue()
 
   def _frame(self, name, index=1, part='rgb'):
     path = self.folder / name / part / f'{index:03}.png'
@@ -70,7 +75,7 @@ class RunTest(chex.TestCase):
       np.abs(self._frame('run/video_0000020') - early).max(), 0
     )
     # Drawn again from the checkpoints, in the same folders: nothing is new.
-    text = rendering.render_only(_config(), None, self.run_dir)
+    text = self._render_only()
     self.assertIn('3 frames of 8x8 (render_factor=2), all there', text)
     # And in another one: the same frames.
     self._film(self._load(step=10), 'again')
@@ -116,9 +121,7 @@ class RunTest(chex.TestCase):
     self.assertFalse((self.folder / 'scores' / 'view_000.png').exists())
     early = rendering.score(self._load(step=10), self.folder / 'early')
     self.assertNotEqual(early.split()[1], text.split()[1])
-    text = rendering.render_only(
-      _config(render_test=True), None, self.run_dir
-    )  # fmt: skip
+    text = self._render_only(render_test=True)
     self.assertIn('test_0000020/results.json', text)
 
   def test_what_can_not_be_loaded(self):
