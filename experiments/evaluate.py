@@ -24,7 +24,7 @@ def main() -> None:
   run = launch.trained_run(_STEP.value)
   name = f'evaluation_{run.kept.step:07}'
   save_dir = pathlib.Path(_SAVE_DIR.value or launch.model_dir() / name)
-  print(rendering.score(run, save_dir.expanduser()))
+  print(rendering.score(run, save_dir.expanduser())[1])
 
 
 if __name__ == '__main__':

@@ -40,8 +40,17 @@ class Outputs(NamedTuple):
   board: summaries.Summaries
   profile: profiling.Profile
   validate: validation.Validate
-  test: Callable[[Any, int], None]  # params, step.
-  film: Callable[[checkpoints.Kept, Any], None]  # what is known, params.
+  test: Callable[[checkpoints.Kept, Any], None]  # what is known, params.
+  film: Callable[[checkpoints.Kept, Any], None]
+
+
+class _Due(NamedTuple):
+  """What there is to do after a step."""
+
+  validation: bool
+  save: bool
+  test: bool
+  film: bool
 
 
 def fit(
@@ -179,53 +188,55 @@ class _Steps:
       self._state, scalars = self._update(self._state, batch, key)
       pending.append((step, scalars))
       stopped = listener.signal_number
-      validates = step % config.i_img == 0
-      # At the end all is tested anyway.
-      tests = step % config.i_testset == 0 and step < config.num_steps
-      films = step % config.i_video == 0
-      saves = step % config.i_weights == 0 or step == config.num_steps
-      pauses = validates or tests or films or saves
-      waits = in_turn or pauses or stopped
+      due = self._due(step)
+      waits = in_turn or any(due) or stopped
       while len(pending) > (0 if waits else _IN_FLIGHT):
         self._read(*pending.popleft())
       if stopped:
         self._stop(step, stopped)
-      if pauses:
+      if any(due):
         with self._progress.paused():
-          self._pause(listener, step, validates, saves, tests, films)
+          self._pause(step, due, listener)
 
-  def _pause(
-    self,
-    listener: signals.Listener,
-    step: int,
-    validates: bool,
-    saves: bool,
-    tests: bool,
-    films: bool,
-  ) -> None:
+  def _due(self, step: int) -> _Due:
+    config = self._config
+    last = step == config.num_steps
+    return _Due(
+      validation=step % config.i_img == 0,
+      save=step % config.i_weights == 0 or last,
+      # At the end all is tested anyway.
+      test=step % config.i_testset == 0 and not last,
+      film=step % config.i_video == 0,
+    )
+
+  def _pause(self, step: int, due: _Due, listener: signals.Listener) -> None:
     """Looks at what is learnt and keeps it, as far as it is time to."""
     psnr = None
     try:
       with listener.at_once():  # Views may take minutes.
-        psnr = self._validate(step) if validates else None
-      if saves:
+        psnr = self._validate(step) if due.validation else None
+      if due.save:
         self._save(psnr)
       with listener.at_once():
-        if tests:
-          self._outputs.test(self._state.params, step)
-        if films:
-          self._film(step)
+        if due.test:
+          self._show(step, self._outputs.test)
+        if due.film:
+          self._show(step, self._outputs.film)
     except KeyboardInterrupt:
       if listener.signal_number is None:
         raise
       self._stop(step, listener.signal_number)
 
-  def _film(self, step: int) -> None:
-    """Draws the video of the scene's path."""
+  def _show(
+    self, step: int, output: Callable[[checkpoints.Kept, Any], None]
+  ) -> None:
+    """Draws what is learnt; if that fails, the run goes on."""
     skipped = devices.unreplicate(self._state.skipped)
     about = self._about | {'times': self._times()}
-    known = checkpoints.Kept(step, {}, int(skipped), about)
-    self._outputs.film(known, self._state.params)
+    try:
+      output(checkpoints.Kept(step, int(skipped), about), self._state.params)
+    except (ValueError, OSError) as error:
+      self._outputs.log.say(f'step {step}  {error} Training goes on.')
 
   def _stop(self, step: int, signal_number: int) -> None:
     """Keeps the state.

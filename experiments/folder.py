@@ -2,12 +2,14 @@
 
 import json
 import pathlib
+import shutil
 from typing import Any
 
 import ml_collections
 
 from experiments import config as config_lib
 from experiments import results
+from experiments.configs import default
 from nerf_haiku import checkpoints
 
 CONFIG = 'config.json'
@@ -16,6 +18,7 @@ RESULTS = 'results.json'
 VIEWS = 'test'
 VIDEO = 'video'
 LOG = 'log.txt'
+IDENTITY = 'render.json'  # What a folder of pictures is of.
 TENSORBOARD = 'tensorboard'
 
 # What may differ when a run goes on: fields that say how long, how often or
@@ -65,17 +68,66 @@ def check(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
     begun = bool(kept.steps())
   if not begun and not (model_dir / RESULTS).exists():
     return  # Stopped before there was anything to keep.
-  old, new = ({**x, **x['config'], 'config': 0} for x in (there, settings))
-  differences = [
+  # Of a field that is newer than the run, the run had the default.
+  known = plain(dict(config_lib.flatten(default.get_config())))
+  there = there | {'config': known | there['config']}
+  differing = _differences(there, settings)
+  if differing:
+    raise ValueError(
+      f'--model_dir: {model_dir} holds another run ({differing}). Choose '
+      'another folder.'
+    )
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
+  """What two settings differ in, for the user; fields of the config too."""
+  old, new = ({**x, **x['config'], 'config': 0} for x in (there, here))
+  return '; '.join(
     f'{name} is {old.get(name)!r} there, {new.get(name)!r} here'
     for name in sorted(old.keys() | new.keys())
     if old.get(name) != new.get(name) and name not in MAY_CHANGE
-  ]
-  if differences:
+  )
+
+
+def claim_output(
+  where: pathlib.Path, identity: dict[str, Any], *, replace: bool = False
+) -> None:
+  """Makes a folder for what is drawn of a run, or sees that it is that.
+
+  Args:
+    where: the folder.
+    identity: what the pictures depend on, with the fields of a config as
+      `config`; plain values.
+    replace: whether one with pictures of something else is emptied.
+
+  Raises:
+    ValueError: if it can not be written, or holds something else.
+  """
+  mark = where / IDENTITY
+  if mark.exists():
+    there = read_json(mark, 'config', option='--save_dir')
+    differing = _differences(there, identity)
+    if not differing:
+      return
+    if not replace:
+      raise ValueError(
+        f'--save_dir: {where} holds pictures of something else ({differing}). '
+        'Choose another folder, or delete it.'
+      )
+    shutil.rmtree(where)
+  try:
+    where.mkdir(parents=True, exist_ok=True)
+    if any(not path.name.startswith('.') for path in where.iterdir()):
+      raise ValueError(
+        f'--save_dir: {where} holds files, and no {IDENTITY} that says of '
+        'what. Choose another folder.'
+      )
+    results.write_json(mark, identity)
+  except OSError as error:
     raise ValueError(
-      f'--model_dir: {model_dir} holds another run ('
-      f'{"; ".join(differences)}). Choose another folder.'
-    )
+      f'--save_dir: {where} can not be written ({error.strerror}). Choose '
+      'another folder.'
+    ) from error
 
 
 def claim(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:

@@ -2,20 +2,15 @@
 
 import hashlib
 import io
-import json
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tqdm
 from PIL import Image
 
-from experiments import folder as folder_lib
 from nerf_haiku import cameras, evaluation, files, media, video
-
-# What a folder of frames is of.
-IDENTITY = 'render.json'
 
 _RGB, _DEPTH, _OPACITY, _STILL = 'rgb', 'depth', 'opacity', 'still'
 _DISPARITY = 'disparity'
@@ -45,45 +40,12 @@ class Drawn(NamedTuple):
   files: tuple[pathlib.Path, ...]  # videos and contact sheet.
 
 
-def claim(
-  folder: pathlib.Path, identity: dict[str, Any], taken: cameras.Cameras
-) -> None:
-  """Makes a folder that of a video, or sees that it is.
-
-  Args:
-    folder: for the frames.
-    identity: what they depend on, but for the cameras; of plain values.
-    taken: the cameras.
-
-  Raises:
-    ValueError: if it can not be written, or holds frames of something else.
-  """
+def fingerprint(taken: cameras.Cameras) -> str:
+  """Tells cameras from others."""
   digest = hashlib.sha256()
   for array in taken:
     digest.update(np.ascontiguousarray(array).tobytes())
-  identity = {**identity, 'cameras': digest.hexdigest()}
-  path = folder / IDENTITY
-  if path.exists():
-    there = folder_lib.read_json(path, option='--save_dir')
-    differing = sorted(
-      name
-      for name in identity.keys() | there.keys()
-      if identity.get(name) != there.get(name)
-    )
-    if differing:
-      raise ValueError(
-        f'--save_dir: {folder} holds frames of another rendering (other '
-        f'{", ".join(differing)}). Choose another folder, or delete it.'
-      )
-    return
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    files.write(path, json.dumps(identity, indent=2).encode())
-  except OSError as error:
-    raise ValueError(
-      f'--save_dir: {folder} can not be written ({error.strerror}). Choose '
-      'another folder.'
-    ) from error
+  return digest.hexdigest()[:16]
 
 
 def draw(
@@ -99,7 +61,7 @@ def draw(
   """Draws the frames that are missing, and makes videos of all.
 
   Args:
-    folder: one that was claimed.
+    folder: one that is there.
     taken: `N` cameras, one for each frame.
     render: `render(cameras, index, looks=None)`, see
       `evaluation.make_render_view`.
@@ -109,7 +71,8 @@ def draw(
       directions alone are those of the others.
     fps: frames per second of the videos.
   """
-  names = [f'{i:03}' for i in range(len(taken.sizes))]
+  count = len(taken.sizes)
+  names = [f'{i:0{max(3, len(str(count - 1)))}}' for i in range(count)]
   for name in (_RGB, _DEPTH, _OPACITY, _DISPARITY) + ((_STILL,) * still):
     (folder / name).mkdir(exist_ok=True)
   text = _ABOUT_DEPTH.format(near=near, far=far)
@@ -134,7 +97,10 @@ def draw(
   ]
   for i, draw_part in tqdm.tqdm(missing, 'frames', disable=None, leave=False):
     draw_part(i)
-  return _join(folder, names, taken, [p for p, _ in parts], len(missing), fps)
+  made: tuple[pathlib.Path, ...] = ()
+  if len(_sizes(taken)) == 1:
+    made = _join(folder, names, [part for part, _ in parts], fps)
+  return Drawn(len(missing), made)
 
 
 def _write_view(
@@ -160,16 +126,9 @@ def _write_view(
 
 
 def _join(
-  folder: pathlib.Path,
-  names: list[str],
-  taken: cameras.Cameras,
-  parts: list[str],
-  new: int,
-  fps: int,
-) -> Drawn:
+  folder: pathlib.Path, names: list[str], parts: list[str], fps: int
+) -> tuple[pathlib.Path, ...]:
   """Videos and a contact sheet of frames that are all there."""
-  if len(_sizes(taken)) > 1:
-    return Drawn(new, ())
   streams = {
     'rgb' if part == _RGB else 'rgb_still': _pngs(folder / part, names)
     for part in parts
@@ -184,7 +143,7 @@ def _join(
   sheet = folder / _SHEET
   cells = list(_pngs(folder / _RGB, chosen))
   media.write_png(sheet, media.contact_sheet(cells, min(_COLUMNS, len(cells))))
-  return Drawn(new, (*made, sheet))
+  return (*made, sheet)
 
 
 def notes(taken: cameras.Cameras) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -75,7 +74,7 @@ def trained_run(step: int | None) -> runs.Run:
   Raises:
     ValueError: if the config, the run or the data can not be used.
   """
-  config_lib.check(CONFIG.value, jax.local_device_count())
+  config_lib.check(CONFIG.value, num_devices=1)  # No batch is divided.
   return runs.load(
     CONFIG.value, data_dir=DATA_DIR.value, model_dir=model_dir(), step=step
   )
@@ -104,6 +103,8 @@ def of_the_run(argv: list[str]) -> str:
   folder = _argument(argv, 'model_dir')
   if folder is None:
     sys.exit('Error: --model_dir: say which run, by its folder.')
+  if not pathlib.Path(folder).expanduser().is_dir():
+    sys.exit(f'Error: --model_dir: {folder} is no folder of a run.')
   return f'{CONFIGS / "saved.py"}:{folder}/config.json'
 
 

@@ -65,6 +65,7 @@ def train(
       'nothing is left to do.'
     )
     return content
+  results.measures_there()  # A damaged one is noticed before hours are spent.
   renderer = build.renderer(config)
   weights = _weights(renderer, init_from)
   # Compiled beside the loading of the scene: jax finds it there later.
@@ -84,18 +85,23 @@ def train(
     render = build.render_view(config, scene, renderer)
     validate = validation.make(config, scene, renderer, render, board, log)
 
-    def test(params: Any, step: int) -> None:
-      views = model_dir / f'{folder.VIEWS}_{step:07}'
-      scores = scoring.score(config, scene, render, params, views)
+    def run_at(state: checkpoints.Kept, params: Any) -> runs.Run:
+      return runs.Run(config, scene, params, render, state, settings)
+
+    def test(state: checkpoints.Kept, params: Any) -> None:
+      views = model_dir / f'{folder.VIEWS}_{state.step:07}'
+      run = run_at(state, params)
+      scores, text = rendering.score(run, views, replace=True)
       known = {f'test/{x}': y for x, y in scoring.means(scores).items()}
-      board.scalars(step, known)
-      results.write_json(views / folder.RESULTS, scores)
-      log.say(f'step {step}  test {scores["psnr"]:.2f} dB, views in {views}')
+      board.scalars(state.step, known)
+      log.say(f'step {state.step}  test {text}')
 
     def film(state: checkpoints.Kept, params: Any) -> None:
-      run = runs.Run(config, scene, params, render, state, settings)
       rendering.film_path(
-        run, model_dir, lambda text: log.say(f'step {state.step}  {text}')
+        run_at(state, params),
+        model_dir,
+        say=lambda text: log.say(f'step {state.step}  {text}'),
+        replace=True,
       )
 
     outputs = fit.Outputs(
@@ -104,11 +110,9 @@ def train(
     state, about = fit.fit(
       config, scene, renderer, outputs, seed=seed, start=start, weights=weights
     )
-    params = devices.replicate(state.params)
-    known = checkpoints.Kept(int(state.step), {}, int(state.skipped), about)
-    content = settings | scoring.evaluate(
-      config, scene, render, params, known, model_dir / folder.VIEWS
-    )
+    known = checkpoints.Kept(int(state.step), int(state.skipped), about)
+    run = run_at(known, devices.replicate(state.params))
+    content = scoring.evaluate(run, model_dir / folder.VIEWS)
     results.write_json(model_dir / folder.RESULTS, content)
     fields = dict(config_lib.flatten(config)) | {'seed': seed}
     board.hyperparameters(fields, scoring.means(content))
@@ -127,9 +131,7 @@ def _weights(
   if init_from is None:
     return None
   try:
-    return runs.read_weights(
-      renderer, pathlib.Path(init_from).expanduser()
-    ).params
+    return runs.read_weights(renderer, pathlib.Path(init_from).expanduser())[0]
   except ValueError as error:
     raise ValueError(
       f'--init_from: {error} Name the --model_dir of a run with such networks.'

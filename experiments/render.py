@@ -64,7 +64,7 @@ def main() -> None:
   if _VIDEO.value:
     rendering.film(run, taken, save_dir, fps=_FPS.value, say=print)
   if _TESTSET.value:
-    print(rendering.score(run, save_dir / 'test'))
+    print(rendering.score(run, save_dir / 'test')[1])
 
 
 def _name(step: int) -> str:

@@ -2,8 +2,10 @@
 
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import ml_collections
+import numpy as np
 
 from experiments import folder, frames, results, runs, scoring, views
 from nerf_haiku import cameras
@@ -18,6 +20,7 @@ def film(
   *,
   fps: int,
   say: Callable[[str], None],
+  replace: bool = False,
 ) -> None:
   """Draws a video, or what is missing of it, and says what is there.
 
@@ -27,44 +30,59 @@ def film(
     save_dir: the folder for them.
     fps: frames per second.
     say: tells the user.
+    replace: see `folder.claim_output`.
 
   Raises:
     ValueError: if the folder can not be used.
   """
-  frames.claim(save_dir, run.identity(), taken)
+  folder.claim_output(save_dir, run.identity(taken), replace=replace)
   for note in frames.notes(taken):
     say(note)
+  mixed = len(np.unique(taken.sizes, axis=0)) > 1
   drawn = frames.draw(
     save_dir,
     taken,
     lambda x, i, looks=None: run.render(run.params, x, i, looks),
     near=run.scene.near,
     far=run.scene.far,
-    still=run.config.use_viewdirs and len(taken.sizes) > 1,
+    still=run.config.use_viewdirs and len(taken.sizes) > 1 and not mixed,
     fps=fps,
   )
-  what = views.describe(taken, run.config.render_factor)
+  what = views.describe(taken)
   made = ', '.join(path.name for path in drawn.files) or 'no video'
   old = ', all there' if not drawn.new else ''
   say(f'{what}{old}: {save_dir} ({made})')
 
 
-def score(run: runs.Run, save_dir: pathlib.Path) -> str:
-  """Draws and scores the test views, unless that was done; says how good.
+def score(
+  run: runs.Run, save_dir: pathlib.Path, *, replace: bool = False
+) -> tuple[dict[str, Any], str]:
+  """Draws and scores the test views, unless that was done.
+
+  Args:
+    run: what is scored.
+    save_dir: the folder for views and scores.
+    replace: see `folder.claim_output`.
+
+  Returns:
+    What `results.json` holds, and a sentence of it.
 
   Raises:
     ValueError: if the folder can not be used.
   """
-  frames.claim(save_dir, run.identity(), run.scene.test.cameras)
+  identity = run.identity(run.scene.test.cameras)
+  identity['images'] = run.settings['data_dir']
+  folder.claim_output(save_dir, identity, replace=replace)
   path = save_dir / folder.RESULTS
+  before = ''
+  content: dict[str, Any] = {}
   if path.exists():
     content = folder.read_json(path, 'psnr', 'views', option='--save_dir')
-  else:
-    content = scoring.evaluate(
-      run.config, run.scene, run.render, run.params, run.kept, save_dir
-    )
-    results.write_json(path, content | run.settings)
-  return f'{scoring.describe(content)}: {path}'
+    before = ' (scored before)'
+  if not results.measures_there().keys() <= content.keys():
+    content, before = scoring.evaluate(run, save_dir), ''
+    results.write_json(path, content)
+  return content, f'{scoring.describe(content)}{before}: {path}'
 
 
 def render_only(
@@ -72,16 +90,26 @@ def render_only(
   data_dir: str | None,
   model_dir: pathlib.Path,
 ) -> None:
-  """Does what `config.render_only` asks for, in the run's folder."""
+  """Does what `config.render_only` asks for, in the run's folder.
+
+  Raises:
+    ValueError: if there is no such run, or it had another config.
+  """
   run = runs.load(config, data_dir=data_dir, model_dir=model_dir)
+  folder.check(model_dir, run.settings)
   if config.render_test:
-    print(score(run, model_dir / f'{folder.VIEWS}_{run.kept.step:07}'))
+    views_dir = model_dir / f'{folder.VIEWS}_{run.kept.step:07}'
+    print(score(run, views_dir)[1])
   else:
-    film_path(run, model_dir, print)
+    film_path(run, model_dir, say=print)
 
 
 def film_path(
-  run: runs.Run, model_dir: pathlib.Path, say: Callable[[str], None]
+  run: runs.Run,
+  model_dir: pathlib.Path,
+  *,
+  say: Callable[[str], None],
+  replace: bool = False,
 ) -> None:
   """Draws the scene's own path into the folder of the run, see `film`."""
   taken = views.choose(
@@ -92,4 +120,4 @@ def film_path(
     render_factor=run.config.render_factor,
   )
   where = model_dir / f'{folder.VIDEO}_{run.kept.step:07}'
-  film(run, taken, where, fps=FPS, say=say)
+  film(run, taken, where, fps=FPS, say=say, replace=replace)

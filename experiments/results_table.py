@@ -25,6 +25,7 @@ _PAGES = {
   ),
 }  # fmt: skip
 _BEGIN, _END = '<!-- results: begin -->', '<!-- results: end -->'
+_FIELDS = ('psnr', 'background', 'views', 'steps', 'date', 'commit')
 _PATHS = ('data_dir', 'init_from')  # Of the machine: not stored.
 
 
@@ -44,7 +45,7 @@ def store(run: pathlib.Path, where: pathlib.Path) -> None:
   Raises:
     ValueError: if there are none.
   """
-  content = folder.read_json(run / folder.RESULTS, 'psnr', option='run')
+  content = folder.read_json(run / folder.RESULTS, *_FIELDS, option='run')
   kept = {name: x for name, x in content.items() if name not in _PATHS}
   where.mkdir(parents=True, exist_ok=True)
   text = json.dumps(kept, indent=1)
@@ -54,7 +55,7 @@ def store(run: pathlib.Path, where: pathlib.Path) -> None:
 def read(where: pathlib.Path) -> dict[str, dict[str, Any]]:
   """The stored results by the names of their runs, in their order."""
   return {
-    path.stem: folder.read_json(path, 'psnr', option='results')
+    path.stem: folder.read_json(path, *_FIELDS, option='results')
     for path in sorted(where.glob('*.json'))
   }
 
@@ -100,9 +101,12 @@ def _cells(name: str, content: dict[str, Any]) -> dict[str, str]:
     'a view, s': number('seconds_per_view', 2),
     'rays/s': number('rays_per_second', 0),
     'date (UTC)': content['date'][:16].replace('T', ' '),
-    'commit': f'`{content["commit"]}`',
+    'commit': f'`{content["commit"]}`' if content['commit'] else '',
   }
 
 
 if __name__ == '__main__':
-  main(sys.argv[1:])
+  try:
+    main(sys.argv[1:])
+  except ValueError as error:
+    sys.exit(f'Error: {error}')

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
-from experiments import build, folder
-from experiments import config as config_lib
-from nerf_haiku import checkpoints, devices, evaluation, renderers
+from experiments import build, folder, frames
+from nerf_haiku import cameras, checkpoints, devices, evaluation, renderers
 from nerf_haiku.datasets import base
 
 
@@ -21,21 +20,17 @@ class Run(NamedTuple):
   params: Any  # replicated, `[D, ...]`.
   render: Callable[..., evaluation.View]  # see `build.render_view`.
   kept: checkpoints.Kept  # step, and what is known of it.
-  settings: dict[str, Any]  # what the run was, see `folder.describe`.
+  settings: dict[str, Any]  # in use, see `folder.describe`.
 
-  def identity(self) -> dict[str, Any]:
-    """What its pictures depend on, but for the cameras; JSON can hold it."""
-    fields = {
-      name: value
-      for name, value in config_lib.flatten(self.config)
-      if name not in folder.MAY_CHANGE
-    }
+  def identity(self, taken: cameras.Cameras) -> dict[str, Any]:
+    """What its pictures depend on, see `folder.claim_output`."""
     return folder.plain({
       'steps': self.kept.step,
       'seed_in_use': self.kept.about['seed'],
-      'data_dir': self.settings['data_dir'],
       'init_from': self.settings['init_from'],
-      'config': fields,
+      'bounds': (self.scene.near, self.scene.far),
+      'cameras': frames.fingerprint(taken),
+      'config': self.settings['config'],
     })  # fmt: skip
 
 
@@ -63,24 +58,24 @@ def load(
     raise ValueError(
       f'--model_dir: {model_dir} holds no run: there is no {folder.CONFIG}.'
     )
-  there = folder.read_json(model_dir / folder.CONFIG, 'data_dir', 'init_from')
-  renderer = build.renderer(config)
-  kept = read_weights(renderer, model_dir, step)
-  scene = build.scene(config, data_dir or there['data_dir'])
-  return Run(
-    config,
-    scene,
-    devices.replicate(kept.params),
-    build.render_view(config, scene, renderer),
-    kept,
-    there,
+  there = folder.read_json(
+    model_dir / folder.CONFIG, 'seed', 'data_dir', 'init_from'
   )
+  data_dir = data_dir or there['data_dir']
+  settings = folder.describe(
+    config, seed=there['seed'], data_dir=data_dir, init_from=there['init_from']
+  )
+  renderer = build.renderer(config)
+  params, kept = read_weights(renderer, model_dir, step)
+  scene = build.scene(config, data_dir)
+  render = build.render_view(config, scene, renderer)
+  return Run(config, scene, devices.replicate(params), render, kept, settings)
 
 
 def read_weights(
   renderer: renderers.Renderer, model_dir: pathlib.Path, step: int | None = None
-) -> checkpoints.Kept:
-  """Reads the weights of a run.
+) -> tuple[renderers.Params, checkpoints.Kept]:
+  """Reads the weights of a run, host arrays.
 
   Raises:
     ValueError: if there are none, or of other networks.

@@ -2,46 +2,40 @@
 
 import math
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
-import ml_collections
-
-from experiments import results
-from nerf_haiku import checkpoints, evaluation
-from nerf_haiku.datasets import base
+from experiments import results, runs
 
 
-def evaluate(
-  config: ml_collections.ConfigDict,
-  scene: base.Scene,
-  render: Callable[..., evaluation.View],
-  params: Any,
-  kept: checkpoints.Kept,
-  views: pathlib.Path,
-) -> dict[str, Any]:
-  """Renders and scores the test views, and says what of.
+def evaluate(run: runs.Run, views: pathlib.Path) -> dict[str, Any]:
+  """Renders and scores the test views, at the size of the training images.
 
   Args:
-    config: of the run.
-    scene: whose test views they are, at the size of the training images.
-    render: see `build.render_view`.
-    params: replicated, `[D, ...]`.
-    kept: what is known of the run at this step; its params are not used.
+    run: what is scored.
     views: the folder that the views are written to.
 
   Returns:
-    What a run's `results.json` holds, but for its settings.
+    What `results.json` holds.
   """
-  scores = score(config, scene, render, params, views)
+  test, kept = run.scene.test, run.kept
+  white = run.config.white_bkgd
+  scores = results.evaluate(
+    test,
+    lambda i: run.render(run.params, test.cameras, i),
+    views,
+    near=run.scene.near,
+    far=run.scene.far,
+    white_background=white,
+  )
   return {
+    **run.settings,
     **scores,
     'steps': kept.step,
     **kept.about['times'],
     'restarts': kept.about['restarts'],
     'seed_in_use': kept.about['seed'],
     'skipped_updates': kept.skipped,
-    'background': 'white' if config.white_bkgd else 'black',
+    'background': 'white' if white else 'black',
     'metrics': {
       name: text for name, text in results.DEFINITIONS.items() if name in scores
     },
@@ -49,30 +43,12 @@ def evaluate(
   }
 
 
-def score(
-  config: ml_collections.ConfigDict,
-  scene: base.Scene,
-  render: Callable[..., evaluation.View],
-  params: Any,
-  views: pathlib.Path,
-) -> dict[str, Any]:
-  """Renders, scores and writes the test views, see `results.evaluate`."""
-  return results.evaluate(
-    scene.test,
-    lambda i: render(params, scene.test.cameras, i),
-    views,
-    near=scene.near,
-    far=scene.far,
-    white_background=config.white_bkgd,
-  )
-
-
-def means(scores: dict[str, Any]) -> dict[str, float]:
+def means(content: dict[str, Any]) -> dict[str, float]:
   """The mean scores that there are."""
   return {
-    name: scores[name]
+    name: content[name]
     for name in results.DEFINITIONS
-    if scores.get(name) is not None
+    if content.get(name) is not None
   }
 
 

@@ -30,27 +30,54 @@ def choose(
       them, around what they look at, or on a spiral among them.
     num_poses: of a path that is made.
     render_factor: sides are divided by it; 0 is 1.
-    camera_file: cameras in place of those of the scene, see `camera_files`.
+    camera_file: cameras in place of those of the scene, see `camera_files`;
+      their images have the sizes that it says, whatever `render_factor` is.
 
   Raises:
     ValueError: if no such path goes along these cameras, or their images would
       be empty.
   """
   if camera_file is not None:
-    given = camera_files.read(camera_file)
+    given, render_factor = camera_files.read(camera_file), 1
   elif video_set in ('render', 'poses'):
     given = scene.path
     if path not in ('given', 'interpolate'):
-      given = scene.train.cameras  # What such paths were made from.
+      given = _all(scene)  # As readers do it.
   else:
     given = getattr(scene, video_set).cameras
   if not len(given.sizes):
     raise ValueError(f'--render_video_set: there are no {video_set} cameras.')
   try:
     taken = _along(given, scene, path, num_poses)
+    _check_ndc(taken, scene)
   except ValueError as error:
-    raise ValueError(f'--path={path}: {error}') from error
+    flag = f'--cameras={camera_file}' if camera_file else f'--path={path}'
+    raise ValueError(f'{flag}: {error}') from error
   return _reduce(taken, max(render_factor, 1))
+
+
+def _all(scene: base.Scene) -> cameras.Cameras:
+  """The cameras of all splits; validation and test may be the same."""
+  splits = [scene.train, scene.test]
+  if scene.val is not scene.test:
+    splits.append(scene.val)
+  taken = [split.cameras for split in splits]
+  return cameras.Cameras(*map(np.concatenate, zip(*taken, strict=True)))
+
+
+def _check_ndc(taken: cameras.Cameras, scene: base.Scene) -> None:
+  """Cameras that device coordinates have no place for are refused."""
+  if scene.ndc is None:
+    return
+  depth = -taken.camera_to_world[:, 2, 3]
+  away = cameras.least_cosines(taken) < cameras.LEAST_COSINE
+  bad = np.flatnonzero(away | (depth >= scene.ndc.near))
+  if len(bad):
+    what = 'looks aside' if away[bad[0]] else 'stands behind the near plane'
+    raise ValueError(
+      f'camera {bad[0]} (of {len(bad)} such ones) {what}: in normalised device '
+      'coordinates, which the run was trained in, all must face -z.'
+    )
 
 
 def _along(
@@ -86,13 +113,12 @@ def _reduce(taken: cameras.Cameras, factor: int) -> cameras.Cameras:
   return cameras.scale(taken, sizes)
 
 
-def describe(taken: cameras.Cameras, render_factor: int) -> str:
+def describe(taken: cameras.Cameras) -> str:
   """How many views of what size, for the user."""
   sizes = sorted({(int(w), int(h)) for h, w in taken.sizes})
   shown = ', '.join(f'{w}x{h}' for w, h in sizes[:3])
   more = f' and {len(sizes) - 3} more sizes' if len(sizes) > 3 else ''
-  smaller = f' (render_factor={render_factor})' if render_factor > 1 else ''
-  return f'{len(taken.sizes)} frames of {shown}{more}{smaller}'
+  return f'{len(taken.sizes)} frames of {shown}{more}'
 
 
 def save(path: str, taken: cameras.Cameras) -> None:

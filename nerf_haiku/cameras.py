@@ -29,6 +29,10 @@ class Rays(NamedTuple):
   far: chex.Array  # [R, 1] the last; `near` where there is nothing to see.
 
 
+# Of rays that go well towards -z: up to 85 degrees aside.
+LEAST_COSINE = float(np.cos(np.deg2rad(85)))
+
+
 class Ndc(NamedTuple):
   """Normalised device coordinates (appendix C of the paper).
 
@@ -159,6 +163,25 @@ def from_ndc(t: chex.Array, rays: Rays, ndc: Ndc) -> chex.Array:
   # Nothing is at t' = 1 but infinity: stop before what divides by 0.
   left = jnp.maximum(1.0 - t, jnp.finfo(t.dtype).eps)
   return jnp.minimum(shift + t * z / (along * left), far)
+
+
+def least_cosines(cameras: Cameras) -> np.ndarray:
+  """Of each of `N` cameras the least cosine `[N]` of its rays with -z.
+
+  In normalised device coordinates it must be `LEAST_COSINE` or more.
+  """
+  fx, fy, cx, cy = cameras.intrinsics.T
+  height, width = cameras.sizes.T
+  corners = [
+    np.stack([(x - cx) / fx, (cy - y) / fy, -np.ones_like(fx)], axis=-1)
+    for x in (np.zeros_like(width), width)
+    for y in (np.zeros_like(height), height)
+  ]
+  directions = np.einsum(
+    'nij,knj->kni', cameras.camera_to_world[:, :, :3], np.stack(corners)
+  )
+  lengths = np.linalg.norm(directions, axis=-1)
+  return np.min(-directions[..., 2] / lengths, axis=0)
 
 
 def _at_near_plane(rays: Rays, ndc: Ndc) -> tuple[chex.Array, chex.Array]:

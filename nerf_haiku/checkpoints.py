@@ -15,10 +15,9 @@ _METRIC = 'psnr'
 
 
 class Kept(NamedTuple):
-  """What a checkpoint says of a run, optimizer aside."""
+  """What is known of a run at one of its states, but for the state."""
 
   step: int
-  params: renderers.Params  # host arrays.
   skipped: int  # updates left out so far.
   about: dict[str, Any]  # what was written beside the state.
 
@@ -100,8 +99,10 @@ class Checkpoints:
     _check_shapes(self._folder / str(step), template._asdict(), kept.state)
     return training.TrainState(**kept.state), kept.about
 
-  def read(self, template: renderers.Params, step: int | None = None) -> Kept:
-    """Reads the weights of a state, whatever optimizer it had.
+  def read(
+    self, template: renderers.Params, step: int | None = None
+  ) -> tuple[renderers.Params, Kept]:
+    """Reads the weights of a state, host arrays, whatever optimizer it had.
 
     Args:
       template: parameters, or their `jax.eval_shape`.
@@ -122,7 +123,7 @@ class Checkpoints:
     _check_shapes(
       self._folder / str(step), jax.eval_shape(lambda: template), params
     )
-    return Kept(step, params, int(kept.state['skipped']), kept.about)
+    return params, Kept(step, int(kept.state['skipped']), kept.about)
 
   def clear(self) -> None:
     """Deletes all states."""

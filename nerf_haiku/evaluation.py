@@ -128,5 +128,6 @@ def _out_of_ndc(
   """Depth and disparity in scene units: the expected t' is converted."""
   opacity = seen.opacity
   mean = seen.depth / jnp.where(opacity > 0, opacity, 1.0)
-  depth = opacity * cameras.from_ndc(mean, rays, ndc)
+  # The near plane may lie behind a camera, but what it sees does not.
+  depth = opacity * jnp.maximum(cameras.from_ndc(mean, rays, ndc), 0.0)
   return seen._replace(depth=depth, disparity=volume.disparity(depth, opacity))

@@ -79,8 +79,8 @@ class CheckpointsTest(chex.TestCase):
   def test_weights_alone(self):
     """Of a run with any optimizer."""
     self._kept.save(_state()._replace(opt_state={'other': np.ones(4)}), {})
-    kept = self._kept.read(_state().params)
-    chex.assert_trees_all_equal(kept.params, _state().params)
+    params, kept = self._kept.read(_state().params)
+    chex.assert_trees_all_equal(params, _state().params)
     self.assertEqual((kept.step, kept.skipped), (7, int(_state().skipped)))
     with self.assertRaisesRegex(ValueError, r'layer_0/w.*\[2, 3\].*\[2, 4\]'):
       self._kept.read(_state(width=4).params)

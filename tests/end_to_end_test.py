@@ -242,9 +242,7 @@ class TrainTest(chex.TestCase):
       '--config.use_viewdirs=True', folder=folder,
     )  # fmt: skip
     self.assertEmpty(err)
-    self.assertStartsWith(
-      out[0], f'{frames} frames of {width}x{height} (render_factor=8): out'
-    )
+    self.assertStartsWith(out[0], f'{frames} frames of {width}x{height}: out')
     stored = json.loads((folder / 'run' / 'results.json').read_text())
     self.assertEqual((stored['views'], stored['steps']), (1, 2))
     self.assertGreater((folder / 'out' / 'rgb.mp4').stat().st_size, 0)
@@ -282,7 +280,7 @@ class RenderTest(chex.TestCase):
 
   def test_another_step_on_other_devices(self):
     out, err = _run(
-      'evaluate', '--model_dir=run', '--step=2', folder=self.folder, devices=4
+      'evaluate', '--model_dir=run', '--step=2', folder=self.folder, devices=3
     )
     self.assertEmpty(err)
     self.assertRegex(out[0], r'^PSNR .* run/evaluation_0000002/results.json$')
@@ -304,7 +302,7 @@ class RenderTest(chex.TestCase):
       )
 
   @parameterized.parameters(
-    (['--model_dir=none'], 'none/config.json is no config of a run'),
+    (['--model_dir=none'], '--model_dir: none is no folder of a run'),
     ([], '--model_dir: say which run'),
     (['--model_dir=run', '--step=3'], 'no checkpoint of step 3'),
     (['--model_dir=run', '--render_video_set=all'], 'should be one of'),

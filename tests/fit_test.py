@@ -40,7 +40,7 @@ class FitTest(chex.TestCase):
   def _folder(self):
     return pathlib.Path(self.create_tempdir().full_path)
 
-  def _fit(self, folder, seed=0, validate=None, **changes):
+  def _fit(self, folder, seed=0, validate=None, film=None, **changes):
     """The state at the end, what is known of the run, and what was said."""
     config = _config(**changes)
     log, text = progress.Log(folder / 'log.txt'), io.StringIO()
@@ -52,13 +52,25 @@ class FitTest(chex.TestCase):
       outputs = fit.Outputs(
         kept, log, board, profiling.Profile(None, log),
         validate or (lambda params, step: 30.0 - step),
-        lambda params, step: None, lambda kept, params: None,
+        lambda kept, params: None, film or (lambda kept, params: None),
       )  # fmt: skip
       state, about = fit.fit(
         config, build.scene(config, None), build.renderer(config), outputs,
         seed=seed, start=time.perf_counter(),
       )  # fmt: skip
     return state, about, text.getvalue()
+
+  def test_a_video_that_fails_does_not_end_the_run(self):
+    seen = []
+
+    def film(kept, params):
+      self.assertEqual(int(params['coarse']['mlp/rgb']['b'].shape[-1]), 3)
+      seen.append(kept.step)
+      raise OSError('No space left on device: video')
+
+    state, _, text = self._fit(self._folder(), film=film, i_video=5)
+    self.assertEqual((seen, int(state.step)), ([5, 10], 12))
+    self.assertIn('step 5  No space left on device: video Training goes', text)
 
   @parameterized.parameters(
     {'batching': True}, {'batching': False, 'precrop_iters': 9},

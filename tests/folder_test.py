@@ -1,4 +1,5 @@
 import pathlib
+from typing import ClassVar
 
 import chex
 from absl.testing import parameterized
@@ -51,6 +52,17 @@ class FolderTest(chex.TestCase):
     with self.assertRaisesRegex(ValueError, message):
       folder.check(self._path, _settings(**changes))
 
+  def test_a_field_that_is_newer_than_the_run(self):
+    old = _settings()
+    self._begin({**old, 'config': {
+      k: v for k, v in old['config'].items() if k != 'tiny.num_train'
+    }})  # fmt: skip
+    self.assertIsNone(folder.check(self._path, _settings()))
+    changed = _settings()
+    changed['config']['tiny.num_train'] = 7
+    with self.assertRaisesRegex(ValueError, 'num_train is 100 there, 7 here'):
+      folder.check(self._path, changed)
+
   def test_a_run_that_kept_nothing_may_be_another(self):
     folder.claim(self._path, _settings())
     self.assertIsNone(folder.check(self._path, _settings(seed=3)))
@@ -77,3 +89,47 @@ class FolderTest(chex.TestCase):
     path = self.create_tempfile(content=text).full_path
     with self.assertRaisesRegex(ValueError, 'is no config of a run'):
       saved.get_config(path)
+
+
+class ClaimOutputTest(chex.TestCase):
+  _IDENTITY: ClassVar = {'steps': 7, 'config': {'white_bkgd': True, 'chunk': 4}}
+
+  def setUp(self):
+    super().setUp()
+    self._path = pathlib.Path(self.create_tempdir().full_path) / 'a' / 'video'
+    folder.claim_output(self._path, self._IDENTITY)
+    (self._path / 'rgb.mp4').write_bytes(b'film')
+
+  def test_the_same_again(self):
+    same = {'steps': 7, 'config': {'white_bkgd': True, 'chunk': 9}}
+    folder.claim_output(self._path, same)
+    self.assertEqual((self._path / 'rgb.mp4').read_bytes(), b'film')
+
+  @parameterized.parameters(
+    ({'steps': 8}, 'steps is 7 there, 8 here'),
+    ({'config': {'white_bkgd': False}}, 'white_bkgd is True there, False here'),
+  )
+  def test_something_else_is_left_alone_unless_told(self, changes, message):
+    other = self._IDENTITY | changes
+    with self.assertRaisesRegex(ValueError, rf'--save_dir: .*\({message}\)'):
+      folder.claim_output(self._path, other)
+    self.assertTrue((self._path / 'rgb.mp4').exists())
+    folder.claim_output(self._path, other, replace=True)
+    self.assertEqual([x.name for x in self._path.iterdir()], [folder.IDENTITY])
+    self.assertIsNone(folder.claim_output(self._path, other))
+
+  def test_files_of_others_are_never_touched(self):
+    (self._path / folder.IDENTITY).unlink()
+    for replace in (False, True):
+      with self.assertRaisesRegex(ValueError, 'holds files, and no render.js'):
+        folder.claim_output(self._path, self._IDENTITY, replace=replace)
+    self.assertTrue((self._path / 'rgb.mp4').exists())
+    (self._path / folder.IDENTITY).write_text('[')
+    with self.assertRaisesRegex(
+      ValueError, '--save_dir: .*render.json is none'
+    ):
+      folder.claim_output(self._path, self._IDENTITY, replace=True)
+
+  def test_where_nothing_can_be_written(self):
+    with self.assertRaisesRegex(ValueError, '--save_dir: .* can not be writ'):
+      folder.claim_output(self._path / 'rgb.mp4' / 'x', self._IDENTITY)

@@ -1,5 +1,6 @@
 import os
 import pathlib
+from unittest import mock
 
 import chex
 import numpy as np
@@ -51,7 +52,7 @@ class FramesTest(chex.TestCase):
     return pathlib.Path(self.create_tempdir().full_path) / 'out' / 'video'
 
   def _draw(self, folder, taken, render, still=False):
-    frames.claim(folder, {'steps': 7}, taken)
+    folder.mkdir(parents=True, exist_ok=True)
     return frames.draw(
       folder, taken, render, near=2.0, far=_FAR, still=still, fps=30
     )
@@ -123,29 +124,25 @@ class FramesTest(chex.TestCase):
     self.assertEqual(self._draw(folder, taken, again).new, 0)
     self.assertEmpty(again.calls)
 
-  def test_frames_of_something_else_are_left_alone(self):
-    folder, taken = self._folder(), _taken(2)
-    self._draw(folder, taken, _Render())
-    before = self._files(folder)
-    for identity, cameras_, message in (
-      ({'steps': 8}, taken, r'another rendering \(other steps\)'),
-      ({'steps': 7}, _taken(2, (16, 22)), r'\(other cameras\)'),
-    ):
-      with self.assertRaisesRegex(ValueError, f'--save_dir: .*{message}'):
-        frames.claim(folder, identity, cameras_)
-    self.assertEqual(self._files(folder), before)
-    (folder / frames.IDENTITY).write_text('[')
-    with self.assertRaisesRegex(
-      ValueError, '--save_dir: .*render.json is none'
-    ):
-      frames.claim(folder, {'steps': 7}, taken)
+  def test_fingerprints_tell_cameras_apart(self):
+    prints = {frames.fingerprint(_taken(n)) for n in (1, 2, 3)}
+    prints.add(frames.fingerprint(_taken(2, (16, 22))))
+    self.assertLen(prints, 4)
+    self.assertIn(frames.fingerprint(_taken(2)), prints)
 
-  def test_a_folder_that_can_not_be(self):
-    file = pathlib.Path(self.create_tempfile().full_path)
-    with self.assertRaisesRegex(
-      ValueError, '--save_dir: .* can not be written'
+  def test_more_than_a_thousand_frames_stay_in_order(self):
+    taken = cameras.along(
+      np.repeat(paths.circle(1), 1001, 0), _taken(1, (1, 1))
+    )
+    folder = self._folder()
+    with (
+      mock.patch.object(frames, '_write_view') as write,
+      mock.patch.object(frames, '_join', return_value=()),
     ):
-      frames.claim(file / 'video', {}, _taken(1))
+      self._draw(folder, taken, _Render())
+    names = [call.args[1] for call in write.call_args_list]
+    self.assertEqual((names[0], names[-1]), ('0000', '1000'))
+    self.assertEqual(names, sorted(names))
 
   def test_odd_sides_are_told(self):
     (note,) = frames.notes(_taken(2, (17, 33)))

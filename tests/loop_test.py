@@ -133,7 +133,7 @@ class TrainTest(chex.TestCase):
     content, text = self._train(folder, num_steps=30, i_testset=10)
     scores = [content['psnr']]
     for step in (10, 20):
-      self.assertRegex(text, rf'step {step}  test \d+\.\d+ dB')
+      self.assertRegex(text, rf'step {step}  test PSNR \d+\.\d+ dB over')
       views = folder / f'test_{step:07}'
       early = json.loads((views / 'results.json').read_text())
       self.assertLen(early['psnr_per_view'], 2)
@@ -271,7 +271,7 @@ class GeometryTest(chex.TestCase):
         board,
         profiling.Profile(None, log),
         lambda params, step: 0.0,
-        lambda params, step: None,
+        lambda kept, params: None,
         lambda kept, params: None,
       )
       state, _ = fit.fit(

@@ -65,9 +65,7 @@ class RunTest(chex.TestCase):
   def test_videos_on_the_way(self):
     for step in (10, 20):
       where = self.run_dir / f'video_{step:07}'
-      self.assertIn(
-        f'step {step}  3 frames of 8x8 (render_factor=2)', self.said
-      )
+      self.assertIn(f'step {step}  3 frames of 8x8: ', self.said)
       for name in ('rgb.mp4', 'disp.mp4', 'rgb_still.mp4', 'rgb/002.png'):
         self.assertGreater((where / name).stat().st_size, 0)
     early = self._frame('run/video_0000010')
@@ -76,7 +74,7 @@ class RunTest(chex.TestCase):
     )
     # Drawn again from the checkpoints, in the same folders: nothing is new.
     text = self._render_only()
-    self.assertIn('3 frames of 8x8 (render_factor=2), all there', text)
+    self.assertIn('3 frames of 8x8, all there', text)
     # And in another one: the same frames.
     self._film(self._load(step=10), 'again')
     np.testing.assert_array_equal(self._frame('again'), early)
@@ -99,27 +97,24 @@ class RunTest(chex.TestCase):
     moved = self._frame('out', 1, 'still') - self._frame('out', 0)
     self.assertGreater(np.abs(moved).max(), 0)
     self._film(self._load(), 'other', video_set='test')
-    without = self._load()
-    without.config.use_viewdirs = False
-    with self.assertRaisesRegex(ValueError, 'holds frames of another'):
-      self._film(without, 'out')
+    with self.assertRaisesRegex(ValueError, 'other.*white_bkgd is True there'):
+      self._film(self._load(white_bkgd=False), 'other', video_set='test')
 
   def test_the_end_of_training_is_scored_alike(self):
-    text = rendering.score(self._load(), self.folder / 'scores')
+    text = rendering.score(self._load(), self.folder / 'scores')[1]
     self.assertRegex(text, r'^PSNR \d+\.\d\d dB over 2 test views: .*results')
     content = json.loads((self.folder / 'scores' / 'results.json').read_text())
-    for name in ('psnr_per_view', 'ssim_per_view', 'psnr', 'ssim', 'config',
+    for name in ('psnr_per_view', 'ssim_per_view', 'psnr', 'ssim',
                  'background', 'metrics', 'seed', 'seed_in_use', 'steps',
                  'train_seconds'):  # fmt: skip
       self.assertEqual(content[name], self.content[name])
     self.assertEqual(content.keys(), self.content.keys())
     # Once more it is only read.
     (self.folder / 'scores' / 'view_000.png').unlink()
-    self.assertEqual(
-      rendering.score(self._load(), self.folder / 'scores'), text
-    )
+    again = rendering.score(self._load(), self.folder / 'scores')[1]
+    self.assertEqual(again, text.replace(': ', ' (scored before): ', 1))
     self.assertFalse((self.folder / 'scores' / 'view_000.png').exists())
-    early = rendering.score(self._load(step=10), self.folder / 'early')
+    early = rendering.score(self._load(step=10), self.folder / 'early')[1]
     self.assertNotEqual(early.split()[1], text.split()[1])
     text = self._render_only(render_test=True)
     self.assertIn('test_0000020/results.json', text)
@@ -136,3 +131,26 @@ class RunTest(chex.TestCase):
       )  # fmt: skip
     with self.assertRaisesRegex(ValueError, '--model_dir: .* holds no run'):
       runs.load(_config(), data_dir=None, model_dir=self.folder)
+
+  def test_scores_say_what_was_scored(self):
+    """The config in use, not that of the run."""
+    content, _ = rendering.score(
+      self._load(white_bkgd=False), self.folder / 'black'
+    )
+    self.assertEqual(content['background'], 'black')
+    self.assertFalse(content['config']['white_bkgd'])
+    self.assertLess(content['psnr'], self.content['psnr'])
+
+  def test_a_metric_that_is_new_is_measured(self):
+    where = self.folder / 'later'
+    rendering.score(self._load(), where)
+    content = json.loads((where / 'results.json').read_text())
+    del content['ssim']
+    (where / 'results.json').write_text(json.dumps(content))
+    content, text = rendering.score(self._load(), where)
+    self.assertEqual(content['ssim'], self.content['ssim'])
+    self.assertNotIn('before', text)
+
+  def test_only_the_run_s_own_config_is_rendered_only(self):
+    with self.assertRaisesRegex(ValueError, 'white_bkgd is True there, False'):
+      self._render_only(white_bkgd=False)

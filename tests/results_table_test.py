@@ -51,6 +51,10 @@ class ResultsTableTest(chex.TestCase):
     folder = pathlib.Path(self.create_tempdir().full_path)
     with self.assertRaisesRegex(ValueError, 'run: .*results.json is none'):
       results_table.store(folder, folder / 'store')
+    (folder / 'results.json').write_text('{"psnr": 20.0}')
+    with self.assertRaisesRegex(ValueError, 'run: .*results.json is none'):
+      results_table.store(folder, folder / 'store')
+    self.assertFalse((folder / 'store').exists())
     with self.assertRaisesRegex(ValueError, 'has no lines'):
       results_table.rebuild('no marks', {}, ('run',))
 

@@ -81,7 +81,9 @@ class ChooseTest(chex.TestCase):
     shift = np.array([1.0, -2.0, 0.5], np.float32)
     poses = paths.circle(8, elevation=-20.0, radius=3.0)
     poses[:, :, 3] += shift
-    taken = _choose(_scene(train=_split(poses)), path='circle')
+    moved = _split(poses)
+    scene = _scene(train=moved, val=moved, test=moved)
+    taken = _choose(scene, path='circle')
     self.assertLen(taken.sizes, 9)
     away = taken.camera_to_world[:, :, 3] - shift
     np.testing.assert_allclose(np.linalg.norm(away, axis=1), 3.0, rtol=1e-5)
@@ -93,8 +95,12 @@ class ChooseTest(chex.TestCase):
   @parameterized.parameters(('spiral', 9), ('flat', 4))
   def test_spirals(self, path, count):
     taken = _choose(path=path)
+    poses = [
+      split.cameras.camera_to_world
+      for split in (_scene().train, _scene().test, _scene().val)
+    ]
     expected = paths.spiral(
-      _scene().train.cameras.camera_to_world, 2.0, 4.0, 9, flat=path == 'flat'
+      np.concatenate(poses), 2.0, 4.0, 9, flat=path == 'flat'
     )
     self.assertLen(taken.sizes, count)
     np.testing.assert_array_equal(taken.camera_to_world, expected)
@@ -103,8 +109,11 @@ class ChooseTest(chex.TestCase):
     folder = pathlib.Path(self.create_tempdir().full_path)
     taken = _choose(video_set='test')
     views.save(str(folder / 'taken.json'), taken)
-    again = _choose(camera_file=str(folder / 'taken.json'))
-    chex.assert_trees_all_equal(again, taken)
+    for factor in (1, 3):  # Sizes are those that the file says.
+      again = _choose(
+        camera_file=str(folder / 'taken.json'), render_factor=factor
+      )
+      chex.assert_trees_all_equal(again, taken)
     self.assertLen(
       json.loads((folder / 'taken.json').read_text())['cameras'], 3
     )
@@ -125,9 +134,27 @@ class ChooseTest(chex.TestCase):
     level = np.repeat(paths.circle(1), 3, axis=0)
     level[:, 0, 3] = range(3)
     with self.assertRaisesRegex(ValueError, '--path=circle: .* no focus'):
-      _choose(_scene(train=_split(level)), path='circle')
+      _choose(
+        _scene(train=_split(level), val=_split(level), test=_split(level)),
+        path='circle',
+      )
+
+  def test_device_coordinates_have_no_place_for_some(self):
+    forward = np.repeat(np.eye(4, dtype=np.float32)[None, :3], 3, axis=0)
+    forward[:, 0, 3] = [-0.1, 0.0, 0.1]
+    ndc = cameras.Ndc((2.0, 2.0))
+    scene = _scene(train=_split(forward), path=_taken(forward), ndc=ndc)
+    self.assertLen(_choose(scene).sizes, 3)
+    turned, ahead = forward.copy(), forward.copy()
+    turned[1, :, :3] = np.diag([-1.0, 1.0, -1.0])
+    ahead[2, 2, 3] = -1.5
+    for poses, message in (
+      (turned, r'camera 1 \(of 1 such ones\) looks aside'),
+      (ahead, r'camera 2 \(of 1 such ones\) stands behind the near plane'),
+    ):
+      with self.assertRaisesRegex(ValueError, f'--path=given: {message}'):
+        _choose(scene._replace(path=_taken(poses)))
 
   def test_description(self):
-    text = views.describe(_choose(render_factor=2), 2)
-    self.assertEqual(text, '5 frames of 22x15 (render_factor=2)')
-    self.assertNotIn('factor', views.describe(_choose(), 1))
+    text = views.describe(_choose(render_factor=2))
+    self.assertEqual(text, '5 frames of 22x15')

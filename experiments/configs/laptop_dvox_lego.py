@@ -12,8 +12,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.testskip = 1
   # Holds the model: rays spend their samples inside.
   config.box = (-0.75, -0.75, -0.75, 0.75, 0.75, 0.75)
-  config.num_steps = 4_000
-  config.lr_decay = 2
+  config.num_steps = 8_000
+  config.lr_decay = 4
   config.num_samples = 32
   config.num_importance = 32
   config.render_factor = 4

@@ -20,8 +20,6 @@ _BOUND_FACTOR = 0.75
 _LARGEST = 1_000_000  # Pixels of an image's side, or of its focal length.
 # What near is of the nearest bound.
 _NEAR_FACTOR = 0.9
-# Least cosine between the mean viewing direction and a ray in NDC.
-_LEAST_COSINE = np.cos(np.deg2rad(85))
 # How far the sides' ratio of an image may be off that of its pose.
 _RATIO_TOLERANCE = 0.02
 
@@ -303,11 +301,9 @@ def _cameras(
   """Cameras of the images as read; the focal length follows their size."""
   index = list(split)
   full, sizes = shots.sizes[index], image_files.sizes(files)
-  ratio = np.prod(sizes / full, axis=1, where=[[True, False]])
-  ratio = ratio / np.prod(sizes / full, axis=1, where=[[False, True]])
-  for i in np.flatnonzero(
-    np.abs(ratio - 1) > _RATIO_TOLERANCE + 1.5 / sizes.min(axis=1)
-  ):
+  rows, columns = (sizes / full).T
+  off = np.abs(rows / columns - 1)
+  for i in np.flatnonzero(off > _RATIO_TOLERANCE + 1.5 / sizes.min(axis=1)):
     height, width = sizes[i]
     raise base.DataError(
       f'{files.paths[i]}: is {width}x{height} pixels, but its pose is of an '
@@ -328,31 +324,15 @@ def _check_directions(
   Raises:
     ValueError: names a camera that faces another way, and the cure.
   """
-  cosines = np.concatenate([_least_cosines(views) for views in taken])
+  cosines = np.concatenate([cameras.least_cosines(views) for views in taken])
   worst = int(np.argmin(cosines))
-  if cosines[worst] < _LEAST_COSINE:
+  if cosines[worst] < cameras.LEAST_COSINE:
     angle = np.rad2deg(np.arccos(cosines[worst]))
     raise ValueError(
       f'llff.spherify=False: the cameras do not face one way (a ray of '
       f'{names[worst]} is {angle:.0f} degrees off their mean direction), as '
       'normalised device coordinates need it: set llff.spherify=True.'
     )
-
-
-def _least_cosines(views: cameras.Cameras) -> np.ndarray:
-  """Of each camera `[N]`: the least cosine of its rays with -z."""
-  fx, fy, cx, cy = views.intrinsics.T
-  height, width = views.sizes.T
-  corners = [
-    np.stack([(x - cx) / fx, (cy - y) / fy, -np.ones_like(fx)], axis=-1)
-    for x in (np.zeros_like(width), width)
-    for y in (np.zeros_like(height), height)
-  ]
-  directions = np.einsum(
-    'nij,knj->kni', views.camera_to_world[:, :, :3], np.stack(corners)
-  )
-  lengths = np.linalg.norm(directions, axis=-1)
-  return np.min(-directions[..., 2] / lengths, axis=0)
 
 
 def _focal_of_halves(views: cameras.Cameras) -> tuple[float, float]:
