@@ -32,6 +32,10 @@ _SHOWN = ('loss', 'psnr', 'psnr_coarse', 'grad_norm', 'skipped')
 About = dict[str, Any]
 
 
+# (what is known, replicated parameters) draws what is learnt.
+Show = Callable[[checkpoints.Kept, Any], None]
+
+
 class Outputs(NamedTuple):
   """Where a run leaves what it has to say, and how it is looked at."""
 
@@ -40,8 +44,8 @@ class Outputs(NamedTuple):
   board: summaries.Summaries
   profile: profiling.Profile
   validate: validation.Validate
-  test: Callable[[checkpoints.Kept, Any], None]  # what is known, params.
-  film: Callable[[checkpoints.Kept, Any], None]
+  test: Show
+  film: Show
 
 
 class _Due(NamedTuple):
@@ -227,14 +231,12 @@ class _Steps:
         raise
       self._stop(step, listener.signal_number)
 
-  def _show(
-    self, step: int, output: Callable[[checkpoints.Kept, Any], None]
-  ) -> None:
+  def _show(self, step: int, show: Show) -> None:
     """Draws what is learnt; if that fails, the run goes on."""
     skipped = devices.unreplicate(self._state.skipped)
     about = self._about | {'times': self._times()}
     try:
-      output(checkpoints.Kept(step, int(skipped), about), self._state.params)
+      show(checkpoints.Kept(step, int(skipped), about), self._state.params)
     except (ValueError, OSError) as error:
       self._outputs.log.say(f'step {step}  {error} Training goes on.')
 

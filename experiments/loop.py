@@ -2,6 +2,7 @@
 
 import pathlib
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -88,25 +89,10 @@ def train(
     def run_at(state: checkpoints.Kept, params: Any) -> runs.Run:
       return runs.Run(config, scene, params, render, state, settings)
 
-    def test(state: checkpoints.Kept, params: Any) -> None:
-      views = model_dir / f'{folder.VIEWS}_{state.step:07}'
-      run = run_at(state, params)
-      scores, text = rendering.score(run, views, replace=True)
-      known = {f'test/{x}': y for x, y in scoring.means(scores).items()}
-      board.scalars(state.step, known)
-      log.say(f'step {state.step}  test {text}')
-
-    def film(state: checkpoints.Kept, params: Any) -> None:
-      rendering.film_path(
-        run_at(state, params),
-        model_dir,
-        say=lambda text: log.say(f'step {state.step}  {text}'),
-        replace=True,
-      )
-
     outputs = fit.Outputs(
-      kept, log, board, profiling.Profile(where, log), validate, test, film
-    )
+      kept, log, board, profiling.Profile(where, log), validate,
+      *_make_shows(run_at, model_dir, log, board),
+    )  # fmt: skip
     state, about = fit.fit(
       config, scene, renderer, outputs, seed=seed, start=start, weights=weights
     )
@@ -118,6 +104,32 @@ def train(
     board.hyperparameters(fields, scoring.means(content))
     log.note(f'test PSNR {content["psnr"]} dB over {content["views"]} views')
   return content
+
+
+def _make_shows(
+  run_at: Callable[[checkpoints.Kept, Any], runs.Run],
+  model_dir: pathlib.Path,
+  log: progress.Log,
+  board: summaries.Summaries,
+) -> tuple[fit.Show, fit.Show]:
+  """What draws a run on its way: its test views, and its video."""
+
+  def test(state: checkpoints.Kept, params: Any) -> None:
+    views = model_dir / f'{folder.VIEWS}_{state.step:07}'
+    scores, text = rendering.score(run_at(state, params), views, replace=True)
+    known = {f'test/{x}': y for x, y in scoring.means(scores).items()}
+    board.scalars(state.step, known)
+    log.say(f'step {state.step}  test {text}')
+
+  def film(state: checkpoints.Kept, params: Any) -> None:
+    rendering.film_path(
+      run_at(state, params),
+      model_dir,
+      say=lambda text: log.say(f'step {state.step}  {text}'),
+      replace=True,
+    )
+
+  return test, film
 
 
 def _weights(
