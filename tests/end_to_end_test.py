@@ -97,7 +97,7 @@ class StopTest(chex.TestCase):
   _ARGUMENTS = (
     *_SMALL, '--config.num_rand=16', '--config.i_print=10',
     '--config.procedural.size=8', '--config.procedural.num_train=3',
-    '--config.procedural.num_test=1', '--compilation_cache=cache',
+    '--config.procedural.num_test=1',
   )  # fmt: skip
 
   def _state(self, folder, step):
