@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.num_importance = 32
   config.model_fine.net_width = 128
   config.num_poses = 120
-  config.render_factor = 3
+  config.render_factor = 4
   config.i_print = 500
   config.i_img = 2000
   config.i_weights = 2000
