@@ -242,7 +242,7 @@ class TrainTest(chex.TestCase):
       '--config.use_viewdirs=True', folder=folder,
     )  # fmt: skip
     self.assertEmpty(err)
-    self.assertStartsWith(out[0], f'{frames} frames of {width}x{height}: out')
+    self.assertStartsWith(out[-1], f'{frames} frames of {width}x{height}: out')
     stored = json.loads((folder / 'run' / 'results.json').read_text())
     self.assertEqual((stored['views'], stored['steps']), (1, 2))
     self.assertGreater((folder / 'out' / 'rgb.mp4').stat().st_size, 0)
