@@ -76,7 +76,8 @@ def _check_ndc(taken: cameras.Cameras, scene: base.Scene) -> None:
     what = 'looks aside' if away[bad[0]] else 'stands behind the near plane'
     raise ValueError(
       f'camera {bad[0]} (of {len(bad)} such ones) {what}: in normalised device '
-      'coordinates, which the run was trained in, all must face -z.'
+      'coordinates, which the run was trained in, all must face -z. Take other '
+      'cameras.'
     )
 
 
