@@ -226,7 +226,7 @@ class TrainTest(chex.TestCase):
      '1 test views of 512x512', (1, 64, 64)),
   )  # fmt: skip
   def test_the_original_s_configs(self, name, changes, splits, video):
-    """They start, step, go on and render; with networks that take no time."""
+    """They start, step and render; with networks that take no time."""
     folder, data = self._folder(), shared.folder('data')
     config = (f'--config={_CONFIGS}/{name}.py', *changes)
     out, err = _train(
