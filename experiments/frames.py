@@ -98,7 +98,7 @@ def draw(
   for i, draw_part in tqdm.tqdm(missing, 'frames', disable=None, leave=False):
     draw_part(i)
   made: tuple[pathlib.Path, ...] = ()
-  if len(_sizes(taken)) == 1:
+  if len(sizes(taken)) == 1:
     made = _join(folder, names, [part for part, _ in parts], fps)
   return Drawn(len(missing), made)
 
@@ -116,8 +116,8 @@ def _write_view(
   grey = media.to_uint8(view.opacity)
   files.write(folder / _DEPTH / f'{name}.npy', _npy(depth))
   files.write(folder / _DISPARITY / f'{name}.npy', _npy(view.disparity))
-  files.write(folder / _DEPTH / f'{name}_16bit.png', _png(fine))
-  files.write(folder / _OPACITY / f'{name}.png', _png(grey))
+  files.write(folder / _DEPTH / f'{name}_16bit.png', media.encode_png(fine))
+  files.write(folder / _OPACITY / f'{name}.png', media.encode_png(grey))
   media.write_png(
     folder / _DEPTH / f'{name}.png',
     media.depth_image(view.depth, view.opacity, near, far),
@@ -148,7 +148,7 @@ def _join(
 
 def notes(taken: cameras.Cameras) -> tuple[str, ...]:
   """What the user should know of a video before hours go into its frames."""
-  size, *others = _sizes(taken)
+  size, *others = sizes(taken)
   if others:
     count = 1 + len(others)
     return (f'Views are of {count} sizes: frames alone, no video of them.',)
@@ -166,7 +166,8 @@ def notes(taken: cameras.Cameras) -> tuple[str, ...]:
   )
 
 
-def _sizes(taken: cameras.Cameras) -> list[tuple[int, int]]:
+def sizes(taken: cameras.Cameras) -> list[tuple[int, int]]:
+  """The heights and widths that there are, each once."""
   return sorted({(int(h), int(w)) for h, w in taken.sizes})
 
 
@@ -183,18 +184,10 @@ def _disparities(
   paths = [folder / f'{name}.npy' for name in names]
   most = max(float(np.load(path).max()) for path in paths) or 1.0
   for path in paths:
-    grey = media.to_uint8(np.load(path) / np.float32(most))
-    yield np.repeat(grey[..., None], 3, axis=-1)
+    yield media.grey(np.load(path), most)
 
 
 def _npy(array: np.ndarray) -> bytes:
   buffer = io.BytesIO()
   np.save(buffer, np.asarray(array, np.float32))
-  return buffer.getvalue()
-
-
-def _png(image: np.ndarray) -> bytes:
-  """A grey image of 8 or 16 bits."""
-  buffer = io.BytesIO()
-  Image.fromarray(image).save(buffer, 'PNG')
   return buffer.getvalue()

@@ -20,6 +20,7 @@ from experiments import (
   scoring,
   summaries,
   validation,
+  views,
 )
 from experiments import config as config_lib
 from nerf_haiku import checkpoints, devices, renderers, training
@@ -115,8 +116,8 @@ def _make_shows(
   """What draws a run on its way: its test views, and its video."""
 
   def test(state: checkpoints.Kept, params: Any) -> None:
-    views = model_dir / f'{folder.VIEWS}_{state.step:07}'
-    scores, text = rendering.score(run_at(state, params), views, replace=True)
+    where = model_dir / f'{folder.VIEWS}_{state.step:07}'
+    scores, text = rendering.score(run_at(state, params), where, replace=True)
     known = {f'test/{x}': y for x, y in scoring.means(scores).items()}
     board.scalars(state.step, known)
     log.say(f'step {state.step}  test {text}')
@@ -155,8 +156,6 @@ def describe_scene(scene: base.Scene) -> str:
   lines = []
   for name in ('train', 'val', 'test'):
     split = getattr(scene, name)
-    sizes = sorted({(int(w), int(h)) for h, w in split.cameras.sizes})
-    shown = ', '.join(f'{w}x{h}' for w, h in sizes[:3])
-    more = f' and {len(sizes) - 3} more sizes' if len(sizes) > 3 else ''
-    lines.append(f'{len(split.images)} {name} views of {shown}{more}')
+    sizes = views.describe_sizes(split.cameras)
+    lines.append(f'{len(split.images)} {name} views of {sizes}')
   return '\n'.join(['; '.join(lines), *scene.notices])

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import ml_collections
-import numpy as np
 
 from experiments import folder, frames, results, runs, scoring, views
 from nerf_haiku import cameras
@@ -38,14 +37,14 @@ def film(
   folder.claim_output(save_dir, run.identity(taken), replace=replace)
   for note in frames.notes(taken):
     say(note)
-  mixed = len(np.unique(taken.sizes, axis=0)) > 1
+  alike = len(frames.sizes(taken)) == 1
   drawn = frames.draw(
     save_dir,
     taken,
     lambda x, i, looks=None: run.render(run.params, x, i, looks),
     near=run.scene.near,
     far=run.scene.far,
-    still=run.config.use_viewdirs and len(taken.sizes) > 1 and not mixed,
+    still=run.config.use_viewdirs and len(taken.sizes) > 1 and alike,
     fps=fps,
   )
   what = views.describe(taken)

@@ -5,12 +5,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import imageio.v3 as iio
 import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer import event_file_writer
 
-from nerf_haiku import lazy_tensorflow
+from nerf_haiku import lazy_tensorflow, media
 
 
 class Summaries:
@@ -89,5 +88,5 @@ def _encode(image: np.ndarray) -> summary_pb2.Summary.Image:
     height=height,
     width=width,
     colorspace=channels,
-    encoded_image_string=iio.imwrite('<bytes>', image, extension='.png'),
+    encoded_image_string=media.encode_png(image),
   )

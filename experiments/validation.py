@@ -56,7 +56,7 @@ def make(
     if config.num_importance:
       coarse = _pictures(render_coarse(params, scene.val.cameras, _VIEW), scene)
       images |= {f'{name}_coarse': image for name, image in coarse.items()}
-      images['z_std'] = _grey(view.spread)
+      images['z_std'] = _to_greatest(view.spread)
     for text in cuts(view, scene):
       if text not in told:
         told.add(text)
@@ -92,14 +92,12 @@ def _pictures(
 ) -> dict[str, np.ndarray]:
   return {
     'rgb': media.to_uint8(view.rgb),
-    'disp': _grey(view.disparity),
-    'acc': np.repeat(media.to_uint8(view.opacity)[..., None], 3, axis=-1),
+    'disp': _to_greatest(view.disparity),
+    'acc': media.grey(view.opacity, 1.0),
     'depth': media.depth_image(view.depth, view.opacity, scene.near, scene.far),
   }
 
 
-def _grey(values: np.ndarray) -> np.ndarray:
-  """`[H, W]`, 0 or more, as grey `[H, W, 3]`: white is the greatest."""
-  most = float(np.max(values)) or 1.0
-  grey = media.to_uint8(np.asarray(values, np.float32) / np.float32(most))
-  return np.repeat(grey[..., None], 3, axis=-1)
+def _to_greatest(values: np.ndarray) -> np.ndarray:
+  """`[H, W]`, 0 or more, as grey: white is the greatest."""
+  return media.grey(values, float(np.max(values)) or 1.0)

@@ -116,10 +116,14 @@ def _reduce(taken: cameras.Cameras, factor: int) -> cameras.Cameras:
 
 def describe(taken: cameras.Cameras) -> str:
   """How many views of what size, for the user."""
+  return f'{len(taken.sizes)} frames of {describe_sizes(taken)}'
+
+
+def describe_sizes(taken: cameras.Cameras) -> str:
+  """The widths and heights of their images, the first three, for the user."""
   sizes = sorted({(int(w), int(h)) for h, w in taken.sizes})
   shown = ', '.join(f'{w}x{h}' for w, h in sizes[:3])
-  more = f' and {len(sizes) - 3} more sizes' if len(sizes) > 3 else ''
-  return f'{len(taken.sizes)} frames of {shown}{more}'
+  return shown + (f' and {len(sizes) - 3} more sizes' if len(sizes) > 3 else '')
 
 
 def save(path: str, taken: cameras.Cameras) -> None:

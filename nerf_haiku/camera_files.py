@@ -38,15 +38,7 @@ def read(path: str | os.PathLike[str]) -> cameras.Cameras:
     DataError: the file is missing or wrong; names the camera and the field.
   """
   path = checks.home(path)
-  text = checks.read_text(path)
-  try:
-    content = json.loads(text)
-  except json.JSONDecodeError as error:
-    raise base.DataError(
-      f'{path}: line {error.lineno} is not JSON: {error.msg}.'
-    ) from error
-  except (ValueError, RecursionError) as error:
-    raise base.DataError(f'{path}: can not be read: {error}.') from error
+  content = checks.read_json(path)
   listed = content.get('cameras') if isinstance(content, dict) else None
   if not isinstance(listed, list) or not listed:
     raise base.DataError(

@@ -40,6 +40,18 @@ def to_uint8(image: chex.Array) -> np.ndarray:
   return np.floor(np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
+def grey(values: chex.Array, most: float) -> np.ndarray:
+  """Values `[H, W]` from 0, black, to `most`, white, as `[H, W, 3]` uint8."""
+  chex.assert_rank(values, 2)
+  level = to_uint8(np.asarray(values, np.float32) / np.float32(most))
+  return np.repeat(level[..., None], 3, axis=-1)
+
+
+def encode_png(image: np.ndarray) -> bytes:
+  """A PNG of `[H, W, 3]` or `[H, W]`, uint8 or uint16."""
+  return iio.imwrite('<bytes>', image, extension='.png')
+
+
 def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
   """Writes a PNG whole or not at all; the file that was there is replaced.
 
@@ -52,7 +64,7 @@ def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
   """
   chex.assert_shape(image, (None, None, 3))
   chex.assert_type(image, np.uint8)
-  files.write(path, iio.imwrite('<bytes>', image, extension='.png'))
+  files.write(path, encode_png(image))
 
 
 def depth_image(

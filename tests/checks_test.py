@@ -18,7 +18,7 @@ class SettingsTest(parameterized.TestCase):
   def test_what_is_allowed(self):
     least = {'testskip': 0, 'down_factor': 1, 'num_poses': 1, 'hold': 0}
     for near, far in ((None, None), (1e-9, None), (None, 3), (2, 2.5)):
-      checks.settings(near=near, far=far, **least)
+      self.assertIsNone(checks.settings(near=near, far=far, **least))
 
   @parameterized.product(
     setting=[
@@ -57,7 +57,7 @@ class BoundsTest(parameterized.TestCase):
       checks.bounds(near, far)
 
   def test_allowed(self):
-    checks.bounds(1e-9, 1e9)
+    self.assertIsNone(checks.bounds(1e-9, 1e9))
 
 
 class BoxTest(parameterized.TestCase):
@@ -113,7 +113,8 @@ class OneSizeTest(parameterized.TestCase):
     )  # fmt: skip
 
   def test_one(self):
-    checks.one_size([self.files((4, 6), (4, 6)), self.files(), self.files()])
+    splits = [self.files((4, 6), (4, 6)), self.files(), self.files()]
+    self.assertIsNone(checks.one_size(splits))
 
   def test_names_one_that_differs_from_most(self):
     splits = self.files((2, 3)), self.files((4, 6), (4, 6)), self.files((4, 6))

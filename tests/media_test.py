@@ -202,3 +202,19 @@ class LayoutTest(parameterized.TestCase):
       media.contact_sheet(images, 2)
     with self.assertRaisesRegex(ValueError, 'columns .* 0'):
       media.contact_sheet(images[:1], 0)
+
+
+class GreyTest(parameterized.TestCase):
+  def test_from_black_to_white(self):
+    shown = media.grey(np.array([[0.0, 1.0, 2.0, 5.0]], np.float32), 4.0)
+    # Of 255: a quarter is 63.75, a half 127.5; more than all is white.
+    levels = np.array([[0, 64, 128, 255]], np.uint8)
+    expected = np.repeat(levels[..., None], 3, axis=-1)
+    np.testing.assert_array_equal(shown, expected, strict=True)
+
+  def test_pngs_of_16_bits_and_of_colours(self):
+    for image in (
+      np.array([[0, 257, 65535]], np.uint16), np.zeros((2, 3, 3), np.uint8)
+    ):  # fmt: skip
+      again = iio.imread(media.encode_png(image))
+      np.testing.assert_array_equal(again, image, strict=True)

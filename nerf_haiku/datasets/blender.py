@@ -1,6 +1,5 @@
 """Scenes in the layout of NeRF-synthetic: `transforms_*.json` and images."""
 
-import json
 import math
 import os
 import pathlib
@@ -124,18 +123,14 @@ def _read_views(path: pathlib.Path, skip: int) -> _Views:
 
 def _read_json(path: pathlib.Path) -> Any:
   try:
-    return json.loads(path.read_text('utf-8-sig'))
-  except FileNotFoundError as error:
+    return checks.read_json(path)
+  except base.DataError as error:
+    if not isinstance(error.__cause__, FileNotFoundError):
+      raise
     raise base.DataError(
       f'{path}: no such file; a scene has transforms_train.json, '
       'transforms_val.json and transforms_test.json.'
     ) from error
-  except json.JSONDecodeError as error:
-    raise base.DataError(
-      f'{path}: line {error.lineno} is not JSON: {error.msg}.'
-    ) from error
-  except (OSError, ValueError, RecursionError) as error:
-    raise base.DataError(f'{path}: can not be read: {error}.') from error
 
 
 def _image_name(path: pathlib.Path, index: int, frame: Any) -> str:

@@ -1,5 +1,6 @@
 """What all readers ask of settings, folders and poses."""
 
+import json
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -149,6 +150,23 @@ def read_text(path: pathlib.Path) -> str:
   except FileNotFoundError as error:
     raise base.DataError(f'{path}: there is no such file.') from error
   except (OSError, ValueError) as error:
+    raise base.DataError(f'{path}: can not be read: {error}.') from error
+
+
+def read_json(path: pathlib.Path) -> Any:
+  """What a JSON file holds.
+
+  Raises:
+    DataError: there is no such file, or it is no JSON; names the line.
+  """
+  text = read_text(path)
+  try:
+    return json.loads(text)
+  except json.JSONDecodeError as error:
+    raise base.DataError(
+      f'{path}: line {error.lineno} is not JSON: {error.msg}.'
+    ) from error
+  except (ValueError, RecursionError) as error:
     raise base.DataError(f'{path}: can not be read: {error}.') from error
 
 
