@@ -14,7 +14,9 @@ from nerf_haiku import (
   cameras,
   encodings,
   evaluation,
+  extent,
   fields,
+  marching,
   renderers,
   training,
 )
@@ -33,6 +35,8 @@ from nerf_haiku.datasets import batches as batches_lib
 _CACHED_ACTIVATIONS = 3 << 18
 # Activations of a layer when an accelerator renders: 0.5 GB.
 _RENDERED_ACTIVATIONS = 1 << 27
+# Cells of the occupancy grid along a side: the fewest and the most.
+_GRID_SIDES = (32, 128)
 # Near and far of the NeRF-synthetic scenes, and of the built-in one.
 _BOUNDS = (2.0, 6.0)
 
@@ -144,34 +148,93 @@ def _box(config: ml_collections.ConfigDict) -> np.ndarray | None:
   return np.reshape(np.asarray(config.box, np.float32), (2, 3))
 
 
-def renderer(config: ml_collections.ConfigDict) -> renderers.Renderer:
-  """The networks of a config, and the way they are rendered."""
-  fine = _field(config, config.model_fine) if config.num_importance else None
+def renderer(
+  config: ml_collections.ConfigDict, scene_: base.Scene
+) -> renderers.Renderer:
+  """The fields of a config, and the way they are rendered.
+
+  Raises:
+    ValueError: if a ray may have more samples than the budget.
+  """
+  span = extent.of_scene(scene_)
+  settings = {
+    'perturb': config.perturb,
+    'raw_noise_std': config.raw_noise_std,
+    'density_activation': config.density_activation,
+    'infinite_end': config.last_interval == 'infinite',
+    'white_background': config.white_bkgd,
+  }
+  if config.renderer == 'occupancy':
+    return marching.make_occupancy(
+      _field(config, config.model, span), _march(config, span), **settings
+    )
+  fine = None
+  if config.num_importance:
+    fine = _field(config, config.model_fine, span)
   return renderers.make_hierarchical(
-    _field(config, config.model),
+    _field(config, config.model, span),
     fine,
     num_samples=config.num_samples,
     num_importance=config.num_importance,
-    perturb=config.perturb,
     lindisp=config.llff.lindisp,
-    raw_noise_std=config.raw_noise_std,
-    density_activation=config.density_activation,
-    infinite_end=config.last_interval == 'infinite',
-    white_background=config.white_bkgd,
+    **settings,
   )
 
 
 def _field(
-  config: ml_collections.ConfigDict, model: ml_collections.ConfigDict
+  config: ml_collections.ConfigDict,
+  model: ml_collections.ConfigDict,
+  span: extent.Extent,
 ) -> hk.Transformed:
+  """A field; `model` has the layers of the paper's network."""
+  shared = {'use_viewdirs': config.use_viewdirs, 'dtype': config.dtype}
+  if config.field == 'hash':
+    sections = dict(config.hash)
+    sections['finest'] = config.hash.finest or _finest(config, span)
+    return fields.make_hash(
+      box=span.box, remat=config.remat, **shared, **sections
+    )
   return fields.make_mlp(
     encode_position=encoding(config, config.emb.multires),
     encode_direction=encoding(config, config.emb.multires_views),
-    use_viewdirs=config.use_viewdirs,
-    dtype=config.dtype,
     remat=config.remat,
+    **shared,
     **model,
   )
+
+
+def _finest(config: ml_collections.ConfigDict, span: extent.Extent) -> int:
+  """Cells along a side of the box that are as wide as a pixel."""
+  cells = float(np.max(span.box[1] - span.box[0])) / span.pixel
+  return max(config.hash.coarsest, round(cells))
+
+
+def _march(
+  config: ml_collections.ConfigDict, span: extent.Extent
+) -> marching.Settings:
+  """How the occupancy renderer marches, as far as possible by the config."""
+  section = config.occupancy
+  step = section.step or span.pixel
+  side = float(np.max(span.box[1] - span.box[0]))
+  low, high = _GRID_SIDES
+  cells = min(max(round(side / step / 2 / low) * low, low), high)
+  settings = marching.Settings(
+    span.box,
+    section.resolution or cells,
+    step,
+    section.budget,
+    section.threshold,
+    section.decay,
+    section.every,
+    section.warmup,
+  )
+  if settings.num_positions() > settings.budget:
+    raise ValueError(
+      f'config.occupancy.budget: got {settings.budget}; allowed: '
+      f'{settings.num_positions()} or more, the positions of the longest ray '
+      f'through the box in steps of {step:.4g} (config.occupancy.step).'
+    )
+  return settings
 
 
 def encoding(
@@ -204,7 +267,12 @@ def optimizer(
   config: ml_collections.ConfigDict,
 ) -> optax.GradientTransformation:
   """Adam at the config's learning rate, with clipped gradients if it says."""
-  adam = optax.adam(learning_rate(config))
+  adam = optax.adamw(
+    learning_rate(config),
+    b2=config.adam_b2,
+    eps=config.adam_eps,
+    weight_decay=config.weight_decay,
+  )
   if not config.grad_max_norm:
     return adam
   return optax.chain(optax.clip_by_global_norm(config.grad_max_norm), adam)
@@ -236,13 +304,18 @@ def update(
     rays = cast(views, camera, pixel)
     return rays if scene_.ndc is None else cameras.to_ndc(rays, scene_.ndc)
 
-  auto = _rays(config, _CACHED_ACTIVATIONS) if _on_cpu() else 0
+  auto = 0
+  if _on_cpu() and config.renderer != 'occupancy':  # That has its own budget.
+    auto = _rays(config, _CACHED_ACTIVATIONS)
   return training.make_update(
     renderer_,
     optimizer(config),
     cast_training,
     microbatch=config.microbatch or auto,
     skip_nonfinite=config.skip_nonfinite,
+    batch_growth=config.batch_growth,
+    random_background=config.random_background,
+    white_background=config.white_bkgd,
   )
 
 
@@ -265,6 +338,7 @@ def batches(
     precrop_iters=config.precrop_iters,
     precrop_frac=config.precrop_frac,
     white_background=config.white_bkgd,
+    with_alpha=config.random_background,
   )
 
 
@@ -293,8 +367,12 @@ def _on_cpu() -> bool:
 
 def _rays(config: ml_collections.ConfigDict, activations: int) -> int:
   """Rays whose activations of one layer are so many."""
+  if config.renderer == 'occupancy':
+    return max(1, config.occupancy.budget // 2)
   width = config.model.net_width
   if config.num_importance:
     width = max(width, config.model_fine.net_width)
+  if config.field == 'hash':
+    width = config.hash.colour_width
   samples = config.num_samples + config.num_importance
   return max(1, activations // (width * samples))

@@ -12,6 +12,8 @@ from nerf_haiku import encodings, volume
 LR_SCHEDULES = ('constant * decay_every', 'constant')
 DTYPES = ('float32', 'bfloat16')
 DATASET_TYPES = ('llff', 'blender', 'deepvoxels', 'tiny', 'procedural')
+FIELDS = ('mlp', 'hash')
+RENDERERS = ('hierarchical', 'occupancy')
 LAST_INTERVALS = ('infinite', 'far')
 
 _Rule = tuple[Callable[[Any], bool], str]
@@ -37,6 +39,33 @@ _RULES: dict[str, _Rule] = {
   'decay_factor': (lambda x: 0 < x <= 1, 'over 0, up to 1'),
   'num_steps': _at_least(1),
   'num_rand': _at_least(1),
+  'adam_b2': (lambda x: 0 <= x < 1, '0 or more, under 1'),
+  'adam_eps': _POSITIVE,
+  'weight_decay': _at_least(0),
+  'batch_growth': _at_least(0),
+  'field': _one_of(*FIELDS),
+  'renderer': _one_of(*RENDERERS),
+  'hash.num_levels': (lambda x: 1 <= x <= 32, '1 to 32'),
+  'hash.num_features': (lambda x: 1 <= x <= 16, '1 to 16'),
+  'hash.table_size': (
+    lambda x: x >= 2 and not x & (x - 1) and x <= 2**26,
+    'a power of 2, up to 2**26',
+  ),
+  'hash.coarsest': (lambda x: 1 <= x <= 1024, '1 to 1024'),
+  'hash.finest': (lambda x: 0 <= x <= 2**16, '0 (chosen by itself) to 65536'),
+  'hash.density_width': _at_least(1),
+  'hash.num_geometry': _at_least(1),
+  'hash.colour_width': _at_least(1),
+  'hash.colour_depth': _at_least(0),
+  'occupancy.resolution': (
+    lambda x: x == 0 or 4 <= x <= 512, '0 (chosen by itself), or 4 to 512'
+  ),
+  'occupancy.step': _at_least(0),
+  'occupancy.budget': _at_least(1),
+  'occupancy.threshold': (lambda x: 0 < x < 1, 'over 0, under 1'),
+  'occupancy.decay': (lambda x: 0 < x < 1, 'over 0, under 1'),
+  'occupancy.every': _at_least(1),
+  'occupancy.warmup': _at_least(0),
   'microbatch': _at_least(0),
   'emb.periodic_fns': (
     lambda x: x and all(fn in encodings.PERIODIC_FNS for fn in x),

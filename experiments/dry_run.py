@@ -27,7 +27,7 @@ def describe(
     ValueError: if the data cannot be used.
   """
   scene = build.scene(config, data_dir)
-  renderer = build.renderer(config)
+  renderer = build.renderer(config, scene)
   return '\n'.join(
     [
       loop.describe_scene(scene),

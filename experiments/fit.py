@@ -25,14 +25,16 @@ _IN_FLIGHT = 2
 # Updates left out one after the other, that a run does not recover from.
 _MOST_SKIPPED = 100
 # Scalars of a step that TensorBoard shows.
-_SHOWN = ('loss', 'psnr', 'psnr_coarse', 'grad_norm', 'skipped')
+_SHOWN = (
+  'loss', 'psnr', 'psnr_coarse', 'grad_norm', 'skipped', 'samples', 'pieces',
+)  # fmt: skip
 
 # What is known of a run beside its state: the `seed` in use, `restarts` after
 # a collapse, and `times`: `train_seconds`, `rays_per_second`.
 About = dict[str, Any]
 
 
-# (what is known, replicated parameters) draws what is learnt.
+# (what is known, `renderers.Learnt` replicated) draws what is learnt.
 Show = Callable[[checkpoints.Kept, Any], None]
 
 
@@ -236,7 +238,7 @@ class _Steps:
     skipped = devices.unreplicate(self._state.skipped)
     about = self._about | {'times': self._times()}
     try:
-      show(checkpoints.Kept(step, int(skipped), about), self._state.params)
+      show(checkpoints.Kept(step, int(skipped), about), self._state.learnt())
     except (ValueError, OSError) as error:
       self._outputs.log.say(f'step {step}  {error} Training goes on.')
 
@@ -300,7 +302,7 @@ class _Steps:
 
   def _validate(self, step: int) -> float:
     """Renders a validation view, and gives its PSNR."""
-    psnr = self._outputs.validate(self._state.params, step)
+    psnr = self._outputs.validate(self._state.learnt(), step)
     width = len(str(self._config.num_steps))
     self._outputs.log.say(f'step {step:>{width}}  validation {psnr:.2f} dB')
     return psnr

@@ -1,11 +1,9 @@
 """A run: from a config to checkpoints, images and scores."""
 
 import pathlib
-import threading
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import ml_collections
 
 from experiments import (
@@ -23,7 +21,7 @@ from experiments import (
   views,
 )
 from experiments import config as config_lib
-from nerf_haiku import checkpoints, devices, renderers, training
+from nerf_haiku import checkpoints, devices, renderers
 from nerf_haiku.datasets import base
 
 
@@ -68,14 +66,9 @@ def train(
     )
     return content
   results.measures_there()  # A damaged one is noticed before hours are spent.
-  renderer = build.renderer(config)
-  weights = _weights(renderer, init_from)
-  # Compiled beside the loading of the scene: jax finds it there later.
-  threading.Thread(
-    target=training.init_state,
-    args=(renderer, build.optimizer(config), jax.random.key(seed)),
-  ).start()
   scene = build.scene(config, data_dir)
+  renderer = build.renderer(config, scene)
+  weights = _weights(renderer, init_from)
   folder.claim(model_dir, settings)
   log = progress.Log(model_dir / folder.LOG)
   log.say(describe_scene(scene))
@@ -87,8 +80,8 @@ def train(
     render = build.render_view(config, scene, renderer)
     validate = validation.make(config, scene, renderer, render, board, log)
 
-    def run_at(state: checkpoints.Kept, params: Any) -> runs.Run:
-      return runs.Run(config, scene, params, render, state, settings)
+    def run_at(state: checkpoints.Kept, learnt: Any) -> runs.Run:
+      return runs.Run(config, scene, learnt, render, state, settings)
 
     outputs = fit.Outputs(
       kept, log, board, profiling.Profile(where, log), validate,
@@ -98,7 +91,7 @@ def train(
       config, scene, renderer, outputs, seed=seed, start=start, weights=weights
     )
     known = checkpoints.Kept(int(state.step), int(state.skipped), about)
-    run = run_at(known, devices.replicate(state.params))
+    run = run_at(known, devices.replicate(state.learnt()))
     content = scoring.evaluate(run, model_dir / folder.VIEWS)
     results.write_json(model_dir / folder.RESULTS, content)
     fields = dict(config_lib.flatten(config)) | {'seed': seed}
@@ -115,16 +108,16 @@ def _make_shows(
 ) -> tuple[fit.Show, fit.Show]:
   """What draws a run on its way: its test views, and its video."""
 
-  def test(state: checkpoints.Kept, params: Any) -> None:
+  def test(state: checkpoints.Kept, learnt: Any) -> None:
     where = model_dir / f'{folder.VIEWS}_{state.step:07}'
-    scores, text = rendering.score(run_at(state, params), where, replace=True)
+    scores, text = rendering.score(run_at(state, learnt), where, replace=True)
     known = {f'test/{x}': y for x, y in scoring.means(scores).items()}
     board.scalars(state.step, known)
     log.say(f'step {state.step}  test {text}')
 
-  def film(state: checkpoints.Kept, params: Any) -> None:
+  def film(state: checkpoints.Kept, learnt: Any) -> None:
     rendering.film_path(
-      run_at(state, params),
+      run_at(state, learnt),
       model_dir,
       say=lambda text: log.say(f'step {state.step}  {text}'),
       replace=True,
@@ -144,7 +137,9 @@ def _weights(
   if init_from is None:
     return None
   try:
-    return runs.read_weights(renderer, pathlib.Path(init_from).expanduser())[0]
+    return runs.read_learnt(
+      renderer, pathlib.Path(init_from).expanduser()
+    )[0].params
   except ValueError as error:
     raise ValueError(
       f'--init_from: {error} Name the --model_dir of a run with such networks.'

@@ -41,7 +41,7 @@ def film(
   drawn = frames.draw(
     save_dir,
     taken,
-    lambda x, i, looks=None: run.render(run.params, x, i, looks),
+    lambda x, i, looks=None: run.render(run.learnt, x, i, looks),
     near=run.scene.near,
     far=run.scene.far,
     still=run.config.use_viewdirs and len(taken.sizes) > 1 and alike,

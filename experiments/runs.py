@@ -17,7 +17,7 @@ class Run(NamedTuple):
 
   config: ml_collections.ConfigDict
   scene: base.Scene
-  params: Any  # replicated, `[D, ...]`.
+  learnt: Any  # `renderers.Learnt`, replicated `[D, ...]`.
   render: Callable[..., evaluation.View]  # see `build.render_view`.
   kept: checkpoints.Kept  # step, and what is known of it.
   settings: dict[str, Any]  # in use, see `folder.describe`.
@@ -65,22 +65,25 @@ def load(
   settings = folder.describe(
     config, seed=there['seed'], data_dir=data_dir, init_from=there['init_from']
   )
-  renderer = build.renderer(config)
-  params, kept = read_weights(renderer, model_dir, step)
   scene = build.scene(config, data_dir)
+  renderer = build.renderer(config, scene)
+  learnt, kept = read_learnt(renderer, model_dir, step)
   render = build.render_view(config, scene, renderer)
-  return Run(config, scene, devices.replicate(params), render, kept, settings)
+  return Run(config, scene, devices.replicate(learnt), render, kept, settings)
 
 
-def read_weights(
+def read_learnt(
   renderer: renderers.Renderer, model_dir: pathlib.Path, step: int | None = None
-) -> tuple[renderers.Params, checkpoints.Kept]:
-  """Reads the weights of a run, host arrays.
+) -> tuple[renderers.Learnt, checkpoints.Kept]:
+  """Reads what a run has learnt, host arrays.
 
   Raises:
     ValueError: if there are none, or of other networks.
   """
-  template = jax.eval_shape(renderer.init, jax.random.key(0))
+  template = jax.eval_shape(
+    lambda key: renderers.Learnt(renderer.init(key), renderer.remember()),
+    jax.random.key(0),
+  )
   try:
     with checkpoints.Checkpoints(model_dir / folder.CHECKPOINTS) as kept:
       return kept.read(template, step)

@@ -21,7 +21,7 @@ def evaluate(run: runs.Run, views: pathlib.Path) -> dict[str, Any]:
   white = run.config.white_bkgd
   scores = results.evaluate(
     test,
-    lambda i: run.render(run.params, test.cameras, i),
+    lambda i: run.render(run.learnt, test.cameras, i),
     views,
     near=run.scene.near,
     far=run.scene.far,

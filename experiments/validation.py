@@ -10,7 +10,7 @@ from experiments import build, progress, summaries
 from nerf_haiku import evaluation, media, metrics, renderers
 from nerf_haiku.datasets import base
 
-# (replicated parameters `[D, ...]`, step) -> PSNR, dB.
+# (what is learnt, replicated `[D, ...]`; step) -> PSNR, dB.
 Validate = Callable[[Any, int], float]
 
 # Share of what is seen that near and far may cut before it is told.
@@ -45,16 +45,17 @@ def make(
   """
   told = set()
 
+  coarse_too = config.renderer == 'hierarchical' and config.num_importance
   render_coarse = build.render_view(config, scene, renderer, network=0)
 
-  def validate(params: Any, step: int) -> float:
-    view = render(params, scene.val.cameras, _VIEW)
+  def validate(learnt: Any, step: int) -> float:
+    view = render(learnt, scene.val.cameras, _VIEW)
     truth = media.to_uint8(
       base.to_float(scene.val.images[_VIEW], white_background=config.white_bkgd)
     )
     images = {'target': truth, **_pictures(view, scene)}
-    if config.num_importance:
-      coarse = _pictures(render_coarse(params, scene.val.cameras, _VIEW), scene)
+    if coarse_too:
+      coarse = _pictures(render_coarse(learnt, scene.val.cameras, _VIEW), scene)
       images |= {f'{name}_coarse': image for name, image in coarse.items()}
       images['z_std'] = _to_greatest(view.spread)
     for text in cuts(view, scene):

@@ -100,12 +100,12 @@ class Checkpoints:
     return training.TrainState(**kept.state), kept.about
 
   def read(
-    self, template: renderers.Params, step: int | None = None
-  ) -> tuple[renderers.Params, Kept]:
-    """Reads the weights of a state, host arrays, whatever optimizer it had.
+    self, template: renderers.Learnt, step: int | None = None
+  ) -> tuple[renderers.Learnt, Kept]:
+    """Reads what a state has learnt, host arrays, whatever optimizer it had.
 
     Args:
-      template: parameters, or their `jax.eval_shape`.
+      template: parameters and memory, or their `jax.eval_shape`.
       step: which state; None: the newest.
 
     Raises:
@@ -119,11 +119,12 @@ class Checkpoints:
         state=ocp.args.StandardRestore(), about=ocp.args.JsonRestore()
       ),
     )
-    params = kept.state['params']
-    _check_shapes(
-      self._folder / str(step), jax.eval_shape(lambda: template), params
-    )
-    return params, Kept(step, int(kept.state['skipped']), kept.about)
+    found = {name: kept.state.get(name) for name in template._fields}
+    template = jax.eval_shape(lambda: template)
+    _check_shapes(self._folder / str(step), template._asdict(), found)
+    leaves = jax.tree.leaves(found)
+    learnt = jax.tree.unflatten(jax.tree.structure(template), leaves)
+    return learnt, Kept(step, int(kept.state['skipped']), kept.about)
 
   def clear(self) -> None:
     """Deletes all states."""

@@ -1,8 +1,11 @@
 """Encodings of positions and directions that let a network see detail."""
 
+import functools
+import itertools
 from collections.abc import Sequence
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -42,3 +45,169 @@ def positional(
   # [..., octave, function, D], flattened in this order.
   encoded = jnp.stack(waves, axis=-2).reshape(*x.shape[:-1], -1)
   return jnp.concatenate([x, encoded], -1) if include_input else encoded
+
+
+# Factors of the spatial hash (equation 4 of Müller et al., 2022).
+_PRIMES = (1, 2_654_435_761, 805_459_861)
+
+
+def grid_resolutions(
+  *, num_levels: int, coarsest: int, finest: int
+) -> tuple[int, ...]:
+  """Cells along each side of the levels of a hash grid.
+
+  They grow geometrically (equations 2 and 3 of Müller et al., *Instant Neural
+  Graphics Primitives*, 2022).
+
+  Args:
+    num_levels: 1 or more.
+    coarsest: of the first level.
+    finest: of the last, `coarsest` or more.
+  """
+  growth = (finest / coarsest) ** (1 / max(num_levels - 1, 1))
+  # The last power may round to just below the finest.
+  sides = [coarsest * growth**level for level in range(num_levels)]
+  return tuple(int(np.floor(side + 1e-6)) for side in sides)
+
+
+def table_size(resolution: int, largest: int) -> int:
+  """Rows of a level's table: its corners, or `largest` where they are more."""
+  return min((resolution + 1) ** 3, largest)
+
+
+def hash_grid(
+  tables: Sequence[chex.Array], points: chex.Array, *, resolution: int
+) -> chex.Array:
+  """Interpolates features at the corners of cells (Müller et al., 2022).
+
+  The corners of a level that its tables have room for have a row each; those of
+  a finer one share rows by the hash (equation 4). A feature is interpolated
+  linearly along each axis (section 3).
+
+  Args:
+    tables: `F` tables `[T]`, one of each feature: a gather of single numbers
+      is twice as fast as one of rows. T is `table_size`; where corners are
+      hashed it is a power of 2.
+    points: `[3, N]` coordinates in [0, 1].
+    resolution: cells along each side.
+
+  Returns:
+    `[F, N]` features, with gradients of tables and points.
+  """
+  chex.assert_rank([points, *tables], [2, *(1 for _ in tables)])
+  chex.assert_axis_dimension(points, 0, 3)
+  chex.assert_equal_shape(tables)
+  return _interpolate(list(tables), points, resolution)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _interpolate(
+  tables: list[chex.Array], points: chex.Array, resolution: int
+) -> chex.Array:
+  corners = _corners(points, resolution, tables[0].shape[0])
+  return jnp.stack(
+    [
+      sum(weight * _take(table, row) for row, weight in corners)
+      for table in tables
+    ]
+  )
+
+
+def _interpolate_forward(tables, points, resolution):
+  return _interpolate(tables, points, resolution), (tables, points)
+
+
+def _interpolate_backward(resolution, kept, g):
+  """One scatter for each table; autodiff would make one for each corner."""
+  tables, points = kept
+  size = tables[0].shape[0]
+  rows, weights = zip(*_corners(points, resolution, size), strict=True)
+  row = jnp.concatenate(rows)
+  to_tables = [
+    jnp.zeros_like(table)
+    .at[row]
+    .add(
+      jnp.concatenate([weight * along for weight in weights]),
+      mode='promise_in_bounds',
+    )
+    for table, along in zip(tables, g, strict=True)
+  ]
+  # Nothing is computed of it where nobody asks for it.
+  _, move = jax.vjp(
+    lambda x: jnp.stack(
+      [
+        sum(w * _take(table, i) for i, w in _corners(x, resolution, size))
+        for table in tables
+      ]
+    ),
+    points,
+  )
+  return to_tables, move(g)[0]
+
+
+_interpolate.defvjp(_interpolate_forward, _interpolate_backward)
+
+
+def _take(table: chex.Array, row: chex.Array) -> chex.Array:
+  return table.at[row].get(mode='promise_in_bounds')
+
+
+def _corners(
+  points: chex.Array, resolution: int, size: int
+) -> list[tuple[chex.Array, chex.Array]]:
+  """Rows `[N]` of the 8 corners around points `[3, N]`, and their weights."""
+  scaled = points * resolution
+  lower = jnp.clip(jnp.floor(scaled), 0, resolution - 1)
+  fraction = scaled - jax.lax.stop_gradient(lower)
+  lower = lower.astype(jnp.uint32)
+  side = resolution + 1
+  direct = side**3 <= size
+  factors = (1, side, side**2) if direct else _PRIMES
+  terms = [
+    [(lower[k] + step) * np.uint32(factors[k]) for step in (0, 1)]
+    for k in range(3)
+  ]
+  shares = [[1 - fraction[k], fraction[k]] for k in range(3)]
+  corners = []
+  for z, y, x in itertools.product((0, 1), repeat=3):
+    if direct:
+      row = terms[2][z] + terms[1][y] + terms[0][x]
+    else:
+      row = (terms[2][z] ^ terms[1][y] ^ terms[0][x]) & np.uint32(size - 1)
+    weight = shares[2][z] * shares[1][y] * shares[0][x]
+    corners.append((row.astype(jnp.int32), weight))
+  return corners
+
+
+def spherical_harmonics(directions: chex.Array) -> chex.Array:
+  """Real spherical harmonics of degrees 0 to 3.
+
+  Args:
+    directions: `[..., 3]` of length 1.
+
+  Returns:
+    `[..., 16]`, orthonormal on the sphere, by degree and then order.
+  """
+  chex.assert_axis_dimension(directions, -1, 3)
+  x, y, z = jnp.moveaxis(directions, -1, 0)
+  xx, yy, zz = x * x, y * y, z * z
+  pi = np.pi
+  parts = [
+    np.sqrt(1 / (4 * pi)) * jnp.ones_like(x),
+    np.sqrt(3 / (4 * pi)) * y,
+    np.sqrt(3 / (4 * pi)) * z,
+    np.sqrt(3 / (4 * pi)) * x,
+    np.sqrt(15 / (4 * pi)) * x * y,
+    np.sqrt(15 / (4 * pi)) * y * z,
+    np.sqrt(5 / (16 * pi)) * (3 * zz - 1),
+    np.sqrt(15 / (4 * pi)) * x * z,
+    np.sqrt(15 / (16 * pi)) * (xx - yy),
+    np.sqrt(35 / (32 * pi)) * y * (3 * xx - yy),
+    np.sqrt(105 / (4 * pi)) * x * y * z,
+    np.sqrt(21 / (32 * pi)) * y * (5 * zz - 1),
+    np.sqrt(7 / (16 * pi)) * z * (5 * zz - 3),
+    np.sqrt(21 / (32 * pi)) * x * (5 * zz - 1),
+    np.sqrt(105 / (16 * pi)) * z * (xx - yy),
+    np.sqrt(35 / (32 * pi)) * x * (xx - 3 * yy),
+  ]
+  return jnp.stack([jnp.asarray(p, directions.dtype) for p in parts], axis=-1)

@@ -11,9 +11,6 @@ import numpy as np
 
 from nerf_haiku import cameras, renderers, volume
 
-_END = 0.02  # Of a ray's range: where near and far may cut the scene.
-
-
 class View(NamedTuple):
   """A rendered image, of NumPy arrays."""
 
@@ -22,7 +19,7 @@ class View(NamedTuple):
   disparity: chex.Array  # [H, W]
   opacity: chex.Array  # [H, W] in [0, 1].
   spread: chex.Array  # [H, W] as in `volume.Rendering`.
-  # [H, W, 2] weights of samples in the first and last 2 % from near to far.
+  # [H, W, 2] as in `volume.Rendering`.
   at_ends: chex.Array
 
 
@@ -36,7 +33,7 @@ def make_render_view(
   network: int = -1,
   num_devices: int | None = None,
 ) -> Callable[[Any, cameras.Cameras, int], View]:
-  """Builds `render_view(params, cameras, index)` over all local devices.
+  """Builds `render_view(learnt, cameras, index)` over all local devices.
 
   A device renders `piece` rays at a time, always the same ones together, so
   that neither the chunk nor the number of devices can change a pixel.
@@ -52,7 +49,7 @@ def make_render_view(
     num_devices: `D`, how many hold the parameters; None: all local ones.
 
   Returns:
-    A function of replicated parameters `[D, ...]`, cameras and the index of
+    A function of what is learnt, replicated `[D, ...]`, cameras and the index of
     one of them, that gives the view of that camera, of any size; its depth in
     scene units. With `looks`, one camera, it is seen as from there: pixels
     have the viewing directions of that camera, where colours depend on them.
@@ -60,32 +57,32 @@ def make_render_view(
   count = num_devices or jax.local_device_count()
   pieces = -(-chunk // piece)
 
-  def render_piece(params, camera, looks, pixel):
+  def render_piece(learnt, camera, looks, pixel):
     rays = cast_fn(camera, jnp.zeros(piece, int), pixel)
     viewdirs = cast_fn(looks, jnp.zeros(piece, int), pixel).viewdirs
     rays = rays._replace(viewdirs=viewdirs)
     asked = rays if ndc is None else cameras.to_ndc(rays, ndc)
-    seen = renderer.render(params, asked)[network]
-    at_ends = _weight_at_ends(seen, asked)
+    seen = renderer.render(learnt.params, asked, learnt.memory)[network]
     if ndc is not None:
       seen = _out_of_ndc(seen, rays, ndc)
     return View(
-      seen.rgb, seen.depth, seen.disparity, seen.opacity, seen.spread, at_ends
-    )
+      seen.rgb, seen.depth, seen.disparity, seen.opacity, seen.spread,
+      seen.at_ends,
+    )  # fmt: skip
 
   @functools.partial(jax.pmap, in_axes=(0, None, None, 0, None))
-  def render_chunk(params, camera, looks, pixel, num_pieces):
+  def render_chunk(learnt, camera, looks, pixel, num_pieces):
     """Renders the first of a device's pieces `[P, piece, 2]`; the rest is 0."""
 
     def add(i, parts):
-      part = render_piece(params, camera, looks, pixel[i])
+      part = render_piece(learnt, camera, looks, pixel[i])
       return jax.tree.map(lambda x, y: x.at[i].set(y), parts, part)
 
-    like = jax.eval_shape(render_piece, params, camera, looks, pixel[0])
+    like = jax.eval_shape(render_piece, learnt, camera, looks, pixel[0])
     parts = jax.tree.map(lambda x: jnp.zeros((pieces, *x.shape), x.dtype), like)
     return jax.lax.fori_loop(0, num_pieces, add, parts)
 
-  def render_view(params, cameras_, index, looks=None):
+  def render_view(learnt, cameras_, index, looks=None):
     camera = jax.tree.map(lambda x: x[index : index + 1], cameras_)
     looks = camera if looks is None else looks
     height, width = (int(x) for x in camera.sizes[0])
@@ -100,7 +97,7 @@ def make_render_view(
       part = np.zeros((count, pieces, piece, 2), np.int32)
       part[:, :num] = pixel[take].reshape(count, num, piece, 2)
       # Waited for, so that a user who stops a run need not wait for a view.
-      seen = render_chunk(params, camera, looks, part, num)
+      seen = render_chunk(learnt, camera, looks, part, num)
       parts.append(jax.tree.map(lambda x, n=num: np.asarray(x)[:, :n], seen))
       begin, left = begin + count * num * piece, left - count * num
 
@@ -112,14 +109,6 @@ def make_render_view(
     return jax.tree.map(join, *parts)
 
   return render_view
-
-
-def _weight_at_ends(seen: volume.Rendering, rays: cameras.Rays) -> chex.Array:
-  """Weights `[R, 2]` of samples near the ends of `R` rays."""
-  margin = _END * (rays.far - rays.near)
-  near = jnp.where(seen.t < rays.near + margin, seen.weights, 0.0)
-  far = jnp.where(seen.t > rays.far - margin, seen.weights, 0.0)
-  return jnp.stack([near.sum(-1), far.sum(-1)], axis=-1)
 
 
 def _out_of_ndc(

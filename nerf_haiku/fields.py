@@ -15,12 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nerf_haiku import encodings
+
 Encoding = Callable[[chex.Array], chex.Array]
 # (params, points, viewdirs) -> (density before its activation, rgb).
 Apply = Callable[..., tuple[chex.Array, chex.Array]]
 # A loop that a compiler will not unroll.
 _REMAT_PIECES = 4
 
+_HASH_INIT = hk.initializers.RandomUniform(-1e-4, 1e-4)  # Müller et al., 4.
 # As in the original: uniform within sqrt(6 / (fan_in + fan_out)).
 _GLOROT_UNIFORM = hk.initializers.VarianceScaling(1.0, 'fan_avg', 'uniform')
 
@@ -167,6 +170,101 @@ class Mlp(hk.Module):
     return jnp.moveaxis(features, -1, 0).astype(self._dtype)
 
 
+class Hash(hk.Module):
+  """A hash grid and two small networks (Müller et al., 2022)."""
+
+  def __init__(
+    self,
+    *,
+    box: np.ndarray,
+    num_levels: int,
+    num_features: int,
+    table_size: int,
+    coarsest: int,
+    finest: int,
+    density_width: int,
+    num_geometry: int,
+    colour_width: int,
+    colour_depth: int,
+    use_viewdirs: bool,
+    dtype: Any = jnp.float32,
+    name: str = 'hash',
+  ):
+    """Makes the module.
+
+    Args:
+      box: `[2, 3]` lower and upper corner of what the grid spans, in the units
+        of the points; points outside have the features of its faces.
+      num_levels: of the grid.
+      num_features: of each level.
+      table_size: largest number of rows of a level, a power of 2.
+      coarsest: cells along each side at the first level.
+      finest: cells along each side at the last.
+      density_width: units of the layer before the density.
+      num_geometry: features that go on to the colour.
+      colour_width: units of the layers before the colour.
+      colour_depth: how many of them.
+      use_viewdirs: whether colour depends on the viewing direction.
+      dtype: of the networks' features; parameters, grid and results are
+        float32.
+      name: of the module.
+    """
+    super().__init__(name=name)
+    if table_size & (table_size - 1):
+      raise ValueError(f'table_size must be a power of 2, got {table_size}.')
+    self._box = np.asarray(box, np.float32)
+    self._resolutions = encodings.grid_resolutions(
+      num_levels=num_levels, coarsest=coarsest, finest=finest
+    )
+    self._num_features = num_features
+    self._table_size = table_size
+    self._density_width = density_width
+    self._num_geometry = num_geometry
+    self._colour_width = colour_width
+    self._colour_depth = colour_depth
+    self._use_viewdirs = use_viewdirs
+    self._dtype = dtype
+
+  def __call__(
+    self, points: chex.Array, viewdirs: chex.Array
+  ) -> tuple[chex.Array, chex.Array]:
+    """Maps points to raw densities `[...]` and colours `[..., 3]`."""
+    chex.assert_axis_dimension(points, -1, 3)
+    chex.assert_axis_dimension(viewdirs, -1, 3)
+    chex.assert_equal_rank([points, viewdirs])
+    hidden = relu(Linear(self._density_width, name='layer_0')(
+      self._encode(points)
+    ))  # fmt: skip
+    density = Linear(1, name='density')(hidden)[0]
+    features = [Linear(self._num_geometry, name='bottleneck')(hidden)]
+    if self._use_viewdirs:
+      direction = encodings.spherical_harmonics(viewdirs)
+      features.append(jnp.moveaxis(direction, -1, 0).astype(self._dtype))
+    for i in range(self._colour_depth):
+      features = [relu(Linear(self._colour_width, name=f'view_{i}')(*features))]
+    rgb = Linear(3, name='rgb')(*features).astype(jnp.float32)
+    rgb = jnp.moveaxis(jax.nn.sigmoid(rgb), 0, -1)
+    return density.astype(jnp.float32), rgb
+
+  def _encode(self, points: chex.Array) -> chex.Array:
+    """Features `[F, ...]` of points `[..., 3]`, level by level."""
+    lower, upper = self._box
+    flat = (points.reshape(-1, 3) - lower[None]) / (upper - lower)[None]
+    inside = jnp.clip(flat.T, 0.0, 1.0)
+    levels = []
+    for level, resolution in enumerate(self._resolutions):
+      size = encodings.table_size(resolution, self._table_size)
+      tables = [
+        hk.get_parameter(
+          f'level_{level}_feature_{i}', (size,), jnp.float32, init=_HASH_INIT
+        )
+        for i in range(self._num_features)
+      ]
+      levels.append(encodings.hash_grid(tables, inside, resolution=resolution))
+    features = jnp.concatenate(levels).astype(self._dtype)
+    return features.reshape(-1, *points.shape[:-1])
+
+
 def make_mlp(*, remat: bool = False, **settings: Any) -> hk.Transformed:
   """The paper's network as pure functions.
 
@@ -175,9 +273,24 @@ def make_mlp(*, remat: bool = False, **settings: Any) -> hk.Transformed:
       see `rematerialise`.
     **settings: those of `Mlp`.
   """
+  return _transform(Mlp, remat, settings)
 
+
+def make_hash(*, remat: bool = False, **settings: Any) -> hk.Transformed:
+  """A hash grid's field as pure functions.
+
+  Args:
+    remat: as for `make_mlp`.
+    **settings: those of `Hash`.
+  """
+  return _transform(Hash, remat, settings)
+
+
+def _transform(
+  module: Callable[..., hk.Module], remat: bool, settings: dict[str, Any]
+) -> hk.Transformed:
   def field(points, viewdirs):
-    return Mlp(**settings)(points, viewdirs)
+    return module(**settings)(points, viewdirs)
 
   transformed: Any = hk.without_apply_rng(hk.transform(field))
   if remat:

@@ -1,7 +1,7 @@
 """From rays to what is seen along them."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import haiku as hk
@@ -16,15 +16,50 @@ Params = dict[str, hk.Params]
 Renderings = tuple[volume.Rendering, ...]
 
 
+# What a renderer keeps of the scene between steps, beside the parameters:
+# arrays, the same on all devices.
+Memory = Any
+
+
+class Learnt(NamedTuple):
+  """All that is known of a scene: what a view is rendered from."""
+
+  params: Params
+  memory: Memory = ()
+
+
+class Plan(NamedTuple):
+  """How `R` rays are going to be rendered in a step of training."""
+
+  details: Any  # the renderer's own, arrays that lead with `[R]`.
+  num_samples: chex.Array  # [R] int32, what each ray costs.
+
+
 class Renderer(NamedTuple):
   """A way to render rays with fields, as pure functions."""
 
   # key -> params.
   init: Callable[[chex.PRNGKey], Params]
-  # params, keys [R], rays -> renderings, with all that is random.
-  train: Callable[[Params, chex.PRNGKey, cameras.Rays], Renderings]
-  # params, rays -> renderings, with nothing random.
-  render: Callable[[Params, cameras.Rays], Renderings]
+  # -> what is remembered before the first step.
+  remember: Callable[[], Memory]
+  # memory, keys [R], rays -> where samples lie, and all that is random.
+  plan: Callable[[Memory, chex.PRNGKey, cameras.Rays], Plan]
+  # params, details of a plan, rays -> renderings; of the first rays, as far
+  # as their samples fit the budget (see `fitting`), the others are empty.
+  train: Callable[[Params, Any, cameras.Rays], Renderings]
+  # params, rays, memory -> renderings, with nothing random.
+  render: Callable[..., Renderings]
+  # memory, params, key, step -> memory, looked over when it is time to.
+  refresh: Callable[[Memory, Params, chex.PRNGKey, chex.Array], Memory]
+  # samples that `train` takes at a time; None: of any number of rays.
+  budget: int | None = None
+
+
+def fitting(num_samples: chex.Array, budget: int | None) -> chex.Array:
+  """Which of `[R]` rays, from the first on, fit a budget together."""
+  if budget is None:
+    return jnp.ones(num_samples.shape, dtype=jnp.bool_)
+  return jnp.cumsum(num_samples) <= budget
 
 
 class Draws(NamedTuple):
@@ -81,6 +116,11 @@ def make_hierarchical(
       for key, (name, field) in zip(keys, fields.items(), strict=True)
     }
 
+  def plan(memory: Memory, keys: chex.PRNGKey, rays: cameras.Rays) -> Plan:
+    del memory
+    samples = num_samples * len(fields) + num_importance
+    return Plan(keys, jnp.full(rays.near.shape[:1], samples, jnp.int32))
+
   def see(name, params, rays, t, noise):
     points = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
     density, rgb = fields[name].apply(
@@ -89,7 +129,7 @@ def make_hierarchical(
     end = rays.far
     if infinite_end:  # But for rays of no length, which see nothing.
       end = jnp.where(rays.far > rays.near, volume.INFINITE, end)
-    return volume.composite(
+    seen = volume.composite(
       rgb,
       activation(density + noise),
       t,
@@ -97,6 +137,8 @@ def make_hierarchical(
       end=end,
       white_background=white_background,
     )
+    at_ends = volume.weight_at_ends(seen.weights, t, rays.near, rays.far)
+    return seen._replace(at_ends=jnp.sum(at_ends, axis=1))
 
   def render(params: Params, rays: cameras.Rays, draws: Draws) -> Renderings:
     first = see('coarse', params, rays, draws.t, draws.coarse_noise)
@@ -112,7 +154,10 @@ def make_hierarchical(
       rays.near, rays.far, num_samples=num_samples, lindisp=lindisp
     )
 
-  def settled(params: Params, rays: cameras.Rays) -> Renderings:
+  def settled(
+    params: Params, rays: cameras.Rays, memory: Memory = ()
+  ) -> Renderings:
+    del memory
     return render(params, rays, still(spread(rays), num_importance))
 
   def train(
@@ -127,7 +172,9 @@ def make_hierarchical(
     )
     return render(params, rays, draws)
 
-  return Renderer(init, train, settled)
+  return Renderer(
+    init, tuple, plan, train, settled, lambda memory, *_: memory
+  )
 
 
 def still(t: chex.Array, num_importance: int) -> Draws:

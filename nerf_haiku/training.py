@@ -1,16 +1,23 @@
 """The update step: gradients of the rendering loss, on all devices."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from nerf_haiku import cameras, renderers
+from nerf_haiku import cameras, renderers, sampling
 
 _AXIS = 'devices'
+# A growing batch begins with this share of its rays.
+_FIRST_SHARE = 1 / 16
+# What the run's key is folded with for the renderer's memory: no step.
+_REFRESH = np.uint32(2**32 - 1)
+_BACKGROUND = np.uint32(2**32 - 2)  # A ray's key: no position on it.
 # Of what is seen, from one step to the next: some 50 steps are remembered.
 _FADING = 0.98
 
@@ -26,6 +33,8 @@ class Batch(NamedTuple):
   camera: chex.Array  # [R] int32, index into the training cameras.
   pixel: chex.Array  # [R, 2] int32, row and column.
   rgb: chex.Array  # [R, 3] float32 in [0, 1].
+  # [R] opacity of the true image; None where a background is not asked for.
+  alpha: chex.Array | None = None
 
 
 class Moments(NamedTuple):
@@ -49,6 +58,11 @@ class TrainState(NamedTuple):
   # [] int32: 0, or 1 + the index among `checked_names` of the first array of
   # an update that held a NaN or infinity: the state then stays as it is.
   fault: chex.Array
+  memory: renderers.Memory = ()  # what the renderer keeps of the scene.
+
+  def learnt(self) -> renderers.Learnt:
+    """What views are rendered from."""
+    return renderers.Learnt(self.params, self.memory)
 
 
 def learning_rate(
@@ -82,7 +96,10 @@ def init_state(
   zero = jnp.zeros((), jnp.int32)
   black = [jnp.zeros(3) for _ in range(4)]  # Donated one by one: four arrays.
   nothing = Moments(black[0], black[1], black[2], black[3], jnp.zeros(()))
-  return TrainState(zero, params, optimizer.init(params), nothing, zero, zero)
+  return TrainState(
+    zero, params, optimizer.init(params), nothing, zero, zero,
+    renderer.remember(),
+  )  # fmt: skip
 
 
 def checked_names(params: renderers.Params) -> list[str]:
@@ -139,55 +156,133 @@ def moments(seen: chex.Array, true: chex.Array, weight: chex.Array) -> Moments:
   return Moments(total(true), total(true**2), total(seen), total(seen**2), mse)
 
 
+def _for_background(keys: chex.PRNGKey) -> chex.PRNGKey:
+  return jax.vmap(lambda key: jax.random.fold_in(key, _BACKGROUND))(keys)
+
+
+def on_background(
+  rgb: chex.Array, opacity: chex.Array, background: chex.Array, *, white: bool
+) -> chex.Array:
+  """Colours `[R, 3]` on a background `[R, 3]`, of those on white or black."""
+  return rgb + (1.0 - opacity[:, None]) * (background - float(white))
+
+
 def make_gradient(
-  renderer: renderers.Renderer, cast_fn: CastFn, *, microbatch: int
-) -> Callable[
-  [renderers.Params, chex.PRNGKey, Batch], tuple[renderers.Params, Scalars]
-]:
+  renderer: renderers.Renderer, cast_fn: CastFn, *, microbatch: int,
+  random_background: bool = False, white_background: bool = False,
+) -> Callable[..., tuple[renderers.Params, Scalars]]:  # fmt: skip
   """Builds `gradient(params, keys, batch)`: the mean over a batch's rays.
 
   The gradient is accumulated over pieces of at most `microbatch` rays (0: all
-  at once), so that a piece's activations fit the memory, or a CPU's cache.
-  The pieces are equal; rays that fill up the last have no weight.
+  at once) and of no more samples than the renderer's budget, so that a piece's
+  activations fit the memory, or a CPU's cache. There are as many pieces as the
+  rays ask for: none is left out.
+
+  Args:
+    renderer: renders the rays.
+    cast_fn: casts the rays of a batch.
+    microbatch: rays whose gradient is taken at a time, 0 for all.
+    random_background: whether each ray is compared on a random background;
+      batches then have the true `alpha`.
+    white_background: what the renderer's and the batch's colours are on.
 
   Returns:
-    A function of parameters, `[R]` keys and a batch of `R` rays, that gives
-    the gradient and `loss`, `mse`, `mse_coarse` and the batch's `moments`.
+    A function of parameters, `[R]` keys, a batch of `R` rays, and by name the
+    renderer's `memory` and the rays' weights `weight` `[R]` (without: that of
+    a mean). A ray of weight 0 has no samples. It gives the gradient and `loss`,
+    `mse`, `mse_coarse`, the batch's `moments`, `samples` per ray and `pieces`.
   """
 
-  def loss_fn(params, keys, batch, weight):
-    rays = cast_fn(batch.camera, batch.pixel)
-    seen = renderer.train(params, keys, rays)
-    loss, scalars = squared_errors(seen, batch.rgb, weight)
-    means = moments(seen[-1].rgb, batch.rgb, weight)
-    return loss, dict(scalars, loss=loss, moments=means)
+  def loss_fn(params, plan, rays, batch, keys, weight):
+    seen = renderer.train(params, plan.details, rays)
+    fits = renderers.fitting(plan.num_samples, renderer.budget)
+    weight = jnp.where(fits, weight, 0.0)
+    rgb = batch.rgb
+    means = moments(seen[-1].rgb, rgb, weight)
+    if random_background:
+      behind = sampling.uniforms(_for_background(keys), 3)
+      rgb = on_background(rgb, batch.alpha, behind, white=white_background)
+      seen = tuple(
+        x._replace(
+          rgb=on_background(x.rgb, x.opacity, behind, white=white_background)
+        )
+        for x in seen
+      )
+    loss, scalars = squared_errors(seen, rgb, weight)
+    samples = jnp.sum(weight * plan.num_samples)
+    scalars |= {'loss': loss, 'moments': means, 'samples': samples}
+    return loss, scalars
 
   grad_fn = jax.grad(loss_fn, has_aux=True)
 
-  def gradient(params, keys, batch):
-    rays = batch.camera.shape[0]
-    pieces = -(-rays // (microbatch or rays))
-    size = -(-rays // pieces)
-    # Ray r is in piece r // size; indices past the end wrap, of weight 0.
-    index = jnp.arange(pieces * size).reshape(pieces, size)
-    weight = jnp.where(index < rays, 1.0 / rays, 0.0)
-    piece = jax.tree.map(lambda x: x[index % rays], (keys, batch))
+  def gradient(params, keys, batch, *, memory=(), weight=None):
+    count = batch.camera.shape[0]
+    if weight is None:
+      weight = jnp.full(count, 1.0 / count)
+    rays = cast_fn(batch.camera, batch.pixel)
+    rays = rays._replace(
+      far=jnp.where(weight[:, None] > 0, rays.far, rays.near)
+    )
+    whole = renderer.plan(memory, keys, rays), rays, batch, keys, weight
+    size = -(-count // -(-count // (microbatch or count)))
 
-    def add(total, piece):
-      (keys, batch), weight = piece
-      return jax.tree.map(
-        jnp.add, total, grad_fn(params, keys, batch, weight)
-      ), None
+    def piece(begin):
+      index = begin + jnp.arange(size)
+      # What is past the end wraps, and has neither weight nor samples.
+      plan, *rest, weight = jax.tree.map(lambda x: x[index % count], whole)
+      there = index < count
+      plan = plan._replace(
+        num_samples=jnp.where(there, plan.num_samples, 0)
+      )
+      return plan, *rest, jnp.where(there, weight, 0.0)
 
-    first = jax.tree.map(lambda x: x[0], (*piece, weight))
+    def add(carry):
+      begin, pieces, total = carry
+      part = piece(begin)
+      fits = renderers.fitting(part[0].num_samples, renderer.budget)
+      total = jax.tree.map(jnp.add, total, grad_fn(params, *part))
+      return begin + jnp.sum(fits), pieces + 1, total
+
     zeros = jax.tree.map(
       lambda x: jnp.zeros(x.shape, x.dtype),
-      jax.eval_shape(grad_fn, params, *first),
+      jax.eval_shape(lambda: grad_fn(params, *piece(0))),
     )
-    total, _ = jax.lax.scan(add, zeros, (piece, weight))
-    return total
+    _, pieces, (grads, scalars) = jax.lax.while_loop(
+      lambda carry: carry[0] < count, add, (0, 0, zeros)
+    )
+    return grads, scalars | {'pieces': pieces}
 
   return gradient
+
+
+def batch_share(step: chex.Array, growth: int) -> chex.Array:
+  """The share of a batch's rays that a step learns from.
+
+  It grows evenly over the first `growth` steps: a field that knows nothing
+  learns as much from few rays, and their samples are many while no space is
+  known to be empty.
+  """
+  if not growth:
+    return jnp.ones(())
+  return jnp.clip(step / growth, _FIRST_SHARE, 1.0)
+
+
+def chosen(index: chex.Array, total: int, share: chex.Array) -> chex.Array:
+  """Weights of the rays `[R]` of a share of a batch, that add up to 1.
+
+  Args:
+    index: `[R]` int32, of the rays in the whole batch.
+    total: rays of the whole batch.
+    share: of the rays that have a weight; they are spread over all indices,
+      so that each device has as many.
+  """
+  number = jnp.maximum(jnp.round(share * total), 1)
+  stride = next(
+    x for x in range(round(0.618 * total) or 1, total + 2)
+    if math.gcd(x, total) == 1
+  )  # fmt: skip
+  place = (index.astype(jnp.uint32) * np.uint32(stride)) % np.uint32(total)
+  return jnp.where(place < number, 1.0 / number, 0.0)
 
 
 def make_update(
@@ -197,6 +292,9 @@ def make_update(
   *,
   microbatch: int,
   skip_nonfinite: bool = False,
+  batch_growth: int = 0,
+  random_background: bool = False,
+  white_background: bool = False,
 ) -> Callable[[TrainState, Batch, chex.PRNGKey], tuple[TrainState, Scalars]]:
   """Builds the pmapped `update(state, batch, key)` for all devices.
 
@@ -214,23 +312,37 @@ def make_update(
     cast_fn: casts the rays of a batch.
     microbatch: rays whose gradient is taken at a time, 0 for all.
     skip_nonfinite: whether a NaN or infinity skips its step.
+    batch_growth: steps over which the batch grows, see `batch_share`.
+    random_background: see `make_gradient`.
+    white_background: see `make_gradient`.
 
   Returns:
     A function that gives the new state and a dict of scalars averaged over
     all rays, without a leading axis: `loss`, `mse`, `psnr`, and `mse_coarse`
     and `psnr_coarse` where there are two networks; the `moments` of the
     last 50 steps or so; the gradient's `grad_norm` over all parameters; the
-    `fault` found, as in the state, and the new state's `skipped`.
+    `fault` found, as in the state, and the new state's `skipped`; `samples` per
+    ray, and the most `pieces` that a device took them in.
   """
-  gradient = make_gradient(renderer, cast_fn, microbatch=microbatch)
+  gradient = make_gradient(
+    renderer, cast_fn, microbatch=microbatch,
+    random_background=random_background, white_background=white_background,
+  )  # fmt: skip
 
   def update(state, batch, key):
     rays = batch.camera.shape[0]
     index = jax.lax.axis_index(_AXIS) * rays + jnp.arange(rays)
-    key = jax.random.fold_in(key, state.step)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
-    grads, scalars = gradient(state.params, keys, batch)
-    grads, scalars = jax.lax.pmean((grads, scalars), axis_name=_AXIS)
+    step_key = jax.random.fold_in(key, state.step)
+    keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(index)
+    weight = chosen(
+      index, rays * jax.lax.axis_size(_AXIS),
+      batch_share(state.step, batch_growth),
+    )  # fmt: skip
+    grads, scalars = gradient(
+      state.params, keys, batch, memory=state.memory, weight=weight
+    )
+    pieces = jax.lax.pmax(scalars.pop('pieces'), axis_name=_AXIS)
+    grads, scalars = jax.lax.psum((grads, scalars), axis_name=_AXIS)
     found = first_fault(scalars['loss'], grads)
     fault = jnp.where(state.fault > 0, state.fault, found)
 
@@ -242,9 +354,13 @@ def make_update(
       sums = jax.tree.map(
         lambda x, y: _FADING * x + y, state.moments, scalars['moments']
       )
-      return state._replace(
-        step=state.step + 1, params=params, opt_state=opt_state, moments=sums
+      memory = renderer.refresh(
+        state.memory, params, jax.random.fold_in(key, _REFRESH), state.step + 1
       )
+      return state._replace(
+        step=state.step + 1, params=params, opt_state=opt_state, moments=sums,
+        memory=memory,
+      )  # fmt: skip
 
     def stay(state):
       if skip_nonfinite:
@@ -260,7 +376,7 @@ def make_update(
     scalars['moments'] = jax.tree.map(
       lambda x: x / jnp.maximum(weight, 1.0), state.moments
     )
-    scalars |= {'grad_norm': optax.tree.norm(grads)}
+    scalars |= {'grad_norm': optax.tree.norm(grads), 'pieces': pieces}
     return state, scalars | {'fault': fault, 'skipped': state.skipped}
 
   return jax.pmap(

@@ -12,12 +12,16 @@ import jax.numpy as jnp
 INFINITE = 1e10
 # Shift of the softplus, so that space begins almost empty.
 _SOFTPLUS_SHIFT = -1.0
+_LARGEST_EXPONENT = 15.0
+_END = 0.02  # Of a ray's way: where near and far may cut the scene.
 # Least depth that disparity divides by, scene units.
 _LEAST_DEPTH = 1e-10
 
 DENSITY_ACTIVATIONS: dict[str, Callable[[chex.Array], chex.Array]] = {
   'relu': jax.nn.relu,
   'softplus': lambda raw: jax.nn.softplus(raw + _SOFTPLUS_SHIFT),
+  # Of fast fields: density spans decades. What is opaque anyway stays finite.
+  'exp': lambda raw: jnp.exp(jnp.minimum(raw, _LARGEST_EXPONENT)),
 }
 
 
@@ -32,6 +36,8 @@ class Rendering(NamedTuple):
   t: chex.Array  # [R, S] positions of the samples.
   # [R] standard deviation of the importance samples; 0 without them.
   spread: chex.Array
+  # [R, 2] weights of samples in the first and last 2 % from near to far.
+  at_ends: chex.Array
 
 
 def composite(
@@ -79,8 +85,101 @@ def composite(
     colour += 1.0 - opacity[:, None]
   return Rendering(
     colour, depth, disparity(depth, opacity), opacity, weights, t,
-    jnp.zeros_like(depth),
+    jnp.zeros_like(depth), jnp.zeros((rays, 2), depth.dtype),
   )  # fmt: skip
+
+
+class Packed(NamedTuple):
+  """What `R` rays have gathered from samples packed into one list."""
+
+  rgb: chex.Array  # [R, 3] sum of weight times colour, without a background.
+  opacity: chex.Array  # [R] the sum of weights.
+  depth: chex.Array  # [R] the sum of weight times t.
+  transmittance: chex.Array  # [R] light that passes all samples.
+  weights: chex.Array  # [B] of each sample's colour.
+
+
+def composite_packed(
+  rgb: chex.Array,
+  optical_depth: chex.Array,
+  t: chex.Array,
+  *,
+  ray: chex.Array,
+  rank: chex.Array,
+  num_rays: int,
+  longest: int,
+) -> Packed:
+  """Integrates colour along rays of any number of samples (equation 3).
+
+  Args:
+    rgb: `[B, 3]` colours in [0, 1] of `B` samples.
+    optical_depth: `[B]` density times length of the interval, 0 or more.
+    t: `[B]` positions.
+    ray: `[B]` int32, the samples' rays: 0 or more, not decreasing.
+    rank: `[B]` int32, 0 for the first sample of a ray, 1 for the next.
+    num_rays: `R`.
+    longest: most samples of a ray.
+
+  Returns:
+    The sums of each ray; those of `composite` with the same samples.
+  """
+  chex.assert_rank([optical_depth, t, ray, rank], 1)
+  chex.assert_equal_shape([optical_depth, t, ray, rank])
+  chex.assert_shape(rgb, (*t.shape, 3))
+  before = _sum_before(optical_depth, rank, longest)
+  weights = jnp.exp(-before) * -jnp.expm1(-optical_depth)
+  parts = jnp.stack([weights, weights * t, optical_depth], axis=-1)
+  total = jax.ops.segment_sum(
+    jnp.concatenate([weights[:, None] * rgb, parts], axis=-1),
+    ray,
+    num_rays,
+    indices_are_sorted=True,
+  )
+  return Packed(
+    total[:, :3], total[:, 3], total[:, 4], jnp.exp(-total[:, 5]), weights
+  )
+
+
+def _sum_before(x: chex.Array, rank: chex.Array, longest: int) -> chex.Array:
+  """For each of `[B]` the sum of those before it on its ray.
+
+  Each round adds what the sample so many places before has, twice as far as
+  the last one; differences of one long sum would lose what is small in it.
+  """
+
+  def place_before(x, distance):
+    moved = jnp.pad(x[:-distance], (distance, 0))
+    return jnp.where(rank >= distance, moved, 0.0)
+
+  total = place_before(x, 1)
+  distance = 1
+  while distance < min(longest, len(x)):
+    total = jax.lax.optimization_barrier(
+      total + place_before(total, distance)
+    )
+    distance *= 2
+  return total
+
+
+def weight_at_ends(
+  weights: chex.Array, t: chex.Array, near: chex.Array, far: chex.Array
+) -> chex.Array:
+  """Weights `[..., 2]` that lie in the first and the last 2 % of the way.
+
+  Args:
+    weights: `[...]` of samples.
+    t: `[...]` their positions.
+    near: where their rays begin, broadcast against them.
+    far: where they end.
+  """
+  margin = _END * (far - near)
+  return jnp.stack(
+    [
+      jnp.where(t < near + margin, weights, 0.0),
+      jnp.where(t > far - margin, weights, 0.0),
+    ],
+    axis=-1,
+  )
 
 
 def disparity(depth: chex.Array, opacity: chex.Array) -> chex.Array:

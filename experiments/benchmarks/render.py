@@ -15,7 +15,7 @@ from absl import app, flags
 from experiments import build, process
 from experiments.benchmarks import machine
 from experiments.configs import paper_blender_lego
-from nerf_haiku import devices
+from nerf_haiku import devices, renderers
 
 _SIZES = flags.DEFINE_list('sizes', ['100', '800'], 'Height and width.')
 _TURNS = flags.DEFINE_list('turns', ['5', '2'], 'Views of each size.')
@@ -25,17 +25,18 @@ def measure(size: int, turns: int) -> list[str]:
   """A row of the table."""
   config = paper_blender_lego.get_config()
   scene = machine.make_scene(size)
-  renderer = build.renderer(config)
+  renderer = build.renderer(config, scene)
   render_view = build.render_view(config, scene, renderer)
-  params = devices.replicate(jax.jit(renderer.init)(jax.random.key(0)))
+  params = jax.jit(renderer.init)(jax.random.key(0))
+  learnt = devices.replicate(renderers.Learnt(params, renderer.remember()))
   flops = size**2 * machine.flops_per_ray(config, training=False)
   small = machine.make_scene(8).test.cameras
-  render_view(params, small, 0)  # Compiles.
+  render_view(learnt, small, 0)  # Compiles.
   products, seconds = machine.Products(), []
   products.sample()
   for turn in range(turns):
     view = turn % len(scene.test.images)
-    render = functools.partial(render_view, params, scene.test.cameras, view)
+    render = functools.partial(render_view, learnt, scene.test.cameras, view)
     seconds.append(machine.timed(render))
     products.sample()
   rate = products.rate()

@@ -48,7 +48,7 @@ def make_step(microbatch: int, dtype: str, remat: bool) -> Step:
   config.num_importance = _NUM_IMPORTANCE.value
   config.microbatch, config.dtype, config.remat = microbatch, dtype, remat
   scene = machine.make_scene(800)
-  renderer = build.renderer(config)
+  renderer = build.renderer(config, scene)
   update: Any = build.update(config, scene, renderer)
   rng = np.random.default_rng(0)
   batch = devices.shard(

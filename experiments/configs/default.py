@@ -20,6 +20,16 @@ def get_config() -> ml_collections.ConfigDict:
   config.dtype = 'float32'
   config.lr_warmup = 0  # steps over which the rate rises evenly from 0.
   config.grad_max_norm = 0.0  # gradients are scaled down to it; 0: not.
+  # Of Adam: how long squares of gradients are remembered, and what is added to
+  # their root. The small gradients of a hash grid need a small one.
+  config.adam_b2 = 0.999
+  config.adam_eps = 1e-8
+  config.weight_decay = 0.0  # of a step: weights shrink by this and the rate.
+  # Steps over which the rays of a step grow from a sixteenth of num_rand to all
+  # of it; 0: all at once.
+  config.batch_growth = 0
+  # Rays are compared on random backgrounds: nothing can hide in the true one.
+  config.random_background = False
   # A NaN or infinity in a loss or gradient stops the run; or its step is left
   # out and counted.
   config.skip_nonfinite = False
@@ -34,6 +44,37 @@ def get_config() -> ml_collections.ConfigDict:
   # Gradients compute the networks again rather than keep what they computed:
   # less memory, more time.
   config.remat = False
+
+  # What is learnt: 'mlp', the network of the paper, or 'hash', a grid of
+  # features with small networks; and how it is rendered: 'hierarchical', the
+  # paper's two passes, or 'occupancy', which leaves out empty space. Any pair.
+  config.field = 'mlp'
+  config.renderer = 'hierarchical'
+
+  # The hash grid (field 'hash').
+  config.hash = ml_collections.ConfigDict()
+  config.hash.num_levels = 8
+  config.hash.num_features = 2  # of a level.
+  config.hash.table_size = 2**17  # most rows of a level, a power of 2.
+  config.hash.coarsest = 16  # cells along a side of the box at the first level.
+  config.hash.finest = 0  # at the last; 0: so that a cell is a pixel.
+  config.hash.density_width = 64
+  config.hash.num_geometry = 15  # features that colour knows of density.
+  config.hash.colour_width = 64
+  config.hash.colour_depth = 2
+
+  # The occupancy renderer.
+  config.occupancy = ml_collections.ConfigDict()
+  # Cells along a side of the box; 0: so that a cell is two steps, 32 to 128.
+  config.occupancy.resolution = 0
+  # Scene units between positions on a ray; 0: as wide as a pixel.
+  config.occupancy.step = 0.0
+  # Samples asked at a time: bounds the memory, leaves none out.
+  config.occupancy.budget = 32768
+  config.occupancy.threshold = 0.01  # least opacity of a step in a full cell.
+  config.occupancy.decay = 0.8  # of a cell's density, whenever looked at.
+  config.occupancy.every = 16  # steps between looks at the cells.
+  config.occupancy.warmup = 256  # first steps: each look is at all cells.
 
   # Positional encoding.
   config.emb = ml_collections.ConfigDict()
@@ -61,7 +102,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.perturb = True  # random positions in training.
   config.use_viewdirs = True
   config.raw_noise_std = 0.0  # noise on densities in training.
-  config.density_activation = 'relu'  # or 'softplus', shifted by -1.
+  config.density_activation = 'relu'  # or 'softplus', shifted by -1, or 'exp'.
   config.last_interval = 'infinite'  # or 'far': ends where the ray does.
   config.white_bkgd = False
   config.pixel_center = False  # rays meet pixels' centres, not corners.

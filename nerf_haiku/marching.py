@@ -1,0 +1,250 @@
+"""The occupancy renderer: samples only where space is not empty."""
+
+from typing import NamedTuple
+
+import chex
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nerf_haiku import cameras, occupancy, renderers, sampling, volume
+
+# Parts that the cells of a grid are looked over in, interleaved, and how many
+# of them in one look after the first steps.
+_PARTS, _PARTS_OF_A_LOOK = 16, 4
+# A ray ends where so little light is left, in rendering.
+_SPENT = 1e-4
+
+
+class Settings(NamedTuple):
+  """How an occupancy renderer marches and remembers."""
+
+  box: np.ndarray  # [2, 3] what is modelled, in the rays' units.
+  resolution: int  # cells of the grid along each side of the box.
+  step: float  # distance of positions on a ray, in the rays' units.
+  budget: int  # samples that are asked of the field at a time.
+  threshold: float  # least opacity of one step in an occupied cell.
+  decay: float  # of what is remembered of a cell, each time it is looked at.
+  every: int  # steps between two looks at cells.
+  warmup: int  # first steps, in which a look is at all cells.
+
+  def num_positions(self) -> int:
+    """Positions of the longest ray through the box."""
+    diagonal = float(np.linalg.norm(self.box[1] - self.box[0]))
+    return int(np.ceil(diagonal / self.step)) + 1
+
+
+class Details(NamedTuple):
+  """What is planned of `R` rays."""
+
+  marched: occupancy.March
+  number: chex.Array  # [R] int32, samples.
+  keys: chex.PRNGKey  # [R] for the noise.
+
+
+class _Sums(NamedTuple):
+  """What `R` rays have gathered so far."""
+
+  taken: chex.Array  # [R] int32, samples.
+  light: chex.Array  # [R] that is left: transmittance.
+  rgb: chex.Array  # [R, 3]
+  opacity: chex.Array  # [R]
+  depth: chex.Array  # [R]
+  at_ends: chex.Array  # [R, 2]
+
+
+def make_occupancy(
+  field: hk.Transformed,
+  settings: Settings,
+  *,
+  perturb: bool,
+  raw_noise_std: float,
+  density_activation: str,
+  infinite_end: bool,
+  white_background: bool,
+) -> renderers.Renderer:
+  """A renderer that learns where space is empty, and asks the field elsewhere.
+
+  Rays are marched in even steps through a grid of cells (section E of Müller
+  et al., 2022); in training a random shift of each ray moves its positions.
+
+  Args:
+    field: what is asked.
+    settings: of the march and the grid.
+    perturb: whether the shift is random in training; else it is half a step,
+      as in rendering.
+    raw_noise_std: deviation of the noise on densities in training.
+    density_activation: a name of `volume.DENSITY_ACTIVATIONS`.
+    infinite_end: whether the interval of a ray's last position has no end.
+    white_background: whether light that nothing absorbs is white, not black.
+
+  Returns:
+    The renderer; its params are `{'field': ...}`, its memory is a grid.
+  """
+  activation = volume.DENSITY_ACTIVATIONS[density_activation]
+  num_positions = settings.num_positions()
+
+  def init(key: chex.PRNGKey) -> renderers.Params:
+    point = jnp.zeros((1, 3))
+    return {'field': field.init(key, point, point)}
+
+  def clip(rays):
+    return cameras.clip(rays, settings.box)
+
+  def march(grid, rays, shift):
+    return occupancy.march(
+      grid.occupied, rays, shift,
+      box=settings.box, step=settings.step, num_positions=num_positions,
+    )  # fmt: skip
+
+  def plan(
+    grid: occupancy.Grid, keys: chex.PRNGKey, rays: cameras.Rays
+  ) -> renderers.Plan:
+    shift = jnp.full(rays.near.shape[:1], 0.5)
+    if perturb:
+      shift = sampling.uniforms(keys, 1)[:, 0]
+    marched = march(grid, clip(rays), shift)
+    number = occupancy.count(marched)
+    return renderers.Plan(Details(marched, number, keys), number)
+
+  def noise(keys, samples):
+    one = jax.vmap(lambda key, i: jax.random.normal(jax.random.fold_in(key, i)))
+    return raw_noise_std * one(keys[samples.ray], samples.position)
+
+  def see(params, rays, marched, samples, added):
+    """Asks the field: optical depths and what is composited with them."""
+    along = jax.tree.map(lambda x: x[samples.ray], rays)
+    step = occupancy.steps(along, settings.step)[:, 0]
+    shift = marched.shift[samples.ray]
+    t = along.near[:, 0] + (samples.position + shift) * step
+    points = along.origins + t[:, None] * along.directions
+    density, rgb = field.apply(params['field'], points, along.viewdirs)
+    length = jnp.minimum(step, along.far[:, 0] - t)
+    if infinite_end:
+      length = jnp.where(t + step < along.far[:, 0], length, volume.INFINITE)
+    # Back from t to scene units, as in `volume.composite`.
+    length *= jnp.linalg.norm(along.directions, axis=-1)
+    optical_depth = activation(density + added) * length
+    ends = (along.near[:, 0], along.far[:, 0])
+    return jnp.where(samples.used, optical_depth, 0.0), rgb, t, ends
+
+  def gather(params, rays, marched, samples, added):
+    optical_depth, rgb, t, ends = see(params, rays, marched, samples, added)
+    packed = volume.composite_packed(
+      rgb, optical_depth, t, ray=samples.ray, rank=samples.rank,
+      num_rays=len(marched.shift), longest=num_positions,
+    )  # fmt: skip
+    at_ends = volume.weight_at_ends(packed.weights, t, *ends)
+    return packed, jax.ops.segment_sum(
+      at_ends, samples.ray, len(marched.shift), indices_are_sorted=True
+    )
+
+  def finish(rgb, opacity, depth, at_ends):
+    if white_background:
+      rgb = rgb + (1.0 - opacity[:, None])
+    nothing = jnp.zeros((len(depth), 0), depth.dtype)  # Samples are not kept.
+    return (
+      volume.Rendering(
+        rgb, depth, volume.disparity(depth, opacity), opacity, nothing,
+        nothing, jnp.zeros_like(depth), at_ends,
+      ),
+    )  # fmt: skip
+
+  def train(
+    params: renderers.Params, details: Details, rays: cameras.Rays
+  ) -> renderers.Renderings:
+    rays = clip(rays)
+    fits = renderers.fitting(details.number, settings.budget)
+    number = jnp.where(fits, details.number, 0)
+    most = len(number) * num_positions
+    samples = occupancy.pack(
+      details.marched, jnp.zeros_like(number), number,
+      budget=min(settings.budget, most),
+    )  # fmt: skip
+    added = noise(details.keys, samples) if raw_noise_std else 0.0
+    packed, at_ends = gather(params, rays, details.marched, samples, added)
+    return finish(packed.rgb, packed.opacity, packed.depth, at_ends)
+
+  def render(
+    params: renderers.Params, rays: cameras.Rays, grid: occupancy.Grid
+  ) -> renderers.Renderings:
+    """Marches in rounds; each takes the next samples of the rays that go on.
+
+    The fewer they are, the more samples each of them has in a round.
+    """
+    rays = clip(rays)
+    num_rays = len(rays.near)
+    budget = max(settings.budget, num_rays)
+    marched = march(grid, rays, jnp.full(num_rays, 0.5))
+    number = occupancy.count(marched)
+
+    def live(sums):
+      return (sums.taken < number) & (sums.light > _SPENT)
+
+    def advance(sums):
+      going = live(sums)
+      quota = budget // jnp.maximum(jnp.sum(going), 1)
+      next_ = jnp.minimum(number - sums.taken, quota)
+      next_ = jnp.where(going, next_, 0)
+      samples = occupancy.pack(marched, sums.taken, next_, budget=budget)
+      packed, at_ends = gather(params, rays, marched, samples, 0.0)
+      light = sums.light
+      return _Sums(
+        sums.taken + next_,
+        light * packed.transmittance,
+        sums.rgb + light[:, None] * packed.rgb,
+        sums.opacity + light * packed.opacity,
+        sums.depth + light * packed.depth,
+        sums.at_ends + light[:, None] * at_ends,
+      )
+
+    zero = jnp.zeros(num_rays)
+    none = _Sums(
+      jnp.zeros(num_rays, jnp.int32), zero + 1.0, jnp.zeros((num_rays, 3)),
+      zero, zero, jnp.zeros((num_rays, 2)),
+    )  # fmt: skip
+    sums = jax.lax.while_loop(lambda x: jnp.any(live(x)), advance, none)
+    return finish(sums.rgb, sums.opacity, sums.depth, sums.at_ends)
+
+  def refresh(
+    grid: occupancy.Grid,
+    params: renderers.Params,
+    key: chex.PRNGKey,
+    step: chex.Array,
+  ) -> occupancy.Grid:
+    size = settings.resolution**3
+    turn = step // settings.every
+
+    def look(i, grid):
+      part = (turn * _PARTS_OF_A_LOOK + i) % _PARTS
+      index = (part + _PARTS * jnp.arange(-(-size // _PARTS))) % size
+      offset = jax.random.uniform(
+        jax.random.fold_in(jax.random.fold_in(key, turn), part),
+        (len(index), 3),
+      )
+      points = occupancy.cell_points(
+        index, offset, settings.box, settings.resolution
+      )
+      density, _ = field.apply(params['field'], points, jnp.zeros_like(points))
+      return occupancy.look(
+        grid, index, activation(density), decay=settings.decay
+      )
+
+    def renew(grid):
+      parts = jnp.where(step <= settings.warmup, _PARTS, _PARTS_OF_A_LOOK)
+      grid = jax.lax.fori_loop(0, parts, look, grid)
+      return occupancy.mark(grid, least=settings.threshold / settings.step)
+
+    due = (step % settings.every == 0) & (step > 0)
+    return jax.lax.cond(due, renew, lambda grid: grid, grid)
+
+  return renderers.Renderer(
+    init,
+    lambda: occupancy.unknown(settings.resolution),
+    plan,
+    train,
+    render,
+    refresh,
+    settings.budget,
+  )

@@ -1,0 +1,192 @@
+"""Where space is empty, and how samples leave it out.
+
+A grid remembers where the field had density; a ray is marched in even steps,
+and has samples only at those positions that lie in occupied cells. The samples
+of many rays are packed into one list of fixed length.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nerf_haiku import cameras
+
+_WORD = 32  # Bits.
+
+
+class Grid(NamedTuple):
+  """What is known of `G` x `G` x `G` cells of a box."""
+
+  density: chex.Array  # [G * G * G] decayed maximum, per scene unit.
+  occupied: chex.Array  # [G * G * G] bool.
+
+
+class March(NamedTuple):
+  """Which positions of `R` rays are samples: `near + (i + shift) * step`."""
+
+  bits: chex.Array  # [R, W] uint32: bit b of word w is position 32 w + b.
+  shift: chex.Array  # [R] in [0, 1), of a step.
+
+
+class Samples(NamedTuple):
+  """`B` samples of some rays, ray by ray and in their order along them."""
+
+  ray: chex.Array  # [B] int32, not decreasing.
+  rank: chex.Array  # [B] int32, 0 for the first of a ray here, 1 for the next.
+  position: chex.Array  # [B] int32, i of `March`.
+  used: chex.Array  # [B] bool; the others fill up the list.
+
+
+def unknown(resolution: int) -> Grid:
+  """A grid of which nothing is known: all is occupied."""
+  return Grid(
+    jnp.zeros(resolution**3), jnp.ones(resolution**3, dtype=jnp.bool_)
+  )
+
+
+def cells(points: chex.Array, box: np.ndarray, resolution: int) -> chex.Array:
+  """Index `[...]` of the cells of points `[..., 3]`; the nearest if outside."""
+  lower, upper = np.asarray(box, np.float32)
+  index = 0
+  for k in (2, 1, 0):
+    scaled = (points[..., k] - lower[k]) * (resolution / (upper[k] - lower[k]))
+    cell = jnp.clip(scaled, 0, resolution - 1).astype(jnp.int32)
+    index = index * resolution + cell
+  return index
+
+
+def cell_points(
+  index: chex.Array, offset: chex.Array, box: np.ndarray, resolution: int
+) -> chex.Array:
+  """Points `[N, 3]` in cells `[N]`, at offsets `[N, 3]` in [0, 1) of a cell."""
+  lower, upper = np.asarray(box, np.float32)
+  cell = jnp.stack(
+    [index // resolution**k % resolution for k in range(3)], axis=-1
+  )
+  share = (cell + offset) / resolution
+  return lower[None] + share * (upper - lower)[None]
+
+
+def look(
+  grid: Grid,
+  index: chex.Array,
+  density: chex.Array,
+  *,
+  decay: float,
+) -> Grid:
+  """The grid after cells `[N]` were found to have densities `[N]`.
+
+  What is remembered of a cell fades by `decay` whenever it is looked at.
+  """
+  remembered = jnp.maximum(decay * grid.density[index], density)
+  return grid._replace(density=grid.density.at[index].set(remembered))
+
+
+def mark(grid: Grid, *, least: float) -> Grid:
+  """Marks cells as occupied whose density is `least`, or that of the mean."""
+  threshold = jnp.minimum(least, jnp.mean(grid.density))
+  return grid._replace(occupied=grid.density >= threshold)
+
+
+def steps(rays: cameras.Rays, step: float) -> chex.Array:
+  """Steps `[R, 1]` of t that are `step` scene units long."""
+  return step / jnp.linalg.norm(rays.directions, axis=-1, keepdims=True)
+
+
+def march(
+  occupied: chex.Array,
+  rays: cameras.Rays,
+  shift: chex.Array,
+  *,
+  box: np.ndarray,
+  step: float,
+  num_positions: int,
+) -> March:
+  """Finds the positions of rays that lie in occupied cells.
+
+  Args:
+    occupied: `[G * G * G]` bool, of the cells of the box.
+    rays: `R` rays, clipped to the box.
+    shift: `[R]` in [0, 1), where the first position is, in steps.
+    box: `[2, 3]` corners.
+    step: distance of positions, scene units.
+    num_positions: as many as any ray may have.
+  """
+  chex.assert_rank([occupied, shift], 1)
+  resolution = round(occupied.shape[0] ** (1 / 3))
+  words = -(-num_positions // _WORD)
+  index = jnp.arange(words * _WORD, dtype=jnp.float32).reshape(1, words, _WORD)
+  along = (index + shift[:, None, None]) * steps(rays, step)[..., None]
+  t = rays.near[..., None] + along
+  points = (
+    rays.origins[:, None, None] + t[..., None] * rays.directions[:, None, None]
+  )
+  seen = occupied.at[cells(points, box, resolution)].get(
+    mode='promise_in_bounds'
+  )
+  seen &= (t < rays.far[..., None]) & (index < num_positions)
+  bit = jnp.arange(_WORD, dtype=jnp.uint32)[None, None]
+  bits = jnp.sum(seen.astype(jnp.uint32) << bit, axis=-1, dtype=jnp.uint32)
+  return March(bits, shift)
+
+
+def count(marched: March) -> chex.Array:
+  """Samples `[R]` int32 of each ray."""
+  return jnp.sum(_ones(marched.bits), axis=-1)
+
+
+def pack(
+  marched: March, first: chex.Array, number: chex.Array, *, budget: int
+) -> Samples:
+  """Packs samples of rays into a list of `budget`.
+
+  Args:
+    marched: of `R` rays.
+    first: `[R]` int32, rank of the first sample of each ray that is taken.
+    number: `[R]` int32, how many are; in all at most `budget`.
+    budget: `B`.
+  """
+  chex.assert_rank([first, number], 1)
+  ends = jnp.cumsum(number)
+  slot = jnp.arange(budget, dtype=jnp.int32)
+  # A slot's ray is as many as there are rays that end before it, or at it.
+  ended = jnp.zeros(budget + 1, jnp.int32)
+  ended = ended.at[jnp.minimum(ends, budget)].add(1)
+  last = len(number) - 1
+  ray = jnp.minimum(jnp.cumsum(ended)[:budget], last)
+  rank = slot - (ends - number)[ray]
+  used = slot < ends[-1]
+  position = _select(marched.bits, ray, jnp.where(used, first[ray] + rank, 0))
+  return Samples(ray, jnp.where(used, rank, 0), position, used)
+
+
+def _ones(bits: chex.Array) -> chex.Array:
+  return jax.lax.population_count(bits).astype(jnp.int32)
+
+
+def _select(bits: chex.Array, ray: chex.Array, rank: chex.Array) -> chex.Array:
+  """Positions `[B]` of the set bits of these ranks in rows of `[R, W]`."""
+  words = bits.shape[1]
+  number = _ones(bits)
+  before = jnp.cumsum(number, axis=-1) - number
+  word = jnp.zeros_like(ray)
+  half = 1 << max(words - 1, 0).bit_length() >> 1
+  while half:  # The last word that has no more set bits before it.
+    there = jnp.minimum(word + half, words - 1)
+    go_on = (word + half < words) & (before[ray, there] <= rank)
+    word = jnp.where(go_on, there, word)
+    half >>= 1
+  rest, left = bits[ray, word], rank - before[ray, word]
+  position = word * _WORD
+  half = _WORD // 2
+  while half:  # The same within the word.
+    lower = _ones(rest & np.uint32((1 << half) - 1))
+    go_on = left >= lower
+    left = jnp.where(go_on, left - lower, left)
+    rest = jnp.where(go_on, rest >> np.uint32(half), rest)
+    position = jnp.where(go_on, position + half, position)
+    half //= 2
+  return position
