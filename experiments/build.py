@@ -1,5 +1,6 @@
 """From a config to the library's objects."""
 
+import concurrent.futures
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -166,7 +167,7 @@ def renderer(
   }
   if config.renderer == 'occupancy':
     return marching.make_occupancy(
-      _field(config, config.model, span), _march(config, span), **settings
+      _field(config, config.model, span), march(config, scene_), **settings
     )
   fine = None
   if config.num_importance:
@@ -209,11 +210,15 @@ def _finest(config: ml_collections.ConfigDict, span: extent.Extent) -> int:
   return max(config.hash.coarsest, round(cells))
 
 
-def _march(
-  config: ml_collections.ConfigDict, span: extent.Extent
+def march(
+  config: ml_collections.ConfigDict, scene_: base.Scene
 ) -> marching.Settings:
-  """How the occupancy renderer marches, as far as possible by the config."""
-  section = config.occupancy
+  """How the occupancy renderer marches: as the config says, or the data.
+
+  Raises:
+    ValueError: if a ray may have more samples than the budget.
+  """
+  span, section = extent.of_scene(scene_), config.occupancy
   step = section.step or span.pixel
   side = float(np.max(span.box[1] - span.box[0]))
   low, high = _GRID_SIDES
@@ -340,6 +345,39 @@ def batches(
     white_background=config.white_bkgd,
     with_alpha=config.random_background,
   )
+
+
+def compile_ahead(
+  update_: Any, config: ml_collections.ConfigDict, state: training.TrainState
+) -> concurrent.futures.Future:
+  """Compiles an update in a thread of its own.
+
+  Args:
+    update_: as from `update`.
+    config: of the run.
+    state: the shapes of one replica.
+
+  Returns:
+    The future of a function of the same arguments.
+  """
+  count = jax.local_device_count()
+
+  def on_devices(x):
+    return jax.ShapeDtypeStruct((count, *x.shape), x.dtype)
+
+  rays = (count, config.num_rand // count)
+  batch = training.Batch(
+    jax.ShapeDtypeStruct(rays, np.int32),
+    jax.ShapeDtypeStruct((*rays, 2), np.int32),
+    jax.ShapeDtypeStruct((*rays, 3), np.float32),
+    jax.ShapeDtypeStruct(rays, np.float32)
+    if config.random_background else None,
+  )  # fmt: skip
+  shapes = jax.tree.map(on_devices, state), batch, jax.random.key(0)
+  pool = concurrent.futures.ThreadPoolExecutor(1)
+  future = pool.submit(lambda: update_.lower(*shapes).compile())
+  pool.shutdown(wait=False)
+  return future
 
 
 def render_view(

@@ -189,6 +189,11 @@ def _check_together(
       raise _error(
         f'{name}.skips', skips, f'layers 0 to {depth - 1} of {depth}'
       )
+  if config.renderer == 'occupancy' and config.llff.lindisp:
+    raise _error(
+      'llff.lindisp', True,
+      "False with config.renderer='occupancy', whose steps are even in depth",
+    )  # fmt: skip
   if config.far and config.near >= config.far:
     raise _error('far', config.far, f'over config.near={config.near}')
   if (

@@ -15,7 +15,7 @@ from nerf_haiku.datasets import base
 
 # Steps whose time is taken, after the one that compiles.
 _STEPS = 3
-_LAYERS = ('layer', 'density', 'bottleneck', 'view', 'rgb')
+_LAYERS = ('', 'layer', 'density', 'bottleneck', 'view', 'rgb')
 
 
 def describe(
@@ -33,6 +33,7 @@ def describe(
       loop.describe_scene(scene),
       *_describe_cameras(scene),
       *_describe_networks(renderer),
+      *_describe_march(config, scene),
       *_describe_steps(config, scene, renderer, seed),
     ]
   )
@@ -73,15 +74,35 @@ def _describe_networks(renderer: renderers.Renderer) -> list[str]:
       f'{network} network: {hk.data_structures.tree_size(layers):,} parameters'
     )
     for name, layer in sorted(layers.items(), key=_order):
-      shape = ' -> '.join(str(n) for n in layer['w'].shape)
+      if 'w' in layer:
+        shape = ' -> '.join(str(n) for n in layer['w'].shape)
+      else:
+        shape = (
+          f'{len(layer)} tables of {next(iter(layer.values())).shape[0]:,}'
+        )
       lines.append(f'  {name:<16} {shape:>12}')
   return lines
 
 
 def _order(item: tuple[str, Any]) -> tuple[int, int]:
-  """Layers of the trunk by number, then the others in their order."""
-  name, _, number = item[0].removeprefix('mlp/').partition('_')
+  """The grid, layers of the trunk by number, then the others in their order."""
+  layer = item[0].partition('/')[2]
+  name, _, number = layer.partition('_')
   return _LAYERS.index(name), int(number or 0)
+
+
+def _describe_march(
+  config: ml_collections.ConfigDict, scene: base.Scene
+) -> list[str]:
+  if config.renderer != 'occupancy':
+    return []
+  march = build.march(config, scene)
+  lower, upper = (', '.join(f'{x:.3g}' for x in y) for y in march.box)
+  return [
+    f'Occupancy: {march.resolution}^3 cells of the box from ({lower}) to '
+    f'({upper}), steps of {march.step:.3g}, up to {march.num_positions()} on a '
+    'ray'
+  ]
 
 
 def _describe_steps(

@@ -87,6 +87,7 @@ def fit(
     ValueError: if a loss or gradient is no finite number.
     signals.StoppedError: if a signal stopped it; the state is kept.
   """
+  steps = _Steps(config, scene, renderer, outputs, start)
   state = _begin(config, renderer, seed, weights)
   times = {'train_seconds': 0.0, 'rays_per_second': 0}
   about: About = {'seed': seed, 'restarts': 0, 'times': times}
@@ -94,7 +95,6 @@ def fit(
     state, about = outputs.kept.restore(state)
     outputs.log.say(f'Goes on from its checkpoint of step {state.step}.')
     outputs.board.go_on_from(int(state.step) + 1)
-  steps = _Steps(config, scene, renderer, outputs, start)
   with signals.Listener() as listener:
     while int(state.step) < config.num_steps:
       try:
@@ -147,9 +147,15 @@ class _Steps:
     self._config, self._scene = config, scene
     self._outputs, self._start = outputs, start
     self._learning_rate = build.learning_rate(config)
-    self._update = build.update(config, scene, renderer)
-    params = jax.eval_shape(renderer.init, jax.random.key(0))
-    self._names = training.checked_names(params)
+    state = jax.eval_shape(
+      lambda key: training.init_state(renderer, build.optimizer(config), key),
+      jax.random.key(0),
+    )
+    self._names = training.checked_names(state.params)
+    # Compiled beside the initial weights and the start of TensorFlow.
+    self._update = build.compile_ahead(
+      build.update(config, scene, renderer), config, state
+    )
 
   def run(
     self, state: training.TrainState, about: About, listener: signals.Listener
@@ -191,7 +197,7 @@ class _Steps:
     )
     for step, batch in enumerate(batches, first + 1):
       self._outputs.profile.before(step - 1 - first)
-      self._state, scalars = self._update(self._state, batch, key)
+      self._state, scalars = self._update.result()(self._state, batch, key)
       pending.append((step, scalars))
       stopped = listener.signal_number
       due = self._due(step)

@@ -137,9 +137,9 @@ def _weights(
   if init_from is None:
     return None
   try:
-    return runs.read_learnt(
-      renderer, pathlib.Path(init_from).expanduser()
-    )[0].params
+    return runs.read_learnt(renderer, pathlib.Path(init_from).expanduser())[
+      0
+    ].params
   except ValueError as error:
     raise ValueError(
       f'--init_from: {error} Name the --model_dir of a run with such networks.'

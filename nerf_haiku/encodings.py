@@ -1,8 +1,8 @@
 """Encodings of positions and directions that let a network see detail."""
 
-import functools
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import chex
 import jax
@@ -70,104 +70,128 @@ def grid_resolutions(
   return tuple(int(np.floor(side + 1e-6)) for side in sides)
 
 
-def table_size(resolution: int, largest: int) -> int:
-  """Rows of a level's table: its corners, or `largest` where they are more."""
-  return min((resolution + 1) ** 3, largest)
+class GridLevels(NamedTuple):
+  """The `L` levels of a hash grid, whose rows lie one after the other."""
+
+  resolutions: tuple[int, ...]  # cells along each side.
+  sizes: tuple[int, ...]  # rows.
+
+  def num_rows(self) -> int:
+    """`T`, of all levels together."""
+    return sum(self.sizes)
+
+  def offsets(self) -> tuple[int, ...]:
+    """The first row of each level."""
+    return tuple(itertools.accumulate((0, *self.sizes[:-1])))
+
+
+def grid_levels(
+  *, num_levels: int, coarsest: int, finest: int, table_size: int
+) -> GridLevels:
+  """The levels of a hash grid (Müller et al., 2022, section 3).
+
+  Args:
+    num_levels: `L`.
+    coarsest: cells along each side of the first level.
+    finest: of the last.
+    table_size: most rows of a level, a power of 2; one with fewer corners has
+      a row for each.
+  """
+  resolutions = grid_resolutions(
+    num_levels=num_levels, coarsest=coarsest, finest=finest
+  )
+  return GridLevels(
+    resolutions, tuple(min((n + 1) ** 3, table_size) for n in resolutions)
+  )
 
 
 def hash_grid(
-  tables: Sequence[chex.Array], points: chex.Array, *, resolution: int
+  tables: Sequence[chex.Array], points: chex.Array, levels: GridLevels
 ) -> chex.Array:
   """Interpolates features at the corners of cells (Müller et al., 2022).
 
-  The corners of a level that its tables have room for have a row each; those of
-  a finer one share rows by the hash (equation 4). A feature is interpolated
+  The corners of a level that has a row for each are found directly; those of a
+  finer one share rows by the hash (equation 4). A feature is interpolated
   linearly along each axis (section 3).
 
   Args:
     tables: `F` tables `[T]`, one of each feature: a gather of single numbers
-      is twice as fast as one of rows. T is `table_size`; where corners are
-      hashed it is a power of 2.
+      is twice as fast as one of rows.
     points: `[3, N]` coordinates in [0, 1].
-    resolution: cells along each side.
+    levels: `L` of them.
 
   Returns:
-    `[F, N]` features, with gradients of tables and points.
+    `[L * F, N]` features, level by level, with gradients of tables and points.
   """
-  chex.assert_rank([points, *tables], [2, *(1 for _ in tables)])
+  chex.assert_rank(points, 2)
   chex.assert_axis_dimension(points, 0, 3)
-  chex.assert_equal_shape(tables)
-  return _interpolate(list(tables), points, resolution)
+  chex.assert_shape(list(tables), (levels.num_rows(),))
+  return _interpolate(list(tables), points, levels)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _interpolate(
-  tables: list[chex.Array], points: chex.Array, resolution: int
+def _gather(
+  tables: Sequence[chex.Array], points: chex.Array, levels: GridLevels
 ) -> chex.Array:
-  corners = _corners(points, resolution, tables[0].shape[0])
-  return jnp.stack(
-    [
-      sum(weight * _take(table, row) for row, weight in corners)
+  features = []
+  for level in range(len(levels.sizes)):
+    corners = _corners(points, levels, level)
+    features += [
+      sum(
+        weight * jnp.asarray(table).at[row].get(mode='promise_in_bounds')
+        for row, weight in corners
+      )
       for table in tables
     ]
-  )
+  return jnp.stack(features)
 
 
-def _interpolate_forward(tables, points, resolution):
-  return _interpolate(tables, points, resolution), (tables, points)
+_interpolate = jax.custom_vjp(_gather, nondiff_argnums=(2,))
 
 
-def _interpolate_backward(resolution, kept, g):
-  """One scatter for each table; autodiff would make one for each corner."""
+def _interpolate_forward(tables, points, levels):
+  return _gather(tables, points, levels), (tables, points)
+
+
+def _interpolate_backward(levels, kept, g):
+  """A scatter for each level; autodiff would make one for each corner."""
   tables, points = kept
-  size = tables[0].shape[0]
-  rows, weights = zip(*_corners(points, resolution, size), strict=True)
-  row = jnp.concatenate(rows)
-  to_tables = [
-    jnp.zeros_like(table)
-    .at[row]
-    .add(
-      jnp.concatenate([weight * along for weight in weights]),
-      mode='promise_in_bounds',
-    )
-    for table, along in zip(tables, g, strict=True)
-  ]
+  to_tables = [jnp.zeros_like(table) for table in tables]
+  along = iter(g)
+  for level in range(len(levels.sizes)):
+    rows, weights = zip(*_corners(points, levels, level), strict=True)
+    row = jnp.concatenate(rows)
+    for i, total in enumerate(to_tables):
+      share = next(along)
+      to_tables[i] = total.at[row].add(
+        jnp.concatenate([weight * share for weight in weights]),
+        mode='promise_in_bounds',
+      )
   # Nothing is computed of it where nobody asks for it.
-  _, move = jax.vjp(
-    lambda x: jnp.stack(
-      [
-        sum(w * _take(table, i) for i, w in _corners(x, resolution, size))
-        for table in tables
-      ]
-    ),
-    points,
-  )
+  _, move = jax.vjp(lambda x: _gather(tables, x, levels), points)
   return to_tables, move(g)[0]
 
 
 _interpolate.defvjp(_interpolate_forward, _interpolate_backward)
 
 
-def _take(table: chex.Array, row: chex.Array) -> chex.Array:
-  return table.at[row].get(mode='promise_in_bounds')
-
-
 def _corners(
-  points: chex.Array, resolution: int, size: int
+  points: chex.Array, levels: GridLevels, level: int
 ) -> list[tuple[chex.Array, chex.Array]]:
   """Rows `[N]` of the 8 corners around points `[3, N]`, and their weights."""
+  resolution, size = levels.resolutions[level], levels.sizes[level]
   scaled = points * resolution
-  lower = jnp.clip(jnp.floor(scaled), 0, resolution - 1)
-  fraction = scaled - jax.lax.stop_gradient(lower)
+  lower = jax.lax.stop_gradient(jnp.clip(jnp.floor(scaled), 0, resolution - 1))
+  fraction = scaled - lower
   lower = lower.astype(jnp.uint32)
   side = resolution + 1
   direct = side**3 <= size
   factors = (1, side, side**2) if direct else _PRIMES
   terms = [
-    [(lower[k] + step) * np.uint32(factors[k]) for step in (0, 1)]
+    [(lower[k] + np.uint32(step)) * np.uint32(factors[k]) for step in (0, 1)]
     for k in range(3)
   ]
   shares = [[1 - fraction[k], fraction[k]] for k in range(3)]
+  offset = levels.offsets()[level]
   corners = []
   for z, y, x in itertools.product((0, 1), repeat=3):
     if direct:
@@ -175,7 +199,7 @@ def _corners(
     else:
       row = (terms[2][z] ^ terms[1][y] ^ terms[0][x]) & np.uint32(size - 1)
     weight = shares[2][z] * shares[1][y] * shares[0][x]
-    corners.append((row.astype(jnp.int32), weight))
+    corners.append((row.astype(jnp.int32) + offset, weight))
   return corners
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from nerf_haiku import cameras, renderers, volume
 
+
 class View(NamedTuple):
   """A rendered image, of NumPy arrays."""
 

@@ -32,10 +32,10 @@ def of_scene(scene: base.Scene) -> Extent:
     box = _of_ndc(views, scene.ndc)
     # Across a view, the image is as wide as 2; coordinates are the same there.
     return Extent(box, float(np.median(2 / np.asarray(views.sizes)[:, 1])))
-  box = scene.box
-  if box is None:
+  if scene.box is None:
     box = _of_views(views, scene.near, scene.far)
-  box = np.asarray(box, np.float32)
+  else:
+    box = np.asarray(scene.box, np.float32)
   middle = np.mean(box, axis=0)
   away = np.linalg.norm(views.camera_to_world[:, :, 3] - middle, axis=-1)
   return Extent(box, float(np.median(away / views.intrinsics[:, 0])))

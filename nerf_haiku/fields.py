@@ -213,11 +213,11 @@ class Hash(hk.Module):
     if table_size & (table_size - 1):
       raise ValueError(f'table_size must be a power of 2, got {table_size}.')
     self._box = np.asarray(box, np.float32)
-    self._resolutions = encodings.grid_resolutions(
-      num_levels=num_levels, coarsest=coarsest, finest=finest
-    )
+    self._levels = encodings.grid_levels(
+      num_levels=num_levels, coarsest=coarsest, finest=finest,
+      table_size=table_size,
+    )  # fmt: skip
     self._num_features = num_features
-    self._table_size = table_size
     self._density_width = density_width
     self._num_geometry = num_geometry
     self._colour_width = colour_width
@@ -247,21 +247,18 @@ class Hash(hk.Module):
     return density.astype(jnp.float32), rgb
 
   def _encode(self, points: chex.Array) -> chex.Array:
-    """Features `[F, ...]` of points `[..., 3]`, level by level."""
+    """Features `[L * F, ...]` of points `[..., 3]`."""
     lower, upper = self._box
     flat = (points.reshape(-1, 3) - lower[None]) / (upper - lower)[None]
     inside = jnp.clip(flat.T, 0.0, 1.0)
-    levels = []
-    for level, resolution in enumerate(self._resolutions):
-      size = encodings.table_size(resolution, self._table_size)
-      tables = [
-        hk.get_parameter(
-          f'level_{level}_feature_{i}', (size,), jnp.float32, init=_HASH_INIT
-        )
-        for i in range(self._num_features)
-      ]
-      levels.append(encodings.hash_grid(tables, inside, resolution=resolution))
-    features = jnp.concatenate(levels).astype(self._dtype)
+    tables = [
+      hk.get_parameter(
+        f'feature_{i}', (self._levels.num_rows(),), jnp.float32, init=_HASH_INIT
+      )
+      for i in range(self._num_features)
+    ]
+    features = encodings.hash_grid(tables, inside, self._levels)
+    features = features.astype(self._dtype)
     return features.reshape(-1, *points.shape[:-1])
 
 
@@ -287,7 +284,7 @@ def make_hash(*, remat: bool = False, **settings: Any) -> hk.Transformed:
 
 
 def _transform(
-  module: Callable[..., hk.Module], remat: bool, settings: dict[str, Any]
+  module: Callable[..., Any], remat: bool, settings: dict[str, Any]
 ) -> hk.Transformed:
   def field(points, viewdirs):
     return module(**settings)(points, viewdirs)

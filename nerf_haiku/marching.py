@@ -13,8 +13,11 @@ from nerf_haiku import cameras, occupancy, renderers, sampling, volume
 # Parts that the cells of a grid are looked over in, interleaved, and how many
 # of them in one look after the first steps.
 _PARTS, _PARTS_OF_A_LOOK = 16, 4
-# A ray ends where so little light is left, in rendering.
+# So many times the budget, where density alone is asked for.
+_DENSITY_BUDGET = 2
+# A ray ends where so little light is left.
 _SPENT = 1e-4
+_OPAQUE = -np.log(_SPENT)  # The optical depth that lets no more through.
 
 
 class Settings(NamedTuple):
@@ -99,14 +102,48 @@ def make_occupancy(
     )  # fmt: skip
 
   def plan(
-    grid: occupancy.Grid, keys: chex.PRNGKey, rays: cameras.Rays
+    params: renderers.Params,
+    grid: occupancy.Grid,
+    keys: chex.PRNGKey,
+    rays: cameras.Rays,
   ) -> renderers.Plan:
+    rays = clip(rays)
     shift = jnp.full(rays.near.shape[:1], 0.5)
     if perturb:
       shift = sampling.uniforms(keys, 1)[:, 0]
-    marched = march(grid, clip(rays), shift)
-    number = occupancy.count(marched)
+    marched = march(grid, rays, shift)
+    number = lit(params, rays, marched, keys)
     return renderers.Plan(Details(marched, number, keys), number)
+
+  def lit(params, rays, marched, keys):
+    """How many samples of each ray any light reaches: the first ones.
+
+    Asks for density alone, which costs a fraction of a gradient.
+    """
+    number = occupancy.count(marched)
+    budget = min(_DENSITY_BUDGET * settings.budget, len(number) * num_positions)
+
+    def ask(carry):
+      begin, found = carry
+      left = number * (jnp.arange(len(number)) >= begin)
+      fits = renderers.fitting(left, budget)
+      samples = occupancy.pack(
+        marched, jnp.zeros_like(left), left * fits, budget=budget
+      )
+      added = noise(keys, samples) if raw_noise_std else 0.0
+      optical_depth, *_ = see(params, rays, marched, samples, added)
+      before = volume.sum_before(optical_depth, samples.rank, num_positions)
+      alive = samples.used & (before < _OPAQUE)
+      found += jax.ops.segment_sum(
+        alive.astype(jnp.int32), samples.ray, len(number),
+        indices_are_sorted=True,
+      )  # fmt: skip
+      return jnp.sum(fits), found
+
+    _, found = jax.lax.while_loop(
+      lambda carry: carry[0] < len(number), ask, (0, jnp.zeros_like(number))
+    )
+    return found
 
   def noise(keys, samples):
     one = jax.vmap(lambda key, i: jax.random.normal(jax.random.fold_in(key, i)))
@@ -220,8 +257,7 @@ def make_occupancy(
       part = (turn * _PARTS_OF_A_LOOK + i) % _PARTS
       index = (part + _PARTS * jnp.arange(-(-size // _PARTS))) % size
       offset = jax.random.uniform(
-        jax.random.fold_in(jax.random.fold_in(key, turn), part),
-        (len(index), 3),
+        jax.random.fold_in(jax.random.fold_in(key, turn), part), (len(index), 3)
       )
       points = occupancy.cell_points(
         index, offset, settings.box, settings.resolution
@@ -241,10 +277,10 @@ def make_occupancy(
 
   return renderers.Renderer(
     init,
-    lambda: occupancy.unknown(settings.resolution),
-    plan,
     train,
     render,
+    plan,
+    lambda: occupancy.unknown(settings.resolution),
     refresh,
     settings.budget,
   )

@@ -47,17 +47,6 @@ def unknown(resolution: int) -> Grid:
   )
 
 
-def cells(points: chex.Array, box: np.ndarray, resolution: int) -> chex.Array:
-  """Index `[...]` of the cells of points `[..., 3]`; the nearest if outside."""
-  lower, upper = np.asarray(box, np.float32)
-  index = 0
-  for k in (2, 1, 0):
-    scaled = (points[..., k] - lower[k]) * (resolution / (upper[k] - lower[k]))
-    cell = jnp.clip(scaled, 0, resolution - 1).astype(jnp.int32)
-    index = index * resolution + cell
-  return index
-
-
 def cell_points(
   index: chex.Array, offset: chex.Array, box: np.ndarray, resolution: int
 ) -> chex.Array:
@@ -71,11 +60,7 @@ def cell_points(
 
 
 def look(
-  grid: Grid,
-  index: chex.Array,
-  density: chex.Array,
-  *,
-  decay: float,
+  grid: Grid, index: chex.Array, density: chex.Array, *, decay: float
 ) -> Grid:
   """The grid after cells `[N]` were found to have densities `[N]`.
 
@@ -86,8 +71,11 @@ def look(
 
 
 def mark(grid: Grid, *, least: float) -> Grid:
-  """Marks cells as occupied whose density is `least`, or that of the mean."""
-  threshold = jnp.minimum(least, jnp.mean(grid.density))
+  """Marks cells as occupied whose density is `least`, or half of the mean.
+
+  The mean is for the start: a thin fog everywhere is not taken for nothing.
+  """
+  threshold = jnp.minimum(least, 0.5 * jnp.mean(grid.density))
   return grid._replace(occupied=grid.density >= threshold)
 
 
@@ -118,19 +106,30 @@ def march(
   chex.assert_rank([occupied, shift], 1)
   resolution = round(occupied.shape[0] ** (1 / 3))
   words = -(-num_positions // _WORD)
-  index = jnp.arange(words * _WORD, dtype=jnp.float32).reshape(1, words, _WORD)
-  along = (index + shift[:, None, None]) * steps(rays, step)[..., None]
-  t = rays.near[..., None] + along
-  points = (
-    rays.origins[:, None, None] + t[..., None] * rays.directions[:, None, None]
+  lower, upper = np.asarray(box, np.float32)
+  cells_per_unit = (resolution / (upper - lower))[None]
+  along = steps(rays, step)
+  first = rays.near + shift[:, None] * along
+  number = jnp.ceil((rays.far - first) / along)
+  start = rays.origins + first * rays.directions - lower[None]
+  start, stride = (
+    start * cells_per_unit,
+    along * rays.directions * cells_per_unit,
   )
-  seen = occupied.at[cells(points, box, resolution)].get(
-    mode='promise_in_bounds'
+  index = jnp.arange(words * _WORD, dtype=jnp.float32)[None]
+  cell = 0
+  for k in (2, 1, 0):
+    side = start[:, k, None] + index * stride[:, k, None]
+    side = jnp.clip(side, 0, resolution - 1).astype(jnp.int32)
+    cell = cell * resolution + side
+  seen = occupied.at[cell].get(mode='promise_in_bounds')
+  # Without the barrier the sum below is fused with the look-ups, and slower.
+  seen = jax.lax.optimization_barrier(
+    seen & (index < jnp.minimum(number, num_positions))
   )
-  seen &= (t < rays.far[..., None]) & (index < num_positions)
   bit = jnp.arange(_WORD, dtype=jnp.uint32)[None, None]
-  bits = jnp.sum(seen.astype(jnp.uint32) << bit, axis=-1, dtype=jnp.uint32)
-  return March(bits, shift)
+  seen = seen.reshape(-1, words, _WORD).astype(jnp.uint32)
+  return March(jnp.sum(seen << bit, axis=-1, dtype=jnp.uint32), shift)
 
 
 def count(marched: March) -> chex.Array:

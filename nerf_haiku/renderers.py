@@ -35,22 +35,35 @@ class Plan(NamedTuple):
   num_samples: chex.Array  # [R] int32, what each ray costs.
 
 
+def _plan_nothing(
+  params: Params, memory: Memory, keys: chex.PRNGKey, rays: cameras.Rays
+) -> Plan:
+  """The plan of a renderer whose rays all cost the same."""
+  del params, memory
+  return Plan(keys, jnp.ones(rays.near.shape[0], jnp.int32))
+
+
 class Renderer(NamedTuple):
   """A way to render rays with fields, as pure functions."""
 
   # key -> params.
   init: Callable[[chex.PRNGKey], Params]
-  # -> what is remembered before the first step.
-  remember: Callable[[], Memory]
-  # memory, keys [R], rays -> where samples lie, and all that is random.
-  plan: Callable[[Memory, chex.PRNGKey, cameras.Rays], Plan]
   # params, details of a plan, rays -> renderings; of the first rays, as far
   # as their samples fit the budget (see `fitting`), the others are empty.
   train: Callable[[Params, Any, cameras.Rays], Renderings]
   # params, rays, memory -> renderings, with nothing random.
   render: Callable[..., Renderings]
+  # params, memory, keys [R], rays -> where samples lie, and all that is
+  # random; the keys alone, if nothing else is to be planned.
+  plan: Callable[[Params, Memory, chex.PRNGKey, cameras.Rays], Plan] = (
+    _plan_nothing
+  )
+  # -> what is remembered before the first step.
+  remember: Callable[[], Memory] = tuple
   # memory, params, key, step -> memory, looked over when it is time to.
-  refresh: Callable[[Memory, Params, chex.PRNGKey, chex.Array], Memory]
+  refresh: Callable[[Memory, Params, chex.PRNGKey, chex.Array], Memory] = (
+    lambda memory, params, key, step: memory
+  )
   # samples that `train` takes at a time; None: of any number of rays.
   budget: int | None = None
 
@@ -116,10 +129,12 @@ def make_hierarchical(
       for key, (name, field) in zip(keys, fields.items(), strict=True)
     }
 
-  def plan(memory: Memory, keys: chex.PRNGKey, rays: cameras.Rays) -> Plan:
-    del memory
+  def plan(
+    params: Params, memory: Memory, keys: chex.PRNGKey, rays: cameras.Rays
+  ) -> Plan:
     samples = num_samples * len(fields) + num_importance
-    return Plan(keys, jnp.full(rays.near.shape[:1], samples, jnp.int32))
+    plan = _plan_nothing(params, memory, keys, rays)
+    return plan._replace(num_samples=samples * plan.num_samples)
 
   def see(name, params, rays, t, noise):
     points = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
@@ -172,9 +187,7 @@ def make_hierarchical(
     )
     return render(params, rays, draws)
 
-  return Renderer(
-    init, tuple, plan, train, settled, lambda memory, *_: memory
-  )
+  return Renderer(init, train, settled, plan)
 
 
 def still(t: chex.Array, num_importance: int) -> Draws:

@@ -1,5 +1,6 @@
 """The update step: gradients of the rendering loss, on all devices."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -92,7 +93,15 @@ def init_state(
   key: chex.PRNGKey,
 ) -> TrainState:
   """The state before the first update."""
-  params = jax.jit(renderer.init)(key)
+  return jax.jit(functools.partial(_init_state, renderer, optimizer))(key)
+
+
+def _init_state(
+  renderer: renderers.Renderer,
+  optimizer: optax.GradientTransformation,
+  key: chex.PRNGKey,
+) -> TrainState:
+  params = renderer.init(key)
   zero = jnp.zeros((), jnp.int32)
   black = [jnp.zeros(3) for _ in range(4)]  # Donated one by one: four arrays.
   nothing = Moments(black[0], black[1], black[2], black[3], jnp.zeros(()))
@@ -219,11 +228,12 @@ def make_gradient(
     count = batch.camera.shape[0]
     if weight is None:
       weight = jnp.full(count, 1.0 / count)
+    batch = jax.tree.map(jnp.asarray, batch)
     rays = cast_fn(batch.camera, batch.pixel)
     rays = rays._replace(
       far=jnp.where(weight[:, None] > 0, rays.far, rays.near)
     )
-    whole = renderer.plan(memory, keys, rays), rays, batch, keys, weight
+    whole = renderer.plan(params, memory, keys, rays), rays, batch, keys, weight
     size = -(-count // -(-count // (microbatch or count)))
 
     def piece(begin):
@@ -231,9 +241,7 @@ def make_gradient(
       # What is past the end wraps, and has neither weight nor samples.
       plan, *rest, weight = jax.tree.map(lambda x: x[index % count], whole)
       there = index < count
-      plan = plan._replace(
-        num_samples=jnp.where(there, plan.num_samples, 0)
-      )
+      plan = plan._replace(num_samples=jnp.where(there, plan.num_samples, 0))
       return plan, *rest, jnp.where(there, weight, 0.0)
 
     def add(carry):
@@ -346,29 +354,24 @@ def make_update(
     found = first_fault(scalars['loss'], grads)
     fault = jnp.where(state.fault > 0, state.fault, found)
 
-    def move(state):
-      updates, opt_state = optimizer.update(
-        grads, state.opt_state, state.params
-      )
-      params = optax.apply_updates(state.params, updates)
-      sums = jax.tree.map(
-        lambda x, y: _FADING * x + y, state.moments, scalars['moments']
-      )
-      memory = renderer.refresh(
-        state.memory, params, jax.random.fold_in(key, _REFRESH), state.step + 1
-      )
-      return state._replace(
-        step=state.step + 1, params=params, opt_state=opt_state, moments=sums,
-        memory=memory,
-      )  # fmt: skip
-
-    def stay(state):
-      if skip_nonfinite:
-        return state._replace(step=state.step + 1, skipped=state.skipped + 1)
-      return state._replace(fault=fault)
-
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    sums = jax.tree.map(
+      lambda x, y: _FADING * x + y, state.moments, scalars['moments']
+    )
+    memory = renderer.refresh(
+      state.memory, params, jax.random.fold_in(key, _REFRESH), state.step + 1
+    )
+    moved = state._replace(
+      step=state.step + 1, params=params, opt_state=opt_state, moments=sums,
+      memory=memory,
+    )  # fmt: skip
     # With `skip_nonfinite` the state's fault is always 0.
-    state = jax.lax.cond(fault > 0, stay, move, state)
+    stays = state._replace(fault=fault)
+    if skip_nonfinite:
+      stays = state._replace(step=state.step + 1, skipped=state.skipped + 1)
+    # A choice, not a branch: a branch would copy all arrays of the state.
+    state = jax.tree.map(lambda x, y: jnp.where(fault > 0, x, y), stays, moved)
     for name in [x for x in scalars if x.startswith('mse')]:
       scalars[name.replace('mse', 'psnr')] = psnr(scalars[name])
     # The sum of the weights of all steps so far.

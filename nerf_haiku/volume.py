@@ -12,6 +12,7 @@ import jax.numpy as jnp
 INFINITE = 1e10
 # Shift of the softplus, so that space begins almost empty.
 _SOFTPLUS_SHIFT = -1.0
+_EXP_SHIFT = -2.0
 _LARGEST_EXPONENT = 15.0
 _END = 0.02  # Of a ray's way: where near and far may cut the scene.
 # Least depth that disparity divides by, scene units.
@@ -20,8 +21,9 @@ _LEAST_DEPTH = 1e-10
 DENSITY_ACTIVATIONS: dict[str, Callable[[chex.Array], chex.Array]] = {
   'relu': jax.nn.relu,
   'softplus': lambda raw: jax.nn.softplus(raw + _SOFTPLUS_SHIFT),
-  # Of fast fields: density spans decades. What is opaque anyway stays finite.
-  'exp': lambda raw: jnp.exp(jnp.minimum(raw, _LARGEST_EXPONENT)),
+  # Of fast fields: density spans decades. Shifted, so that space begins nearly
+  # empty; what is opaque anyway stays finite.
+  'exp': lambda raw: jnp.exp(jnp.minimum(raw + _EXP_SHIFT, _LARGEST_EXPONENT)),
 }
 
 
@@ -126,7 +128,7 @@ def composite_packed(
   chex.assert_rank([optical_depth, t, ray, rank], 1)
   chex.assert_equal_shape([optical_depth, t, ray, rank])
   chex.assert_shape(rgb, (*t.shape, 3))
-  before = _sum_before(optical_depth, rank, longest)
+  before = sum_before(optical_depth, rank, longest)
   weights = jnp.exp(-before) * -jnp.expm1(-optical_depth)
   parts = jnp.stack([weights, weights * t, optical_depth], axis=-1)
   total = jax.ops.segment_sum(
@@ -140,7 +142,7 @@ def composite_packed(
   )
 
 
-def _sum_before(x: chex.Array, rank: chex.Array, longest: int) -> chex.Array:
+def sum_before(x: chex.Array, rank: chex.Array, longest: int) -> chex.Array:
   """For each of `[B]` the sum of those before it on its ray.
 
   Each round adds what the sample so many places before has, twice as far as
@@ -154,9 +156,7 @@ def _sum_before(x: chex.Array, rank: chex.Array, longest: int) -> chex.Array:
   total = place_before(x, 1)
   distance = 1
   while distance < min(longest, len(x)):
-    total = jax.lax.optimization_barrier(
-      total + place_before(total, distance)
-    )
+    total = jax.lax.optimization_barrier(total + place_before(total, distance))
     distance *= 2
   return total
 

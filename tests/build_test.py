@@ -46,7 +46,9 @@ def _scene(box=None):
 
 
 def _shapes(config):
-  params = jax.eval_shape(build.renderer(config).init, jax.random.key(0))
+  params = jax.eval_shape(
+    build.renderer(config, _scene()).init, jax.random.key(0)
+  )
   return {
     f'{network}/{name.split("/")[1]}': layer['w'].shape
     for network, layers in params.items()
@@ -56,13 +58,13 @@ def _shapes(config):
 
 @functools.cache
 def _params():
-  init = jax.jit(build.renderer(_config()).init)
+  init = jax.jit(build.renderer(_config(), _scene()).init)
   return jax.tree.map(lambda x: 2 * x, init(jax.random.key(0)))
 
 
 def _see(config, train):
   """What four rays see with the same parameters."""
-  renderer = build.renderer(config)
+  renderer = build.renderer(config, _scene())
   rays = build.cast_fn(config, _scene())(
     _scene().train.cameras, np.zeros(4, np.int32), cameras.pixels(2, 2) * 3
   )
@@ -123,6 +125,105 @@ class RendererTest(chex.TestCase):
     chex.assert_trees_all_equal(changed, _see(_config(), train=False))
 
 
+class PairsTest(chex.TestCase):
+  """Any field with any renderer."""
+
+  @parameterized.product(
+    field=('mlp', 'hash'), renderer=('hierarchical', 'occupancy'),
+    ndc=(False, True),
+  )  # fmt: skip
+  def test_a_step_and_a_view(self, field, renderer, ndc):
+    config = _config(
+      field=field, renderer=renderer, num_rand=16, occupancy__every=1,
+      occupancy__budget=512, hash__table_size=512, occupancy__resolution=8,
+      occupancy__step=0.1,
+    )  # fmt: skip
+    scene = _scene(np.array([[-1, -1, -1], [1, 1, 1]], np.float32))
+    if ndc:
+      pose = cameras.pinhole(np.eye(4)[None, :3], [[8, 8]], [8.0])
+      split = scene.train._replace(cameras=pose)
+      scene = scene._replace(
+        train=split, test=split, box=None, ndc=cameras.Ndc((2.0, 2.0))
+      )
+    made = build.renderer(config, scene)
+    state = devices.replicate(
+      training.init_state(made, build.optimizer(config), jax.random.key(0))
+    )
+    update = build.update(config, scene, made)
+    losses = []
+    for batch in build.batches(
+      config, scene, seed=0, start_step=0, num_steps=8
+    ):
+      state, scalars = update(state, batch, jax.random.key(1))
+      losses.append(float(scalars['loss']))
+    self.assertLess(losses[-1], losses[0])  # The image is black.
+    self.assertGreater(float(scalars['samples']), 0)
+    view = build.render_view(config, scene, made)(
+      state.learnt(), scene.test.cameras, 0
+    )
+    chex.assert_tree_all_finite(view)
+    self.assertGreater(np.max(view.opacity), 0)
+
+  @parameterized.parameters(
+    ('num_levels', 5), ('num_features', 3), ('table_size', 64),
+    ('coarsest', 9), ('finest', 40), ('density_width', 9),
+    ('num_geometry', 3), ('colour_width', 9), ('colour_depth', 1),
+  )  # fmt: skip
+  def test_fields_of_the_hash_grid(self, name, value):
+    def shapes(**changes):
+      config = _config(field='hash', renderer='occupancy', **changes)
+      init = build.renderer(config, _scene()).init
+      return jax.tree.map(
+        lambda x: x.shape, jax.eval_shape(init, jax.random.key(0))
+      )
+
+    self.assertNotEqual(shapes(**{f'hash__{name}': value}), shapes())
+
+  def test_the_march_follows_the_data(self):
+    box = np.array([[-1, -1, -1], [1, 1, 1]], np.float32)
+    # A camera 4 away whose pixels are 1/8 wide in t: 0.5 in the middle.
+    config = _config(renderer='occupancy')
+    march = build.march(config, _scene(box))
+    np.testing.assert_allclose(march.step, 0.5, rtol=1e-3)
+    self.assertEqual(march.resolution, 32)
+    config = _config(
+      renderer='occupancy', occupancy__step=0.01, occupancy__every=3,
+      occupancy__warmup=7, occupancy__threshold=0.2, occupancy__decay=0.3,
+      occupancy__budget=999,
+    )  # fmt: skip
+    march = build.march(config, _scene(box))
+    self.assertEqual(march[1:], (96, 0.01, 999, 0.2, 0.3, 3, 7))
+
+  def test_a_budget_that_a_ray_exceeds(self):
+    config = _config(
+      renderer='occupancy', occupancy__budget=99, occupancy__step=0.01
+    )
+    with self.assertRaisesRegex(ValueError, 'occupancy.budget: got 99; .*step'):
+      build.renderer(config, _scene())
+
+  def test_weights_decay(self):
+    params = {'w': jnp.full(3, 2.0)}
+    optimizer = build.optimizer(_config(weight_decay=0.1, learning_rate=0.5))
+    updates, _ = optimizer.update(
+      {'w': jnp.zeros(3)}, optimizer.init(params), params
+    )
+    np.testing.assert_allclose(updates['w'], -0.5 * 0.1 * 2, rtol=1e-6)
+
+  def test_squares_of_gradients_fade(self):
+    """The second step of Adam, of a gradient that has vanished."""
+    for b2, eps in ((0.999, 1e-8), (0.5, 1e-8), (0.999, 1.0)):
+      config = _config(adam_b2=b2, adam_eps=eps, lr_schedule='constant')
+      optimizer = build.optimizer(config)
+      params = jnp.zeros(1)
+      state = optimizer.init(params)
+      for gradient in (1.0, 0.0):
+        updates, state = optimizer.update(jnp.full(1, gradient), state, params)
+      mean = 0.9 * 0.1 / (1 - 0.9**2)
+      square = b2 * (1 - b2) / (1 - b2**2)
+      expected = -5e-4 * mean / (np.sqrt(square) + eps)
+      np.testing.assert_allclose(updates, [expected], rtol=1e-4)
+
+
 class NdcTest(chex.TestCase):
   def test_training_rays_are_those_of_the_views(self):
     """The loss of a step, by hand; nothing is random."""
@@ -134,7 +235,7 @@ class NdcTest(chex.TestCase):
     split = base.Split(base.Images(pixels, [[8, 8]]), views)
     ndc = cameras.Ndc((2.0, 2.0))
     scene = base.Scene(split, split, split, 1.0, 9.0, None, views, (), ndc)
-    renderer = build.renderer(config)
+    renderer = build.renderer(config, scene)
     state = training.init_state(
       renderer, build.optimizer(config), jax.random.key(0)
     )

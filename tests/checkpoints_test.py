@@ -79,11 +79,11 @@ class CheckpointsTest(chex.TestCase):
   def test_weights_alone(self):
     """Of a run with any optimizer."""
     self._kept.save(_state()._replace(opt_state={'other': np.ones(4)}), {})
-    params, kept = self._kept.read(_state().params)
-    chex.assert_trees_all_equal(params, _state().params)
+    learnt, kept = self._kept.read(_state().learnt())
+    chex.assert_trees_all_equal(learnt, _state().learnt())
     self.assertEqual((kept.step, kept.skipped), (7, int(_state().skipped)))
     with self.assertRaisesRegex(ValueError, r'layer_0/w.*\[2, 3\].*\[2, 4\]'):
-      self._kept.read(_state(width=4).params)
+      self._kept.read(_state(width=4).learnt())
 
   def test_another_network_is_refused(self):
     self._kept.save(_state(), {})
@@ -97,4 +97,4 @@ class CheckpointsTest(chex.TestCase):
     with self.assertRaisesRegex(FileNotFoundError, 'no checkpoint of step 3'):
       self._kept.restore(_state(), step=3)
     with self.assertRaisesRegex(FileNotFoundError, 'of step 3 .*, but of 7'):
-      self._kept.read(_state().params, step=3)
+      self._kept.read(_state().learnt(), step=3)

@@ -1,3 +1,5 @@
+import importlib
+
 import chex
 from absl.testing import parameterized
 
@@ -5,14 +7,14 @@ from experiments import config as config_lib
 from experiments.configs import (
   default,
   paper_blender_lego,
-  quickstart,
+  laptop_procedural,
   test_blender_lego,
 )
 
 
 def _config(**changes):
-  """The quickstart with changes; `a__b` is the field `b` of section `a`."""
-  config = quickstart.get_config()
+  """The laptop_procedural with changes; `a__b` is the field `b` of section `a`."""
+  config = laptop_procedural.get_config()
   for name, value in changes.items():
     *sections, field = name.split('__')
     section = config
@@ -64,7 +66,16 @@ class ConfigsTest(chex.TestCase):
 
 
 class CheckTest(chex.TestCase):
-  def test_quickstart_passes(self):
+  @parameterized.parameters(
+    'quickstart', 'fast_blender_lego', 'fast_blender_lego_long',
+    'fast_blender_lego_half', 'fast_dvox_lego', 'fast_llff_fern',
+    'laptop_blender_lego', 'laptop_tiny',
+  )  # fmt: skip
+  def test_our_own_pass(self, name):
+    module = importlib.import_module(f'experiments.configs.{name}')
+    config_lib.check(module.get_config(), num_devices=4)
+
+  def test_laptop_procedural_passes(self):
     self.assertIsNone(config_lib.check(_config(), num_devices=1))
 
   @parameterized.parameters(
@@ -113,6 +124,28 @@ class CheckTest(chex.TestCase):
     ('render_factor', -2, '0 or more'),
     ('i_video', 0, '1 or more'),
     ('tiny__num_train', 0, '1 or more'),
+    ('adam_b2', 1.0, 'under 1'),
+    ('adam_eps', 0.0, 'over 0'),
+    ('weight_decay', -0.1, '0 or more'),
+    ('batch_growth', -1, '0 or more'),
+    ('field', 'voxels', "'mlp', 'hash'"),
+    ('renderer', 'octree', "'hierarchical', 'occupancy'"),
+    ('hash__num_levels', 0, '1 to 32'),
+    ('hash__num_features', 0, '1 to 16'),
+    ('hash__table_size', 1000, 'a power of 2'),
+    ('hash__coarsest', 0, '1 to 1024'),
+    ('hash__finest', -1, '0 .chosen by itself'),
+    ('hash__density_width', 0, '1 or more'),
+    ('hash__num_geometry', 0, '1 or more'),
+    ('hash__colour_width', 0, '1 or more'),
+    ('hash__colour_depth', -1, '0 or more'),
+    ('occupancy__resolution', 3, 'or 4 to 512'),
+    ('occupancy__step', -0.1, '0 or more'),
+    ('occupancy__budget', 0, '1 or more'),
+    ('occupancy__threshold', 1.0, 'under 1'),
+    ('occupancy__decay', 0.0, 'over 0'),
+    ('occupancy__every', 0, '1 or more'),
+    ('occupancy__warmup', -1, '0 or more'),
   )  # fmt: skip
   def test_one_error_names_field_value_and_cure(self, name, value, cure):
     changes = {name: value} | ({'near': 1.0} if name == 'far' else {})
@@ -125,6 +158,10 @@ class CheckTest(chex.TestCase):
   @parameterized.parameters(
     ({'dataset_type': 'llff', 'llff__lindisp': True}, 'llff.lindisp: got True'),
     (
+      {'renderer': 'occupancy', 'llff__lindisp': True},
+      'llff.lindisp: got True.*even in depth',
+    ),
+    (
       {'dataset_type': 'llff', 'box': (0.0, 0.0, 0.0, 1.0, 1.0, 1.0)},
       r'box: got .*llff.spherify=True',
     ),
@@ -136,7 +173,9 @@ class CheckTest(chex.TestCase):
   def test_what_does_not_fit_the_data(self, changes, message):
     with self.assertRaisesRegex(ValueError, f'config.{message}'):
       config_lib.check(_config(**changes), num_devices=1)
-    changes |= {'llff__spherify': True, 'white_bkgd': True}
+    changes |= {
+      'llff__spherify': True, 'white_bkgd': True, 'renderer': 'hierarchical'
+    }  # fmt: skip
     self.assertIsNone(config_lib.check(_config(**changes), num_devices=1))
 
   def test_devices_divide_the_batch(self):

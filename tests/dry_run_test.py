@@ -4,12 +4,24 @@ import pathlib
 import chex
 
 from experiments import dry_run
-from experiments.configs import quickstart
+from experiments.configs import laptop_procedural, quickstart
 
 
 class DryRunTest(chex.TestCase):
-  def test_what_is_told(self):
+  def test_of_a_hash_grid_and_occupancy(self):
     config = quickstart.get_config()
+    config.update(num_rand=64)
+    config.procedural.update(size=16, num_train=3, num_test=2)
+    config.hash.update(table_size=512, num_levels=2, finest=32, coarsest=4)
+    config.occupancy.update(step=0.1, budget=512)
+    text = dry_run.describe(config, None, seed=0)
+    # 5 ** 3 corners at the first level; the second has no room for 33 ** 3.
+    self.assertRegex(text, r'hash +2 tables of 637\n')
+    self.assertRegex(text, r'hash/layer_0 +4 -> 64\n')
+    self.assertRegex(text, r'Occupancy: 64\^3 cells .*steps of 0.1, up to')
+
+  def test_what_is_told(self):
+    config = laptop_procedural.get_config()
     config.update(num_steps=10**9, num_rand=64, num_importance=8)
     config.procedural.update(size=16, num_train=3, num_test=2)
     config.model.update(net_depth=2, net_width=16, skips=(0,))
@@ -38,6 +50,7 @@ class DryRunTest(chex.TestCase):
         ['mlp/view', '43', '->', '8'], ['mlp/rgb', '8', '->', '3'],
       ],
     )  # fmt: skip
+    self.assertNotIn('Occupancy', text)
     self.assertRegex(text, r'Devices: 4 .*16 rays of a step on each')
     self.assertRegex(text, r'Memory: .* MB for a step on each device')
     self.assertRegex(text, r's a step \(.* rays/s\), .* days for 1,000,000,000')

@@ -45,6 +45,10 @@ def _params():
   return jax.tree.map(lambda x: 3.0 * x, params)  # So that colours vary.
 
 
+def _learnt():
+  return renderers.Learnt(_params())
+
+
 def _direct(views, index):
   """All rays of a view at once, on one device."""
   height, width = views.sizes[index]
@@ -61,10 +65,10 @@ class RenderViewTest(chex.TestCase):
     render_view = evaluation.make_render_view(
       _renderer(), _cast(), chunk=100, piece=25
     )
-    view = render_view(devices.replicate(_params()), views, 1)
+    view = render_view(devices.replicate(_learnt()), views, 1)
     seen, size = _direct(views, 1)
     chex.assert_shape(view.rgb, (*size, 3))
-    for name in set(evaluation.View._fields) - {'at_ends'}:
+    for name in evaluation.View._fields:
       expected = getattr(seen, name).reshape(getattr(view, name).shape)
       # Importance samples jump where rounding moves them to another bin.
       atol = 1e-3 if name == 'spread' else 1e-4
@@ -80,7 +84,7 @@ class RenderViewTest(chex.TestCase):
       render_view = evaluation.make_render_view(
         _renderer(), _cast(), chunk=chunk, piece=16, num_devices=num_devices
       )
-      params = devices.replicate(_params(), num_devices)
+      params = devices.replicate(_learnt(), num_devices)
       images.append(media.to_uint8(render_view(params, views, 0).rgb))
     for image in images[1:]:
       np.testing.assert_array_equal(image, images[0])
@@ -90,37 +94,16 @@ class RenderViewTest(chex.TestCase):
     render_view = evaluation.make_render_view(
       _renderer(), _cast(), chunk=64, piece=64
     )
-    params = devices.replicate(_params())
+    params = devices.replicate(_learnt())
     chex.assert_trees_all_equal(
       render_view(params, views, 0), render_view(params, views, 0)
     )
 
-  def test_weight_near_the_ends_of_rays(self):
-    """Rays go from 2 to 6: the ends are 0.08 long."""
-
-    def render(params, rays):
-      del params
-      count = len(rays.near)
-      t = jnp.tile(jnp.array([2.0, 2.07, 2.09, 5.91, 5.93]), (count, 1))
-      weights = jnp.tile(jnp.array([0.01, 0.02, 0.04, 0.08, 0.16]), (count, 1))
-      zeros = jnp.zeros(count)
-      colours = jnp.zeros((count, 3))
-      return (
-        volume.Rendering(colours, zeros, zeros, zeros, weights, t, zeros),
-      )
-
-    render_view = evaluation.make_render_view(
-      renderers.Renderer(None, None, render), _cast(), chunk=5, piece=5
-    )
-    view = render_view(devices.replicate({}), _views((4, 6)), 0)
-    chex.assert_shape(view.at_ends, (4, 6, 2))
-    np.testing.assert_allclose(view.at_ends[1, 2], [0.03, 0.16], rtol=1e-6)
-
   def test_rows_and_columns(self):
     """A renderer that shows where rays come from, not what is there."""
 
-    def render(params, rays):
-      del params
+    def render(params, rays, memory):
+      del params, memory
       zeros = jnp.zeros(rays.near.shape[0])
       return (
         volume.Rendering(
@@ -131,6 +114,7 @@ class RenderViewTest(chex.TestCase):
           zeros[:, None],
           zeros[:, None],
           zeros,
+          jnp.zeros((len(zeros), 2)),
         ),
       )
 
@@ -139,7 +123,7 @@ class RenderViewTest(chex.TestCase):
     render_view = evaluation.make_render_view(
       renderers.Renderer(None, None, render), _cast(), chunk=5, piece=5
     )
-    view = render_view(devices.replicate({}), views, 0)
+    view = render_view(devices.replicate(renderers.Learnt({})), views, 0)
     x = (np.arange(6) + 0.5 - 3) / 2
     y = -(np.arange(4) + 0.5 - 2) / 2
     expected = np.stack(
@@ -154,14 +138,21 @@ class NdcTest(chex.TestCase):
     """A renderer that sees the plane z = -5, whose z' is 1 + 2 n / -5."""
     near = 1.25
 
-    def render(params, rays):
-      del params
+    def render(params, rays, memory):
+      del params, memory
       t = (1 - 2 * near / 5 - rays.origins[:, 2]) / rays.directions[:, 2]
       seen = jnp.full_like(t, opacity)
       nothing = t[:, None]
       return (
         volume.Rendering(
-          rays.viewdirs, t * seen, -seen, seen, nothing, nothing, t
+          rays.viewdirs,
+          t * seen,
+          -seen,
+          seen,
+          nothing,
+          nothing,
+          t,
+          jnp.tile(nothing, (1, 2)),
         ),
       )
 
@@ -173,7 +164,7 @@ class NdcTest(chex.TestCase):
       renderers.Renderer(None, None, render), _cast(far=100.0), chunk=40,
       piece=10, ndc=cameras.Ndc((24 / 11, 24 / 7), near),
     )  # fmt: skip
-    view = render_view(devices.replicate({}), views, 0)
+    view = render_view(devices.replicate(renderers.Learnt({})), views, 0)
     x = np.tile((np.arange(11) + 0.5 - 5.5) / 12, (7, 1))
     y = np.tile(-(np.arange(7) + 0.5 - 3.5) / 12, (11, 1)).T
     directions = np.stack([x, y, -np.ones_like(x)], axis=-1) @ pose[:, :3].T

@@ -217,3 +217,82 @@ class RematerialiseTest(chex.TestCase):
     _, memory = self._compiled(True, 64)
     _, usual = self._compiled(False, 64)
     self.assertLess(memory, 0.5 * usual)
+
+
+_BOX = np.array([[-1.0, -1.0, -2.0], [1.0, 3.0, 1.0]], np.float32)
+
+
+def _hash(**changes):
+  settings = {
+    'box': _BOX, 'num_levels': 3, 'num_features': 2, 'table_size': 256,
+    'coarsest': 3, 'finest': 12, 'density_width': 8, 'num_geometry': 5,
+    'colour_width': 7, 'colour_depth': 2, 'use_viewdirs': True,
+  } | changes  # fmt: skip
+  return fields.make_hash(**settings)
+
+
+class HashTest(chex.TestCase):
+  def _slow(self, params, points, viewdirs, depth, use_viewdirs):
+    """One point, in NumPy; the grid's features are those of `encodings`."""
+    params = {name.removeprefix('hash/'): p for name, p in params.items()}
+    levels = encodings.grid_levels(
+      num_levels=3, coarsest=3, finest=12, table_size=256
+    )
+    inside = np.clip((points - _BOX[0]) / (_BOX[1] - _BOX[0]), 0, 1)
+    tables = [params['hash'][f'feature_{i}'] for i in range(2)]
+    code = encodings.hash_grid(
+      tables, jnp.asarray(inside[:, None], jnp.float32), levels
+    )[:, 0]
+
+    def linear(name, x):
+      return x @ np.asarray(params[name]['w']) + np.asarray(params[name]['b'])
+
+    hidden = np.maximum(linear('layer_0', np.asarray(code)), 0)
+    x = linear('bottleneck', hidden)
+    if use_viewdirs:
+      direction = encodings.spherical_harmonics(jnp.asarray(viewdirs))
+      x = np.concatenate([x, direction])
+    for i in range(depth):
+      x = np.maximum(linear(f'view_{i}', x), 0)
+    rgb = 1 / (1 + np.exp(-linear('rgb', x)))
+    return linear('density', hidden)[0], rgb
+
+  @parameterized.parameters((2, True), (0, True), (1, False))
+  def test_matches_a_loop(self, depth, use_viewdirs):
+    field = _hash(colour_depth=depth, use_viewdirs=use_viewdirs)
+    points, viewdirs = 2.5 * _points(2, 5), _points(2, 1)
+    viewdirs /= jnp.linalg.norm(viewdirs, axis=-1, keepdims=True)
+    params = field.init(jax.random.key(0), points, viewdirs)
+    params = jax.tree.map(  # Features that matter, biases that are not 0.
+      lambda x: x + 0.5 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), params
+    )
+    density, rgb = field.apply(params, points, viewdirs)
+    for i, j in ((0, 0), (1, 3), (1, 4)):
+      expected = self._slow(
+        params, points[i, j], viewdirs[i, 0], depth, use_viewdirs
+      )
+      np.testing.assert_allclose(density[i, j], expected[0], atol=1e-4)
+      np.testing.assert_allclose(rgb[i, j], expected[1], atol=1e-4)
+
+  def test_initial_features_are_small_and_of_both_signs(self):
+    field = _hash()
+    params = field.init(jax.random.key(0), _points(1), _points(1))
+    table = params['hash']['feature_0']
+    self.assertLess(float(jnp.max(jnp.abs(table))), 1e-4 + 1e-9)
+    self.assertGreater(float(jnp.std(table)), 5e-5)
+
+  def test_remat_changes_nothing(self):
+    points, viewdirs = _points(6, 4), _points(6, 1)
+    usual, again = _hash(), _hash(remat=True)
+    params = usual.init(jax.random.key(0), points, viewdirs)
+
+    def total(field):
+      return jax.grad(
+        lambda p: sum(jnp.sum(x**2) for x in field.apply(p, points, viewdirs))
+      )(params)
+
+    chex.assert_trees_all_close(total(usual), total(again), atol=1e-5)
+
+  def test_a_table_that_is_no_power_of_two(self):
+    with self.assertRaisesRegex(ValueError, 'table_size .* got 100'):
+      _hash(table_size=100).init(jax.random.key(0), _points(1), _points(1))

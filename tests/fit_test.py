@@ -51,11 +51,12 @@ class FitTest(chex.TestCase):
     ):
       outputs = fit.Outputs(
         kept, log, board, profiling.Profile(None, log),
-        validate or (lambda params, step: 30.0 - step),
-        lambda kept, params: None, film or (lambda kept, params: None),
+        validate or (lambda learnt, step: 30.0 - step),
+        lambda kept, learnt: None, film or (lambda kept, learnt: None),
       )  # fmt: skip
+      scene = build.scene(config, None)
       state, about = fit.fit(
-        config, build.scene(config, None), build.renderer(config), outputs,
+        config, scene, build.renderer(config, scene), outputs,
         seed=seed, start=time.perf_counter(),
       )  # fmt: skip
     return state, about, text.getvalue()
@@ -63,8 +64,10 @@ class FitTest(chex.TestCase):
   def test_a_video_that_fails_does_not_end_the_run(self):
     seen = []
 
-    def film(kept, params):
-      self.assertEqual(int(params['coarse']['mlp/rgb']['b'].shape[-1]), 3)
+    def film(kept, learnt):
+      self.assertEqual(
+        int(learnt.params['coarse']['mlp/rgb']['b'].shape[-1]), 3
+      )
       seen.append(kept.step)
       raise OSError('No space left on device: video')
 
@@ -75,6 +78,8 @@ class FitTest(chex.TestCase):
   @parameterized.parameters(
     {'batching': True}, {'batching': False, 'precrop_iters': 9},
     {'density_activation': 'relu', 'lr_warmup': 10, 'grad_max_norm': 0.1},
+    {'field': 'hash', 'renderer': 'occupancy', 'random_background': True,
+     'batch_growth': 10},
   )  # fmt: skip
   def test_going_on_equals_an_unbroken_run(self, **changes):
     whole, _, _ = self._fit(self._folder(), **changes)

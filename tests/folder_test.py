@@ -5,11 +5,11 @@ import chex
 from absl.testing import parameterized
 
 from experiments import folder, results
-from experiments.configs import quickstart, saved
+from experiments.configs import laptop_procedural, saved
 
 
 def _settings(seed=0, data_dir=None, init_from=None, **changes):
-  config = quickstart.get_config()
+  config = laptop_procedural.get_config()
   config.update(changes)
   return folder.describe(
     config, seed=seed, data_dir=data_dir, init_from=init_from
@@ -75,7 +75,7 @@ class FolderTest(chex.TestCase):
       self.assertEqual(content is not None, there)
 
   def test_a_config_loads_again(self):
-    config = quickstart.get_config()
+    config = laptop_procedural.get_config()
     config.model.skips = (1, 2)
     config.emb.periodic_fns = ('sin',)
     config.learning_rate = 0.25

@@ -13,14 +13,14 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from experiments import build, fit, loop, profiling, progress, summaries
 from experiments import folder as folder_lib
-from experiments.configs import quickstart
+from experiments.configs import laptop_procedural
 from nerf_haiku import cameras, checkpoints, devices, training
 from nerf_haiku.datasets import procedural, still_life
 from tests import configs
 
 
 def _config(**changes):
-  """A quickstart of seconds, on four devices."""
+  """A laptop_procedural of seconds, on four devices."""
   settings = {
     'num_steps': 60, 'num_rand': 256, 'num_samples': 16, 'num_importance': 16,
     'i_print': 20,
@@ -240,7 +240,9 @@ class TrainTest(chex.TestCase):
       self._train(folder, seed=seed, num_steps=3, raw_noise_std=0.1)
       config = _config()
       state = training.init_state(
-        build.renderer(config), build.optimizer(config), jax.random.key(5)
+        build.renderer(config, build.scene(config, None)),
+        build.optimizer(config),
+        jax.random.key(5),
       )
       with checkpoints.Checkpoints(folder / folder_lib.CHECKPOINTS) as kept:
         states.append(kept.restore(state)[0])
@@ -253,11 +255,11 @@ class TrainTest(chex.TestCase):
 class GeometryTest(chex.TestCase):
   def test_the_depth_that_is_learnt_is_the_true_one(self):
     """Nothing but colours is shown to the run; its depth must be right."""
-    config = quickstart.get_config()
+    config = laptop_procedural.get_config()
     config.procedural.update(size=32, num_train=40)
     config.num_steps = 700
     scene = build.scene(config, None)
-    renderer = build.renderer(config)
+    renderer = build.renderer(config, scene)
     where = pathlib.Path(self.create_tempdir().full_path)
     log = progress.Log(where / 'log.txt')
     with (
@@ -270,18 +272,18 @@ class GeometryTest(chex.TestCase):
         log,
         board,
         profiling.Profile(None, log),
-        lambda params, step: 0.0,
-        lambda kept, params: None,
-        lambda kept, params: None,
+        lambda learnt, step: 0.0,
+        lambda kept, learnt: None,
+        lambda kept, learnt: None,
       )
       state, _ = fit.fit(
         config, scene, renderer, outputs, seed=0, start=time.perf_counter()
       )
-    params = devices.replicate(state.params)
+    learnt = devices.replicate(state.learnt())
     views = scene.test.cameras
     errors, hits, misses = [], [], []
     for i in (3, 12, 21):
-      view = build.render_view(config, scene, renderer)(params, views, i)
+      view = build.render_view(config, scene, renderer)(learnt, views, i)
       rays = procedural.camera_rays(
         views.camera_to_world[i], views.intrinsics[i],
         cameras.pixels(32, 32) + 0.5,

@@ -82,7 +82,9 @@ def flops_per_ray(
   counted for what is computed again, nor for the coarse network's colours
   when a view is rendered.
   """
-  params = jax.eval_shape(build.renderer(config, make_scene(4)).init, jax.random.key(0))
+  params = jax.eval_shape(
+    build.renderer(config, make_scene(4)).init, jax.random.key(0)
+  )
   position, direction = (
     _width(config, n) for n in (config.emb.multires, config.emb.multires_views)
   )

@@ -2,11 +2,11 @@
 
 import ml_collections
 
-from experiments.configs import quickstart
+from experiments.configs import laptop_procedural
 
 
 def get_config() -> ml_collections.ConfigDict:
-  config = quickstart.get_config()
+  config = laptop_procedural.get_config()
   config.dataset_type = 'deepvoxels'
   config.shape = 'lego'
   config.testskip = 1

@@ -117,9 +117,7 @@ def batches(
       [num_rays + 1, 2], [tf.constant(seed, tf.int64), step], dtype=tf.float64
     )
     # Outside of TensorFlow, which would hold copies of the images.
-    return tf.numpy_function(
-      look_up, [step, u], types
-    )
+    return tf.numpy_function(look_up, [step, u], types)
 
   types = [tf.int32, tf.int32, tf.float32] + [tf.float32] * with_alpha
   dataset = tf.data.Dataset.range(start_step, num_steps)

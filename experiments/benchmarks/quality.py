@@ -1,0 +1,119 @@
+"""PSNR over seconds of whole runs, each a process of its own.
+
+    python experiments/benchmarks/quality.py --seeds=0,1,2 --data_dir=data \
+        --configs=fast_blender_lego --plot=quality.png
+
+Seconds are counted from the start of the process to its end: imports, loading,
+compilation (nothing is compiled before) and the evaluation of all test views.
+"""
+
+import json
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any, NamedTuple
+
+from absl import app, flags
+
+from experiments import launch
+from experiments.benchmarks import machine
+
+_CONFIGS = flags.DEFINE_list('configs', ['quickstart'], 'Names of configs.')
+_SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'One run of each.')
+_PLOT = flags.DEFINE_string('plot', None, 'PNG of the curves.')
+_TRAIN = pathlib.Path(__file__).parents[1] / 'train.py'
+_VALIDATION = re.compile(r'step +(\d+)  validation ([\d.]+) dB')
+
+
+class Run(NamedTuple):
+  """What a run came to."""
+
+  curve: list[tuple[float, float]]  # seconds, PSNR of a validation view.
+  seconds: float  # of the whole process.
+  results: dict[str, Any]  # of results.json.
+
+
+def run(arguments: list[str], folder: pathlib.Path) -> Run:
+  """Runs `train.py` with arguments, in a folder with an empty cache.
+
+  Raises:
+    RuntimeError: if it fails.
+  """
+  begin, curve = time.perf_counter(), []
+  process = subprocess.Popen(
+    [
+      sys.executable, str(_TRAIN), *arguments, f'--model_dir={folder / "run"}',
+      f'--compilation_cache={folder / "cache"}',
+    ],
+    stdout=subprocess.PIPE, text=True,
+  )  # fmt: skip
+  assert process.stdout is not None
+  for line in process.stdout:
+    found = _VALIDATION.match(line)
+    if found:
+      curve.append((time.perf_counter() - begin, float(found.group(2))))
+  if process.wait():
+    raise RuntimeError(f'train.py {arguments} failed.')
+  seconds = time.perf_counter() - begin
+  results = json.loads((folder / 'run' / 'results.json').read_text())
+  return Run(curve, seconds, results)
+
+
+def plot(runs: dict[str, list[Run]], path: str) -> None:
+  """Draws the curves; crosses are the means over all test views."""
+  import matplotlib
+
+  matplotlib.use('Agg')
+  from matplotlib import pyplot
+
+  figure, axes = pyplot.subplots(figsize=(7, 4))
+  for i, (name, several) in enumerate(runs.items()):
+    for k, one in enumerate(several):
+      axes.plot(*zip(*one.curve, strict=True), color=f'C{i}',
+                label=None if k else name)  # fmt: skip
+      axes.plot(one.seconds, one.results['psnr'], 'x', color=f'C{i}')
+  axes.set_xlabel('seconds from the start of the process')
+  axes.set_ylabel('PSNR, dB')
+  axes.grid(alpha=0.3)
+  axes.legend()
+  figure.savefig(path, dpi=100, bbox_inches='tight')
+
+
+def main(argv: list[str]) -> None:
+  """Runs all, and prints the table."""
+  del argv
+  data = launch.DATA_DIR.value
+  runs: dict[str, list[Run]] = {}
+  for name in _CONFIGS.value:
+    for seed in _SEEDS.value:
+      arguments = [f'--config={launch.CONFIGS / name}.py', f'--seed={seed}']
+      if data is not None and name != 'quickstart':
+        arguments.append(f'--data_dir={pathlib.Path(data).resolve()}')
+      with tempfile.TemporaryDirectory() as folder:
+        runs.setdefault(name, []).append(run(arguments, pathlib.Path(folder)))
+  rows = [
+    [
+      name,
+      str(several[0].results['steps']),
+      str(len(several)),
+      machine.spread([x.seconds for x in several], 0),
+      machine.spread([x.results['psnr'] for x in several]),
+      machine.spread([x.results['ssim'] for x in several], 3),
+      f'{statistics.median(x.results["rays_per_second"] for x in several):.0f}',
+    ]
+    for name, several in runs.items()
+  ]
+  print('Median (least to greatest) of the seeds.')
+  machine.print_table(
+    ('config', 'steps', 'seeds', 'seconds', 'PSNR, dB', 'SSIM', 'rays/s'), rows
+  )
+  if _PLOT.value:
+    plot(runs, _PLOT.value)
+
+
+if __name__ == '__main__':
+  app.run(main)

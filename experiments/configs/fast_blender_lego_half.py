@@ -1,0 +1,21 @@
+"""Blender lego at half size, in half an hour on two CPU cores."""
+
+import ml_collections
+
+from experiments.configs import fast_blender_lego
+
+
+def get_config() -> ml_collections.ConfigDict:
+  config = fast_blender_lego.get_config()
+  config.down_factor = 2
+  config.lr_decay = 14
+  config.hash.table_size = 2**18
+  # Two pixels wide: half the samples, and no less to be seen.
+  config.occupancy.step = 0.0145
+  config.occupancy.resolution = 128
+  config.batch_growth = 400
+  config.num_steps = 14_000
+  config.i_print = 500
+  config.i_img = 1000
+  config.i_weights = 5000
+  return config

@@ -1,0 +1,24 @@
+"""DeepVoxels lego, in ten minutes on two CPU cores."""
+
+import ml_collections
+
+from experiments.configs import quickstart
+
+
+def get_config() -> ml_collections.ConfigDict:
+  config = quickstart.get_config()
+  config.dataset_type = 'deepvoxels'
+  config.shape = 'lego'
+  config.testskip = 1
+  # Holds the model: the grids have no cells outside.
+  config.box = (-0.75, -0.75, -0.75, 0.75, 0.75, 0.75)
+  config.num_steps = 6_000
+  config.lr_decay = 6
+  config.hash.table_size = 2**18
+  config.occupancy.step = 0.0075  # some two pixels.
+  config.occupancy.resolution = 96
+  config.render_factor = 4
+  config.i_print = 500
+  config.i_img = 1000
+  config.i_weights = 3000
+  return config
