@@ -50,9 +50,9 @@ def make_render_view(
     num_devices: `D`, how many hold the parameters; None: all local ones.
 
   Returns:
-    A function of what is learnt, replicated `[D, ...]`, cameras and the index of
-    one of them, that gives the view of that camera, of any size; its depth in
-    scene units. With `looks`, one camera, it is seen as from there: pixels
+    A function of what is learnt, replicated `[D, ...]`, cameras and the index
+    of one of them, that gives the view of that camera, of any size; its depth
+    in scene units. With `looks`, one camera, it is seen as from there: pixels
     have the viewing directions of that camera, where colours depend on them.
   """
   count = num_devices or jax.local_device_count()

@@ -6,14 +6,14 @@ from absl.testing import parameterized
 from experiments import config as config_lib
 from experiments.configs import (
   default,
-  paper_blender_lego,
   laptop_procedural,
+  paper_blender_lego,
   test_blender_lego,
 )
 
 
 def _config(**changes):
-  """The laptop_procedural with changes; `a__b` is the field `b` of section `a`."""
+  """A small config with changes; `a__b` is the field `b` of section `a`."""
   config = laptop_procedural.get_config()
   for name, value in changes.items():
     *sections, field = name.split('__')

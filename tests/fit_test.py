@@ -79,7 +79,8 @@ class FitTest(chex.TestCase):
     {'batching': True}, {'batching': False, 'precrop_iters': 9},
     {'density_activation': 'relu', 'lr_warmup': 10, 'grad_max_norm': 0.1},
     {'field': 'hash', 'renderer': 'occupancy', 'random_background': True,
-     'batch_growth': 10},
+     'batch_growth': 10, 'hash': {'table_size': 512},
+     'occupancy': {'every': 2, 'budget': 1024, 'step': 0.05, 'resolution': 8}},
   )  # fmt: skip
   def test_going_on_equals_an_unbroken_run(self, **changes):
     whole, _, _ = self._fit(self._folder(), **changes)
