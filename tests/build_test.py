@@ -201,14 +201,6 @@ class PairsTest(chex.TestCase):
     with self.assertRaisesRegex(ValueError, 'occupancy.budget: got 99; .*step'):
       build.renderer(config, _scene())
 
-  def test_weights_decay(self):
-    params = {'w': jnp.full(3, 2.0)}
-    optimizer = build.optimizer(_config(weight_decay=0.1, learning_rate=0.5))
-    updates, _ = optimizer.update(
-      {'w': jnp.zeros(3)}, optimizer.init(params), params
-    )
-    np.testing.assert_allclose(updates['w'], -0.5 * 0.1 * 2, rtol=1e-6)
-
   def test_squares_of_gradients_fade(self):
     """The second step of Adam, of a gradient that has vanished."""
     for b2, eps in ((0.999, 1e-8), (0.5, 1e-8), (0.999, 1.0)):

@@ -126,7 +126,6 @@ class CheckTest(chex.TestCase):
     ('tiny__num_train', 0, '1 or more'),
     ('adam_b2', 1.0, 'under 1'),
     ('adam_eps', 0.0, 'over 0'),
-    ('weight_decay', -0.1, '0 or more'),
     ('batch_growth', -1, '0 or more'),
     ('field', 'voxels', "'mlp', 'hash'"),
     ('renderer', 'octree', "'hierarchical', 'occupancy'"),

@@ -24,6 +24,10 @@ from experiments.benchmarks import machine
 
 _CONFIGS = flags.DEFINE_list('configs', ['quickstart'], 'Names of configs.')
 _SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'One run of each.')
+_SET = flags.DEFINE_list('set', [], 'Fields, as config.field=value.')
+_LEVEL = flags.DEFINE_float(
+  'level', None, 'dB of a validation view at which a run is stopped.'
+)
 _PLOT = flags.DEFINE_string('plot', None, 'PNG of the curves.')
 _TRAIN = pathlib.Path(__file__).parents[1] / 'train.py'
 _VALIDATION = re.compile(r'step +(\d+)  validation ([\d.]+) dB')
@@ -34,11 +38,13 @@ class Run(NamedTuple):
 
   curve: list[tuple[float, float]]  # seconds, PSNR of a validation view.
   seconds: float  # of the whole process.
-  results: dict[str, Any]  # of results.json.
+  results: dict[str, Any]  # of results.json; empty if it was stopped.
 
 
-def run(arguments: list[str], folder: pathlib.Path) -> Run:
+def run(arguments: list[str], folder: pathlib.Path, level: float | None) -> Run:
   """Runs `train.py` with arguments, in a folder with an empty cache.
+
+  It is stopped when a validation view reaches a level, in dB.
 
   Raises:
     RuntimeError: if it fails.
@@ -56,8 +62,14 @@ def run(arguments: list[str], folder: pathlib.Path) -> Run:
     found = _VALIDATION.match(line)
     if found:
       curve.append((time.perf_counter() - begin, float(found.group(2))))
+      if level is not None and curve[-1][1] >= level:
+        process.kill()
+        process.wait()
+        return Run(curve, curve[-1][0], {})
   if process.wait():
     raise RuntimeError(f'train.py {arguments} failed.')
+  if level is not None:
+    raise RuntimeError(f'train.py {arguments} ended below {level} dB.')
   seconds = time.perf_counter() - begin
   results = json.loads((folder / 'run' / 'results.json').read_text())
   return Run(curve, seconds, results)
@@ -91,10 +103,28 @@ def main(argv: list[str]) -> None:
   for name in _CONFIGS.value:
     for seed in _SEEDS.value:
       arguments = [f'--config={launch.CONFIGS / name}.py', f'--seed={seed}']
+      arguments += [f'--{field}' for field in _SET.value]
       if data is not None and name != 'quickstart':
         arguments.append(f'--data_dir={pathlib.Path(data).resolve()}')
       with tempfile.TemporaryDirectory() as folder:
-        runs.setdefault(name, []).append(run(arguments, pathlib.Path(folder)))
+        runs.setdefault(name, []).append(
+          run(arguments, pathlib.Path(folder), _LEVEL.value)
+        )
+  if _LEVEL.value is not None:
+    print(f'Seconds to {_LEVEL.value} dB, from the start and the first step.')
+    machine.print_table(
+      ('config', 'seeds', 'seconds', 'less the first validation'),
+      [
+        [
+          name,
+          str(len(several)),
+          machine.spread([x.seconds for x in several], 0),
+          machine.spread([x.seconds - x.curve[0][0] for x in several], 1),
+        ]
+        for name, several in runs.items()
+      ],
+    )
+    return
   rows = [
     [
       name,

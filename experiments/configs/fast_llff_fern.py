@@ -13,14 +13,15 @@ def get_config() -> ml_collections.ConfigDict:
   config.white_bkgd = False
   # The background is opaque, however far it is.
   config.last_interval = 'infinite'
-  config.num_steps = 3_000
-  config.lr_decay = 3
+  config.num_steps = 1_800
+  config.lr_decay = 2
+  config.num_rand = 2048
   config.num_poses = 120
   config.render_factor = 4
   # In device coordinates: from near plane to infinity is 2.
-  config.occupancy.step = 0.0125
+  config.occupancy.step = 0.02
   config.occupancy.budget = 65_536
-  config.i_print = 500
-  config.i_img = 500
-  config.i_weights = 1500
+  config.i_print = 100
+  config.i_img = 300
+  config.i_weights = 1800
   return config

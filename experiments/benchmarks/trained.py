@@ -1,0 +1,59 @@
+"""Seconds of a view of a trained run, beside what the paper's network takes.
+
+    python experiments/benchmarks/trained.py --model_dir=runs/NAME --sizes=800
+
+Test cameras in turn, at other sizes. The paper's figure is not measured but the
+least that is possible: the operations of its matrix products (64 + 128 samples,
+8 x 256) at the machine's rate, sampled in turn with the views.
+"""
+
+import functools
+
+import numpy as np
+from absl import flags
+
+from experiments import launch, runs
+from experiments.benchmarks import machine
+from experiments.configs import paper_blender_lego
+from nerf_haiku import cameras
+
+_SIZES = flags.DEFINE_list('sizes', ['100', '800'], 'Height and width.')
+_TURNS = flags.DEFINE_integer('turns', 5, 'Views of each size.')
+
+
+def measure(run: runs.Run, size: int, turns: int) -> list[str]:
+  """A row of the table."""
+  config = paper_blender_lego.get_config()
+  flops = size**2 * machine.flops_per_ray(config, training=False)
+  taken = run.scene.test.cameras
+  taken = cameras.scale(taken, np.full_like(taken.sizes, size))
+  run.render(run.learnt, taken, 0)  # Compiles.
+  products, seconds = machine.Products(), []
+  products.sample()
+  for turn in range(turns):
+    view = turn % len(taken.sizes)
+    render = functools.partial(run.render, run.learnt, taken, view)
+    seconds.append(machine.timed(render))
+    products.sample()
+  paper = flops / products.rate()
+  return [
+    f'{size}x{size}',
+    str(turns),
+    machine.spread(seconds),
+    f'{paper:.0f}',
+    machine.spread([paper / x for x in seconds], 0),
+  ]
+
+
+def main() -> None:
+  """Measures, and prints the table."""
+  run = launch.trained_run(None)
+  rows = [measure(run, int(size), _TURNS.value) for size in _SIZES.value]
+  print('Median (least to greatest).')
+  machine.print_table(
+    ('view', 'views', 'seconds', "the paper's network, s", 'times faster'), rows
+  )
+
+
+if __name__ == '__main__':
+  launch.run(main, launch.of_the_run)
