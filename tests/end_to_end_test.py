@@ -29,6 +29,11 @@ _SMALL = (
   '--config.model_fine.net_depth=2', '--config.model_fine.skips=()',
   '--config.num_samples=8', '--config.num_importance=8',
 )  # fmt: skip
+_SMALL_HASH = (
+  '--config.hash.num_levels=2', '--config.hash.table_size=512',
+  '--config.hash.colour_width=8', '--config.occupancy.budget=2048',
+)  # fmt: skip
+_LAPTOP = (f'--config={_CONFIGS}/laptop_procedural.py', *_SMALL)
 
 
 def _environment(devices):
@@ -95,7 +100,7 @@ class BadInputTest(chex.TestCase):
 @pytest.mark.slow
 class StopTest(chex.TestCase):
   _ARGUMENTS = (
-    *_SMALL, '--config.num_rand=16', '--config.i_print=10',
+    *_LAPTOP, '--config.num_rand=16', '--config.i_print=10',
     '--config.procedural.size=8', '--config.procedural.num_train=3',
     '--config.procedural.num_test=1',
   )  # fmt: skip
@@ -161,7 +166,7 @@ class TrainTest(chex.TestCase):
     """But with a few that make the quickstart quicker."""
     folder = self._folder()
     out, err = _train(
-      *_SMALL, '--config.num_steps=5', '--config.i_print=2',
+      *_SMALL_HASH, '--config.num_steps=5', '--config.i_print=2',
       '--config.procedural.size=16', '--config.procedural.num_test=3',
       folder=folder,
     )  # fmt: skip
@@ -259,7 +264,7 @@ class RenderTest(chex.TestCase):
     cls.addClassCleanup(folder.cleanup)
     cls.folder = pathlib.Path(folder.name)
     _train(
-      *_SMALL, '--config.num_steps=4', '--config.i_weights=2',
+      *_LAPTOP, '--config.num_steps=4', '--config.i_weights=2',
       '--config.procedural.size=16', '--config.procedural.num_train=3',
       '--config.procedural.num_test=2', '--config.num_poses=3',
       '--model_dir=run', folder=cls.folder,

@@ -12,8 +12,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.testskip = 1
   # Holds the model: the grids have no cells outside.
   config.box = (-0.75, -0.75, -0.75, 0.75, 0.75, 0.75)
-  config.num_steps = 3_000
-  config.lr_decay = 3
+  config.num_steps = 4_000
+  config.lr_decay = 4
   config.hash.table_size = 2**18
   config.occupancy.step = 0.0075  # some two pixels.
   config.occupancy.resolution = 96

@@ -1,4 +1,4 @@
-"""The built-in scene in a minute: what `train.py` runs by itself."""
+"""The built-in scene in a minute or two: what `train.py` runs by itself."""
 
 import ml_collections
 
