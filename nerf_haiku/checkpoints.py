@@ -122,8 +122,16 @@ class Checkpoints:
     found = {name: kept.state.get(name) for name in template._fields}
     template = jax.eval_shape(lambda: template)
     _check_shapes(self._folder / str(step), template._asdict(), found)
-    leaves = jax.tree.leaves(found)
-    learnt = jax.tree.unflatten(jax.tree.structure(template), leaves)
+    # Stored as dicts, whose order is another: each array by its name.
+    arrays = _by_name(found)
+    names = _by_name(template._asdict())
+    learnt = renderers.Learnt(*(
+      jax.tree.unflatten(
+        jax.tree.structure(part),
+        [arrays[name] for name in names if name.split('/')[0] == field],
+      )
+      for field, part in template._asdict().items()
+    ))  # fmt: skip
     return learnt, Kept(step, int(kept.state['skipped']), kept.about)
 
   def clear(self) -> None:
@@ -184,10 +192,15 @@ def _check_shapes(where: pathlib.Path, template: Any, kept: Any) -> None:
 
 
 def _shapes(tree: Any) -> dict[str, str]:
+  return {
+    name: f'{x.dtype}{list(x.shape)}' for name, x in _by_name(tree).items()
+  }
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+  """The arrays of a tree by their paths, in the tree's own order."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): (
-      f'{x.dtype}{list(x.shape)}'
-    )
+    jax.tree_util.keystr(path, simple=True, separator='/'): x
     for path, x in leaves
   }

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nerf_haiku import checkpoints, training
+from nerf_haiku import checkpoints, occupancy, training
 
 
 def _state(width=3, step=7):
@@ -45,6 +45,20 @@ class CheckpointsTest(chex.TestCase):
     self.assertEqual(about, {'seed': 0, 'names': ['a', 'b']})
     chex.assert_trees_all_equal(back, _state())
     chex.assert_trees_all_equal_structs(back, _state())
+
+  def test_what_the_renderer_remembers_is_read_in_its_place(self):
+    grid = occupancy.Grid(np.arange(8, dtype=np.float32), np.arange(8) % 3 == 0)
+    state = _state()._replace(memory=grid)
+    self._kept.save(state, {})
+    learnt, _ = self._kept.read(state.learnt())
+    chex.assert_trees_all_equal(learnt, state.learnt())
+    chex.assert_trees_all_equal_structs(learnt, state.learnt())
+    with self.assertRaisesRegex(ValueError, 'memory/density'):
+      self._kept.read(
+        state._replace(
+          memory=grid._replace(density=np.zeros(27, np.float32))
+        ).learnt()
+      )
 
   def test_the_last_three_and_the_best_are_kept(self):
     for step, psnr in ((1, 20.0), (2, 25.0), (3, 22.0), (4, None), (5, 21.0)):

@@ -184,6 +184,11 @@ class TrainTest(chex.TestCase):
     self.assertEqual(
       [iio.imread(x).shape for x in views], [(16, 3 * 16 + 2 * 4, 3)] * 3
     )
+    # What was learnt, its occupancy grid too, is read back.
+    _run('evaluate', '--model_dir=runs/quickstart', folder=folder)
+    (path,) = (folder / 'runs/quickstart').glob('evaluation_*/results.json')
+    again = json.loads(path.read_text())
+    self.assertEqual(again['psnr_per_view'], stored['psnr_per_view'])
 
   @parameterized.parameters(1, 4)
   def test_blender_files_of_odd_sizes(self, devices):

@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
           '--config.i_print=1',
           f'--model_dir=run_{turn}_{kind}',
         ]
-        seconds.append(commands.run_until('step    1', arguments, folder)[0])
+        seconds.append(commands.run_until('step   1', arguments, folder)[0])
   print(f'{_TURNS.value} runs of each: median (least to greatest).')
   machine.print_table(
     ('compilation cache', 'seconds to the first step'),
