@@ -68,12 +68,13 @@ class ConfigsTest(chex.TestCase):
 class CheckTest(chex.TestCase):
   @parameterized.parameters(
     'quickstart', 'fast_blender_lego', 'fast_blender_lego_long',
-    'fast_blender_lego_half', 'fast_dvox_lego', 'fast_llff_fern',
+    'fast_blender_lego_half', 'fast_blender_lego_mlp', 'fast_dvox_lego',
+    'fast_llff_fern',
     'laptop_blender_lego', 'laptop_tiny',
   )  # fmt: skip
   def test_our_own_pass(self, name):
     module = importlib.import_module(f'experiments.configs.{name}')
-    config_lib.check(module.get_config(), num_devices=4)
+    self.assertIsNone(config_lib.check(module.get_config(), num_devices=4))
 
   def test_laptop_procedural_passes(self):
     self.assertIsNone(config_lib.check(_config(), num_devices=1))
