@@ -129,20 +129,51 @@ def hash_grid(
   return _interpolate(list(tables), points, levels)
 
 
+class _Level(NamedTuple):
+  """What the corners of a level ask for; arrays `[L]` of all levels."""
+
+  resolution: chex.Array  # float32
+  factors: tuple[chex.Array, chex.Array, chex.Array]  # uint32, of x, y, z.
+  direct: chex.Array  # bool, whether each corner has a row of its own.
+  mask: chex.Array  # uint32, of the hash.
+  offset: chex.Array  # int32, the first row.
+
+
+def _arrays(levels: GridLevels) -> _Level:
+  """The levels as arrays: a loop over them compiles one level, not `L`."""
+  sides = [n + 1 for n in levels.resolutions]
+  direct = [n**3 <= size for n, size in zip(sides, levels.sizes, strict=True)]
+  factors = [
+    (1, n, n**2) if fits else _PRIMES
+    for n, fits in zip(sides, direct, strict=True)
+  ]
+  x, y, z = jnp.asarray(np.asarray(factors, np.uint32).T)
+  return _Level(
+    jnp.asarray(levels.resolutions, jnp.float32),
+    (x, y, z),
+    jnp.asarray(direct),
+    jnp.asarray(levels.sizes, jnp.uint32) - 1,
+    jnp.asarray(levels.offsets(), jnp.int32),
+  )
+
+
 def _gather(
   tables: Sequence[chex.Array], points: chex.Array, levels: GridLevels
 ) -> chex.Array:
-  features = []
-  for level in range(len(levels.sizes)):
-    corners = _corners(points, levels, level)
-    features += [
+  def interpolate(level):
+    corners = _corners(points, level)
+    # The barrier keeps the sum apart from its place in the loop's result: a
+    # CPU would compute both together, and on one core.
+    return jax.lax.optimization_barrier([
       sum(
         weight * jnp.asarray(table).at[row].get(mode='promise_in_bounds')
         for row, weight in corners
       )
       for table in tables
-    ]
-  return jnp.stack(features)
+    ])  # fmt: skip
+
+  features = jax.lax.map(interpolate, _arrays(levels))
+  return jnp.stack(features, axis=1).reshape(-1, points.shape[1])
 
 
 _interpolate = jax.custom_vjp(_gather, nondiff_argnums=(2,))
@@ -155,17 +186,27 @@ def _interpolate_forward(tables, points, levels):
 def _interpolate_backward(levels, kept, g):
   """A scatter for each level; autodiff would make one for each corner."""
   tables, points = kept
-  to_tables = [jnp.zeros_like(table) for table in tables]
-  along = iter(g)
-  for level in range(len(levels.sizes)):
-    rows, weights = zip(*_corners(points, levels, level), strict=True)
-    row = jnp.concatenate(rows)
-    for i, total in enumerate(to_tables):
-      share = next(along)
-      to_tables[i] = total.at[row].add(
-        jnp.concatenate([weight * share for weight in weights]),
-        mode='promise_in_bounds',
-      )
+
+  def add(totals, part):
+    level, shares = part
+    rows, weights = zip(*_corners(points, level), strict=True)
+    row = jax.lax.optimization_barrier(jnp.concatenate(rows))
+    updates = jax.lax.optimization_barrier([
+      jnp.concatenate([weight * share for weight in weights])
+      for share in shares
+    ])  # fmt: skip
+    totals = [
+      total.at[row].add(update, mode='promise_in_bounds')
+      for total, update in zip(totals, updates, strict=True)
+    ]
+    return totals, None
+
+  shares = g.reshape(len(levels.sizes), len(tables), -1)
+  to_tables, _ = jax.lax.scan(
+    add,
+    [jnp.zeros_like(table) for table in tables],
+    (_arrays(levels), [shares[:, i] for i in range(len(tables))]),
+  )
   # Nothing is computed of it where nobody asks for it.
   _, move = jax.vjp(lambda x: _gather(tables, x, levels), points)
   return to_tables, move(g)[0]
@@ -175,31 +216,27 @@ _interpolate.defvjp(_interpolate_forward, _interpolate_backward)
 
 
 def _corners(
-  points: chex.Array, levels: GridLevels, level: int
+  points: chex.Array, level: _Level
 ) -> list[tuple[chex.Array, chex.Array]]:
   """Rows `[N]` of the 8 corners around points `[3, N]`, and their weights."""
-  resolution, size = levels.resolutions[level], levels.sizes[level]
-  scaled = points * resolution
-  lower = jax.lax.stop_gradient(jnp.clip(jnp.floor(scaled), 0, resolution - 1))
+  scaled = points * level.resolution
+  lower = jax.lax.stop_gradient(
+    jnp.clip(jnp.floor(scaled), 0, level.resolution - 1)
+  )
   fraction = scaled - lower
   lower = lower.astype(jnp.uint32)
-  side = resolution + 1
-  direct = side**3 <= size
-  factors = (1, side, side**2) if direct else _PRIMES
   terms = [
-    [(lower[k] + np.uint32(step)) * np.uint32(factors[k]) for step in (0, 1)]
+    [(lower[k] + np.uint32(step)) * level.factors[k] for step in (0, 1)]
     for k in range(3)
   ]
   shares = [[1 - fraction[k], fraction[k]] for k in range(3)]
-  offset = levels.offsets()[level]
   corners = []
   for z, y, x in itertools.product((0, 1), repeat=3):
-    if direct:
-      row = terms[2][z] + terms[1][y] + terms[0][x]
-    else:
-      row = (terms[2][z] ^ terms[1][y] ^ terms[0][x]) & np.uint32(size - 1)
+    own = terms[2][z] + terms[1][y] + terms[0][x]
+    shared = (terms[2][z] ^ terms[1][y] ^ terms[0][x]) & level.mask
+    row = jnp.where(level.direct, own, shared).astype(jnp.int32)
     weight = shares[2][z] * shares[1][y] * shares[0][x]
-    corners.append((row.astype(jnp.int32) + offset, weight))
+    corners.append((row + level.offset, weight))
   return corners
 
 
