@@ -157,7 +157,6 @@ def renderer(
   Raises:
     ValueError: if a ray may have more samples than the budget.
   """
-  span = extent.of_scene(scene_)
   settings = {
     'perturb': config.perturb,
     'raw_noise_std': config.raw_noise_std,
@@ -167,13 +166,13 @@ def renderer(
   }
   if config.renderer == 'occupancy':
     return marching.make_occupancy(
-      _field(config, config.model, span), march(config, scene_), **settings
+      _field(config, config.model, scene_), march(config, scene_), **settings
     )
   fine = None
   if config.num_importance:
-    fine = _field(config, config.model_fine, span)
+    fine = _field(config, config.model_fine, scene_)
   return renderers.make_hierarchical(
-    _field(config, config.model, span),
+    _field(config, config.model, scene_),
     fine,
     num_samples=config.num_samples,
     num_importance=config.num_importance,
@@ -185,11 +184,12 @@ def renderer(
 def _field(
   config: ml_collections.ConfigDict,
   model: ml_collections.ConfigDict,
-  span: extent.Extent,
+  scene_: base.Scene,
 ) -> hk.Transformed:
   """A field; `model` has the layers of the paper's network."""
   shared = {'use_viewdirs': config.use_viewdirs, 'dtype': config.dtype}
   if config.field == 'hash':
+    span = extent.of_scene(scene_)
     sections = dict(config.hash)
     sections['finest'] = config.hash.finest or _finest(config, span)
     return fields.make_hash(

@@ -1,0 +1,132 @@
+"""What settings bring: PSNR and seconds of short runs that differ in one.
+
+    python experiments/benchmarks/ablation.py --data_dir=data \
+        --config=experiments/configs/fast_blender_lego.py --seeds=0,1,2 \
+        --config.num_steps=400 --config.lr_decay=0.5 \
+        --vary=batch_growth=0 --vary=adam_b2=0.999,adam_eps=1e-8
+
+Each row is compiled once and run with all seeds, in this process; seconds are
+of the steps alone. Quality is the mean over all test views.
+"""
+
+import ast
+import pathlib
+import tempfile
+import time
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+from absl import flags
+
+from experiments import build, launch, results
+from experiments import config as config_lib
+from experiments.benchmarks import machine
+from nerf_haiku import devices, training
+from nerf_haiku.datasets import base
+
+_SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'One run of each.')
+_VARY = flags.DEFINE_multi_string(
+  'vary', [], 'Fields of a row, as field=value,field=value.'
+)
+
+
+class Row(NamedTuple):
+  """What one setting came to, of each seed."""
+
+  seconds: list[float]
+  psnr: list[float]
+  samples: list[float]  # of a ray, at the last step.
+
+
+def varied(
+  config: ml_collections.ConfigDict, text: str
+) -> ml_collections.ConfigDict:
+  """The config with some fields changed, as they are written on the flag."""
+  config = config.copy_and_resolve_references()
+  for assignment in filter(None, text.split(',')):
+    name, _, value = assignment.partition('=')
+    try:
+      content = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+      content = value  # A word.
+    config.update_from_flattened_dict({name: content})
+  config_lib.check(config, jax.local_device_count())
+  return config
+
+
+def run(
+  config: ml_collections.ConfigDict, scene: base.Scene, seeds: list[int]
+) -> Row:
+  """Trains with each seed, and scores the test views."""
+  renderer = build.renderer(config, scene)
+  optimizer = build.optimizer(config)
+  begin = [
+    training.init_state(renderer, optimizer, _keys(seed)[0]) for seed in seeds
+  ]
+  update = build.compile_ahead(
+    build.update(config, scene, renderer), config, begin[0]
+  ).result()
+  render = build.render_view(config, scene, renderer)
+  row = Row([], [], [])
+  for seed, host in zip(seeds, begin, strict=True):
+    state, key = devices.replicate(host), _keys(seed)[1]
+    batches = build.batches(
+      config, scene, seed=seed, start_step=0, num_steps=config.num_steps
+    )
+    start = time.perf_counter()
+    for batch in batches:
+      state, scalars = update(state, batch, key)
+      # Several devices of one CPU deadlock when steps are queued up.
+      jax.block_until_ready(scalars)
+    row.seconds.append(time.perf_counter() - start)
+    row.samples.append(float(scalars['samples']))
+    row.psnr.append(_score(config, scene, render, state))
+  return row
+
+
+def _keys(seed: int) -> list[Any]:
+  """Of the initial weights and of the steps, as in a run."""
+  return list(jax.random.split(jax.random.key(seed)))
+
+
+def _score(
+  config: ml_collections.ConfigDict,
+  scene: base.Scene,
+  render: Any,
+  state: training.TrainState,
+) -> float:
+  learnt, test = state.learnt(), scene.test
+  with tempfile.TemporaryDirectory() as folder:
+    return results.evaluate(
+      test,
+      lambda i: render(learnt, test.cameras, i),
+      pathlib.Path(folder),
+      near=scene.near,
+      far=scene.far,
+      white_background=config.white_bkgd,
+    )['psnr']
+
+
+def main() -> None:
+  """Measures, and prints the table."""
+  config, seeds = launch.CONFIG.value, [int(x) for x in _SEEDS.value]
+  configs = {text: varied(config, text) for text in ('', *_VARY.value)}
+  scene = build.scene(config, launch.DATA_DIR.value)
+  rows = []
+  for text, one in configs.items():
+    found = run(one, scene, seeds)
+    rows.append([
+      text or launch.config_path().stem,
+      machine.spread(found.psnr),
+      machine.spread(found.seconds, 1),
+      machine.spread(found.samples, 1),
+    ])  # fmt: skip
+  print(f'{len(seeds)} seeds: median (least to greatest).')
+  machine.print_table(
+    ('changed', 'PSNR, dB', 'seconds of steps', 'samples a ray'), rows
+  )
+
+
+if __name__ == '__main__':
+  launch.run(main, launch.quickstart)
