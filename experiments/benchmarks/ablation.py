@@ -3,7 +3,7 @@
     python experiments/benchmarks/ablation.py --data_dir=data \
         --config=experiments/configs/fast_blender_lego.py --seeds=0,1,2 \
         --config.num_steps=400 --config.lr_decay=0.5 \
-        --vary=batch_growth=0 --vary=adam_b2=0.999,adam_eps=1e-8
+        --vary= --vary=batch_growth=0 --vary=adam_b2=0.999,adam_eps=1e-8
 
 Each row is compiled once and run with all seeds, in this process; seconds are
 of the steps alone. Quality is the mean over all test views.
@@ -27,7 +27,7 @@ from nerf_haiku.datasets import base
 
 _SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'One run of each.')
 _VARY = flags.DEFINE_multi_string(
-  'vary', [], 'Fields of a row, as field=value,field=value.'
+  'vary', [''], 'Fields of a row, as field=value,field=value.'
 )
 
 
@@ -111,7 +111,7 @@ def _score(
 def main() -> None:
   """Measures, and prints the table."""
   config, seeds = launch.CONFIG.value, [int(x) for x in _SEEDS.value]
-  configs = {text: varied(config, text) for text in ('', *_VARY.value)}
+  configs = {text: varied(config, text) for text in _VARY.value}
   scene = build.scene(config, launch.DATA_DIR.value)
   rows = []
   for text, one in configs.items():
