@@ -2,7 +2,7 @@
 
     python experiments/benchmarks/ablation.py --data_dir=data \
         --config=experiments/configs/fast_blender_lego.py --seeds=0,1,2 \
-        --config.num_steps=400 --config.lr_decay=0.5 \
+        --config.num_steps=400 --config.decay_factor=0.001 \
         --vary= --vary=batch_growth=0 --vary=adam_b2=0.999,adam_eps=1e-8
 
 Each row is compiled once and run with all seeds, in this process; seconds are
