@@ -1,5 +1,7 @@
 """The occupancy renderer: samples only where space is not empty."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
@@ -57,6 +59,219 @@ class _Sums(NamedTuple):
   at_ends: chex.Array  # [R, 2]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Marcher:
+  """The functions of an occupancy renderer, see `renderers.Renderer`."""
+
+  field: hk.Transformed
+  settings: Settings
+  activation: Callable[[chex.Array], chex.Array]  # of densities.
+  perturb: bool
+  raw_noise_std: float
+  infinite_end: bool
+  white_background: bool
+
+  def init(self, key: chex.PRNGKey) -> renderers.Params:
+    point = jnp.zeros((1, 3))
+    return {'field': self.field.init(key, point, point)}
+
+  def _clip(self, rays):
+    return cameras.clip(rays, self.settings.box)
+
+  def _march(self, grid, rays, shift):
+    return occupancy.march(
+      grid.occupied, rays, shift,
+      box=self.settings.box, step=self.settings.step,
+      num_positions=self.settings.num_positions(),
+    )  # fmt: skip
+
+  def plan(
+    self,
+    params: renderers.Params,
+    grid: occupancy.Grid,
+    keys: chex.PRNGKey,
+    rays: cameras.Rays,
+  ) -> renderers.Plan:
+    rays = self._clip(rays)
+    shift = jnp.full(rays.near.shape[:1], 0.5)
+    if self.perturb:
+      shift = sampling.uniforms(keys, 1)[:, 0]
+    marched = self._march(grid, rays, shift)
+    number = self._lit(params, rays, marched, keys)
+    return renderers.Plan(Details(marched, number, keys), number)
+
+  def _lit(self, params, rays, marched, keys):
+    """How many samples of each ray any light reaches: the first ones.
+
+    Asks for density alone, which costs a fraction of a gradient.
+    """
+    number = occupancy.count(marched)
+    longest = self.settings.num_positions()
+    budget = min(_DENSITY_BUDGET * self.settings.budget, len(number) * longest)
+
+    def ask(carry):
+      begin, found = carry
+      left = number * (jnp.arange(len(number)) >= begin)
+      fits = renderers.fitting(left, budget)
+      samples = occupancy.pack(
+        marched, jnp.zeros_like(left), left * fits, budget=budget
+      )
+      added = self._noise(keys, samples)
+      optical_depth, *_ = self._see(params, rays, marched, samples, added)
+      before = volume.sum_before(optical_depth, samples.rank, longest)
+      alive = samples.used & (before < _OPAQUE)
+      found += jax.ops.segment_sum(
+        alive.astype(jnp.int32), samples.ray, len(number),
+        indices_are_sorted=True,
+      )  # fmt: skip
+      return jnp.sum(fits), found
+
+    _, found = jax.lax.while_loop(
+      lambda carry: carry[0] < len(number), ask, (0, jnp.zeros_like(number))
+    )
+    return found
+
+  def _noise(self, keys, samples):
+    if not self.raw_noise_std:
+      return 0.0
+    one = jax.vmap(lambda key, i: jax.random.normal(jax.random.fold_in(key, i)))
+    return self.raw_noise_std * one(keys[samples.ray], samples.position)
+
+  def _see(self, params, rays, marched, samples, added):
+    """Asks the field: optical depths and what is composited with them."""
+    along = jax.tree.map(lambda x: x[samples.ray], rays)
+    step = occupancy.steps(along, self.settings.step)[:, 0]
+    shift = marched.shift[samples.ray]
+    t = along.near[:, 0] + (samples.position + shift) * step
+    points = along.origins + t[:, None] * along.directions
+    density, rgb = self.field.apply(params['field'], points, along.viewdirs)
+    length = jnp.minimum(step, along.far[:, 0] - t)
+    if self.infinite_end:
+      length = jnp.where(t + step < along.far[:, 0], length, volume.INFINITE)
+    # Back from t to scene units, as in `volume.composite`.
+    length *= jnp.linalg.norm(along.directions, axis=-1)
+    optical_depth = self.activation(density + added) * length
+    ends = (along.near[:, 0], along.far[:, 0])
+    return jnp.where(samples.used, optical_depth, 0.0), rgb, t, ends
+
+  def _gather(self, params, rays, marched, samples, added):
+    optical_depth, rgb, t, ends = self._see(
+      params, rays, marched, samples, added
+    )
+    packed = volume.composite_packed(
+      rgb, optical_depth, t, ray=samples.ray, rank=samples.rank,
+      num_rays=len(marched.shift), longest=self.settings.num_positions(),
+    )  # fmt: skip
+    at_ends = volume.weight_at_ends(packed.weights, t, *ends)
+    return packed, jax.ops.segment_sum(
+      at_ends, samples.ray, len(marched.shift), indices_are_sorted=True
+    )
+
+  def _finish(self, rgb, opacity, depth, at_ends):
+    if self.white_background:
+      rgb = rgb + (1.0 - opacity[:, None])
+    nothing = jnp.zeros((len(depth), 0), depth.dtype)  # Samples are not kept.
+    return (
+      volume.Rendering(
+        rgb, depth, volume.disparity(depth, opacity), opacity, nothing,
+        nothing, jnp.zeros_like(depth), at_ends,
+      ),
+    )  # fmt: skip
+
+  def train(
+    self, params: renderers.Params, details: Details, rays: cameras.Rays
+  ) -> renderers.Renderings:
+    rays = self._clip(rays)
+    fits = renderers.fitting(details.number, self.settings.budget)
+    number = jnp.where(fits, details.number, 0)
+    most = len(number) * self.settings.num_positions()
+    samples = occupancy.pack(
+      details.marched, jnp.zeros_like(number), number,
+      budget=min(self.settings.budget, most),
+    )  # fmt: skip
+    added = self._noise(details.keys, samples)
+    packed, at_ends = self._gather(
+      params, rays, details.marched, samples, added
+    )
+    return self._finish(packed.rgb, packed.opacity, packed.depth, at_ends)
+
+  def render(
+    self, params: renderers.Params, rays: cameras.Rays, grid: occupancy.Grid
+  ) -> renderers.Renderings:
+    """Marches in rounds; each takes the next samples of the rays that go on.
+
+    The fewer they are, the more samples each of them has in a round.
+    """
+    rays = self._clip(rays)
+    num_rays = len(rays.near)
+    budget = max(self.settings.budget, num_rays)
+    marched = self._march(grid, rays, jnp.full(num_rays, 0.5))
+    number = occupancy.count(marched)
+
+    def live(sums):
+      return (sums.taken < number) & (sums.light > _SPENT)
+
+    def advance(sums):
+      going = live(sums)
+      quota = budget // jnp.maximum(jnp.sum(going), 1)
+      next_ = jnp.minimum(number - sums.taken, quota)
+      next_ = jnp.where(going, next_, 0)
+      samples = occupancy.pack(marched, sums.taken, next_, budget=budget)
+      packed, at_ends = self._gather(params, rays, marched, samples, 0.0)
+      light = sums.light
+      return _Sums(
+        sums.taken + next_,
+        light * packed.transmittance,
+        sums.rgb + light[:, None] * packed.rgb,
+        sums.opacity + light * packed.opacity,
+        sums.depth + light * packed.depth,
+        sums.at_ends + light[:, None] * at_ends,
+      )
+
+    zero = jnp.zeros(num_rays)
+    none = _Sums(
+      jnp.zeros(num_rays, jnp.int32), zero + 1.0, jnp.zeros((num_rays, 3)),
+      zero, zero, jnp.zeros((num_rays, 2)),
+    )  # fmt: skip
+    sums = jax.lax.while_loop(lambda x: jnp.any(live(x)), advance, none)
+    return self._finish(sums.rgb, sums.opacity, sums.depth, sums.at_ends)
+
+  def refresh(
+    self,
+    grid: occupancy.Grid,
+    params: renderers.Params,
+    key: chex.PRNGKey,
+    step: chex.Array,
+  ) -> occupancy.Grid:
+    settings = self.settings
+    size = settings.resolution**3
+    turn = step // settings.every
+
+    def look(i, grid):
+      part = (turn * _PARTS_OF_A_LOOK + i) % _PARTS
+      index = (part + _PARTS * jnp.arange(-(-size // _PARTS))) % size
+      offset = jax.random.uniform(
+        jax.random.fold_in(jax.random.fold_in(key, turn), part), (len(index), 3)
+      )
+      points = occupancy.cell_points(
+        index, offset, settings.box, settings.resolution
+      )
+      density, _ = self.field.apply(
+        params['field'], points, jnp.zeros_like(points)
+      )
+      return occupancy.look(
+        grid, index, self.activation(density), decay=settings.decay
+      )
+
+    def renew(grid):
+      parts = jnp.where(step <= settings.warmup, _PARTS, _PARTS_OF_A_LOOK)
+      grid = jax.lax.fori_loop(0, parts, look, grid)
+      return occupancy.mark(grid, least=settings.threshold / settings.step)
+
+    due = (step % settings.every == 0) & (step > 0)
+    return jax.lax.cond(due, renew, lambda grid: grid, grid)
+
+
 def make_occupancy(
   field: hk.Transformed,
   settings: Settings,
@@ -85,202 +300,16 @@ def make_occupancy(
   Returns:
     The renderer; its params are `{'field': ...}`, its memory is a grid.
   """
-  activation = volume.DENSITY_ACTIVATIONS[density_activation]
-  num_positions = settings.num_positions()
-
-  def init(key: chex.PRNGKey) -> renderers.Params:
-    point = jnp.zeros((1, 3))
-    return {'field': field.init(key, point, point)}
-
-  def clip(rays):
-    return cameras.clip(rays, settings.box)
-
-  def march(grid, rays, shift):
-    return occupancy.march(
-      grid.occupied, rays, shift,
-      box=settings.box, step=settings.step, num_positions=num_positions,
-    )  # fmt: skip
-
-  def plan(
-    params: renderers.Params,
-    grid: occupancy.Grid,
-    keys: chex.PRNGKey,
-    rays: cameras.Rays,
-  ) -> renderers.Plan:
-    rays = clip(rays)
-    shift = jnp.full(rays.near.shape[:1], 0.5)
-    if perturb:
-      shift = sampling.uniforms(keys, 1)[:, 0]
-    marched = march(grid, rays, shift)
-    number = lit(params, rays, marched, keys)
-    return renderers.Plan(Details(marched, number, keys), number)
-
-  def lit(params, rays, marched, keys):
-    """How many samples of each ray any light reaches: the first ones.
-
-    Asks for density alone, which costs a fraction of a gradient.
-    """
-    number = occupancy.count(marched)
-    budget = min(_DENSITY_BUDGET * settings.budget, len(number) * num_positions)
-
-    def ask(carry):
-      begin, found = carry
-      left = number * (jnp.arange(len(number)) >= begin)
-      fits = renderers.fitting(left, budget)
-      samples = occupancy.pack(
-        marched, jnp.zeros_like(left), left * fits, budget=budget
-      )
-      added = noise(keys, samples) if raw_noise_std else 0.0
-      optical_depth, *_ = see(params, rays, marched, samples, added)
-      before = volume.sum_before(optical_depth, samples.rank, num_positions)
-      alive = samples.used & (before < _OPAQUE)
-      found += jax.ops.segment_sum(
-        alive.astype(jnp.int32), samples.ray, len(number),
-        indices_are_sorted=True,
-      )  # fmt: skip
-      return jnp.sum(fits), found
-
-    _, found = jax.lax.while_loop(
-      lambda carry: carry[0] < len(number), ask, (0, jnp.zeros_like(number))
-    )
-    return found
-
-  def noise(keys, samples):
-    one = jax.vmap(lambda key, i: jax.random.normal(jax.random.fold_in(key, i)))
-    return raw_noise_std * one(keys[samples.ray], samples.position)
-
-  def see(params, rays, marched, samples, added):
-    """Asks the field: optical depths and what is composited with them."""
-    along = jax.tree.map(lambda x: x[samples.ray], rays)
-    step = occupancy.steps(along, settings.step)[:, 0]
-    shift = marched.shift[samples.ray]
-    t = along.near[:, 0] + (samples.position + shift) * step
-    points = along.origins + t[:, None] * along.directions
-    density, rgb = field.apply(params['field'], points, along.viewdirs)
-    length = jnp.minimum(step, along.far[:, 0] - t)
-    if infinite_end:
-      length = jnp.where(t + step < along.far[:, 0], length, volume.INFINITE)
-    # Back from t to scene units, as in `volume.composite`.
-    length *= jnp.linalg.norm(along.directions, axis=-1)
-    optical_depth = activation(density + added) * length
-    ends = (along.near[:, 0], along.far[:, 0])
-    return jnp.where(samples.used, optical_depth, 0.0), rgb, t, ends
-
-  def gather(params, rays, marched, samples, added):
-    optical_depth, rgb, t, ends = see(params, rays, marched, samples, added)
-    packed = volume.composite_packed(
-      rgb, optical_depth, t, ray=samples.ray, rank=samples.rank,
-      num_rays=len(marched.shift), longest=num_positions,
-    )  # fmt: skip
-    at_ends = volume.weight_at_ends(packed.weights, t, *ends)
-    return packed, jax.ops.segment_sum(
-      at_ends, samples.ray, len(marched.shift), indices_are_sorted=True
-    )
-
-  def finish(rgb, opacity, depth, at_ends):
-    if white_background:
-      rgb = rgb + (1.0 - opacity[:, None])
-    nothing = jnp.zeros((len(depth), 0), depth.dtype)  # Samples are not kept.
-    return (
-      volume.Rendering(
-        rgb, depth, volume.disparity(depth, opacity), opacity, nothing,
-        nothing, jnp.zeros_like(depth), at_ends,
-      ),
-    )  # fmt: skip
-
-  def train(
-    params: renderers.Params, details: Details, rays: cameras.Rays
-  ) -> renderers.Renderings:
-    rays = clip(rays)
-    fits = renderers.fitting(details.number, settings.budget)
-    number = jnp.where(fits, details.number, 0)
-    most = len(number) * num_positions
-    samples = occupancy.pack(
-      details.marched, jnp.zeros_like(number), number,
-      budget=min(settings.budget, most),
-    )  # fmt: skip
-    added = noise(details.keys, samples) if raw_noise_std else 0.0
-    packed, at_ends = gather(params, rays, details.marched, samples, added)
-    return finish(packed.rgb, packed.opacity, packed.depth, at_ends)
-
-  def render(
-    params: renderers.Params, rays: cameras.Rays, grid: occupancy.Grid
-  ) -> renderers.Renderings:
-    """Marches in rounds; each takes the next samples of the rays that go on.
-
-    The fewer they are, the more samples each of them has in a round.
-    """
-    rays = clip(rays)
-    num_rays = len(rays.near)
-    budget = max(settings.budget, num_rays)
-    marched = march(grid, rays, jnp.full(num_rays, 0.5))
-    number = occupancy.count(marched)
-
-    def live(sums):
-      return (sums.taken < number) & (sums.light > _SPENT)
-
-    def advance(sums):
-      going = live(sums)
-      quota = budget // jnp.maximum(jnp.sum(going), 1)
-      next_ = jnp.minimum(number - sums.taken, quota)
-      next_ = jnp.where(going, next_, 0)
-      samples = occupancy.pack(marched, sums.taken, next_, budget=budget)
-      packed, at_ends = gather(params, rays, marched, samples, 0.0)
-      light = sums.light
-      return _Sums(
-        sums.taken + next_,
-        light * packed.transmittance,
-        sums.rgb + light[:, None] * packed.rgb,
-        sums.opacity + light * packed.opacity,
-        sums.depth + light * packed.depth,
-        sums.at_ends + light[:, None] * at_ends,
-      )
-
-    zero = jnp.zeros(num_rays)
-    none = _Sums(
-      jnp.zeros(num_rays, jnp.int32), zero + 1.0, jnp.zeros((num_rays, 3)),
-      zero, zero, jnp.zeros((num_rays, 2)),
-    )  # fmt: skip
-    sums = jax.lax.while_loop(lambda x: jnp.any(live(x)), advance, none)
-    return finish(sums.rgb, sums.opacity, sums.depth, sums.at_ends)
-
-  def refresh(
-    grid: occupancy.Grid,
-    params: renderers.Params,
-    key: chex.PRNGKey,
-    step: chex.Array,
-  ) -> occupancy.Grid:
-    size = settings.resolution**3
-    turn = step // settings.every
-
-    def look(i, grid):
-      part = (turn * _PARTS_OF_A_LOOK + i) % _PARTS
-      index = (part + _PARTS * jnp.arange(-(-size // _PARTS))) % size
-      offset = jax.random.uniform(
-        jax.random.fold_in(jax.random.fold_in(key, turn), part), (len(index), 3)
-      )
-      points = occupancy.cell_points(
-        index, offset, settings.box, settings.resolution
-      )
-      density, _ = field.apply(params['field'], points, jnp.zeros_like(points))
-      return occupancy.look(
-        grid, index, activation(density), decay=settings.decay
-      )
-
-    def renew(grid):
-      parts = jnp.where(step <= settings.warmup, _PARTS, _PARTS_OF_A_LOOK)
-      grid = jax.lax.fori_loop(0, parts, look, grid)
-      return occupancy.mark(grid, least=settings.threshold / settings.step)
-
-    due = (step % settings.every == 0) & (step > 0)
-    return jax.lax.cond(due, renew, lambda grid: grid, grid)
-
+  marcher = _Marcher(
+    field, settings, volume.DENSITY_ACTIVATIONS[density_activation], perturb,
+    raw_noise_std, infinite_end, white_background,
+  )  # fmt: skip
   return renderers.Renderer(
-    init,
-    train,
-    render,
-    plan,
+    marcher.init,
+    marcher.train,
+    marcher.render,
+    marcher.plan,
     lambda: occupancy.unknown(settings.resolution),
-    refresh,
+    marcher.refresh,
     settings.budget,
   )
