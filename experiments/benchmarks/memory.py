@@ -62,7 +62,7 @@ def main(argv: list[str]) -> None:
       seed=0, size=4, num_train=100, num_val=13, num_test=25
     )
     writers.write_blender(made, pathlib.Path(folder) / 'tiny' / 'lego')
-    for turn in range(_TURNS.value):
+    for _ in range(_TURNS.value):
       peaks['libraries'].append(_libraries())
       for name, (line, data_dir, testskip, flags_) in runs.items():
         # Compiled anew each time, as the first run of a user is.
