@@ -9,8 +9,8 @@ import chex
 import pytest
 from absl.testing import parameterized
 
-from experiments.benchmarks import machine
-from experiments.configs import paper_blender_lego
+from experiments.benchmarks import ablation, machine
+from experiments.configs import paper_blender_lego, quickstart
 
 _FOLDER = pathlib.Path(machine.__file__).parent
 
@@ -37,6 +37,22 @@ class FlopsTest(chex.TestCase):
 class TableTest(chex.TestCase):
   def test_spread(self):
     self.assertEqual(machine.spread([3.0, 1.0, 2.0], 1), '2.0 (1.0 to 3.0)')
+
+
+class VariedTest(chex.TestCase):
+  def test_fields_are_set_as_their_types_are(self):
+    config = quickstart.get_config()
+    text = 'hash.colour_depth=2,adam_b2=0.5,field=mlp,perturb=False'
+    found = ablation.varied(config, text)
+    self.assertEqual(found.hash.colour_depth, 2)
+    self.assertEqual(found.adam_b2, 0.5)
+    self.assertEqual(found.field, 'mlp')
+    self.assertIs(found.perturb, False)
+    self.assertEqual(config.hash.colour_depth, 1)  # As it was.
+
+  def test_a_value_out_of_range_is_refused(self):
+    with self.assertRaisesRegex(ValueError, 'config.adam_b2'):
+      ablation.varied(quickstart.get_config(), 'adam_b2=1.0')
 
 
 @pytest.mark.slow
