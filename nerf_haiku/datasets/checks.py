@@ -8,8 +8,11 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from nerf_haiku.datasets import base, image_files
+from nerf_haiku.datasets import base, image_files, inputs
 
+# Scene units from the origin, or pixels: what float32 has detail for.
+LARGEST = 1e6
+_SMALLEST_FOCAL = 1e-3  # Pixels: of an image that sees all of its half space.
 _RIGID_TOLERANCE = 1e-3  # Of R R^T = I; files with few digits are off by 1e-4.
 
 Box = Sequence[Sequence[float]] | np.ndarray | None
@@ -53,11 +56,43 @@ def bounds(near: float, far: float) -> None:
   """Checks where rays begin and end.
 
   Raises:
-    ValueError: unless 0 < near < far, both finite.
+    ValueError: unless 0 < near < far, in the range of `LARGEST`.
   """
   if not (is_finite(near) and is_finite(far) and 0 < near < far):
     raise ValueError(
       f'near and far must be 0 < near < far, got near={near!r}, far={far!r}.'
+    )
+  if far > LARGEST or near < 1 / LARGEST:
+    raise ValueError(
+      f'near and far must be {1 / LARGEST:g} to {LARGEST:g} scene units, got '
+      f'near={near!r}, far={far!r}: set near and far.'
+    )
+
+
+def focal(field: str, lengths: np.ndarray) -> None:
+  """Checks focal lengths, pixels.
+
+  Raises:
+    DataError: one is too small or large for any ray to be cast.
+  """
+  if not np.all((lengths >= _SMALLEST_FOCAL) & (lengths <= LARGEST)):
+    raise base.DataError(
+      f'{field}: is a focal length of {lengths[0]:g} pixels; must be '
+      f'{_SMALLEST_FOCAL:g} to {LARGEST:g}.'
+    )
+
+
+def place(field: str, centres: np.ndarray) -> None:
+  """Checks where cameras are.
+
+  Raises:
+    DataError: one is farther from the origin than `LARGEST`.
+  """
+  distance = np.max(np.abs(centres))
+  if distance > LARGEST:
+    raise base.DataError(
+      f'{field} is {distance:.3g} from the origin; must be up to {LARGEST:g} '
+      'scene units: move the scene to the origin, or scale it.'
     )
 
 
@@ -143,10 +178,12 @@ def read_text(path: pathlib.Path) -> str:
   """The text of a file.
 
   Raises:
-    DataError: there is no such file, or it is no text.
+    DataError: there is no such file, it is no text, or too large.
   """
   try:
-    return path.read_text('utf-8-sig')
+    return inputs.read_bytes(path, inputs.LARGEST_TEXT).decode('utf-8-sig')
+  except base.DataError:
+    raise
   except FileNotFoundError as error:
     raise base.DataError(f'{path}: there is no such file.') from error
   except (OSError, ValueError) as error:
@@ -229,6 +266,7 @@ def pose(field: str, value: Any) -> np.ndarray:
       f'{field} is not a rigid motion but mirrors (its determinant is -1): '
       'flip the sign of one column, axes are x right, y up, z back.'
     )
+  place(field, result[:3, 3])
   return result.astype(np.float32)
 
 
