@@ -3,9 +3,12 @@
 A longer run: `pytest tests/bad_input_test.py --hypothesis-profile=long`.
 """
 
+import collections
 import contextlib
 import faulthandler
+import functools
 import hashlib
+import math
 import os
 import pathlib
 import resource
@@ -23,6 +26,13 @@ import nerf_haiku
 from nerf_haiku.datasets import base
 from tests import bad_scenes, mutations
 
+_VALUES = (
+  0, 1, -1, 3, 10**9, 10**30, 0.5, 1e-30, 1e30, 1e308, math.nan, math.inf, True,
+  None, '3', '', (), [[0, 0, 0], [1, 1, 1]], [[0, 0, 0], [math.nan, 1, 1]],
+  [[1, 1, 1], [0, 0, 0]], {}, b'1',
+)  # fmt: skip
+_TEXTS = ('', '.', '..', '/', '~', '~nobody', 'a\0b', '\ud800', 'x' * 5000, '*',
+          'valid', 'toy.npz', '../valid', '/dev/zero', '/dev/null')  # fmt: skip
 _SECONDS = 60  # That no case takes: it hangs.
 _MEMORY = 2 << 30  # Bytes that no case needs.
 _NOBODY = 65534
@@ -83,6 +93,16 @@ def check_refusal(test, error, names):
   test.assertLess(len(str(error)), 2000, text)
 
 
+def for_all(strategy, check):
+  """Calls `check` with as many cases as the profile says."""
+
+  @hypothesis.given(strategy)
+  def run(case):
+    check(case)
+
+  run()
+
+
 class ScenesTest(chex.TestCase):
   def setUp(self):
     super().setUp()
@@ -116,33 +136,60 @@ class ScenesTest(chex.TestCase):
           path.chmod(0o755)
       shutil.rmtree(case)
 
+  def load(self, layout, root, names, **settings):
+    """Loads, without a trace in the files; None where that is refused."""
+    before = _state(root.parent)
+    try:
+      with _guarded(), _as_a_user():
+        return layout.load(root, **settings)
+    except Exception as error:
+      check_refusal(self, error, names)
+      return None
+    finally:
+      self.assertEqual(before, _state(root.parent))
+
   @parameterized.parameters(*bad_scenes.LAYOUTS)
-  def test_mutated(self, name):
+  def test_files(self, name):
     layout = bad_scenes.LAYOUTS[name]
     views = self.prepare(layout)
+    counts = collections.Counter()
 
-    @hypothesis.given(st.data())
-    def check(data):
-      mutate = data.draw(st.sampled_from(mutations.ALL))
-      hypothesis.note(mutate.__name__)
+    def check(mutate, data):
       with self.copied() as root:
-        reread = mutate(data.draw, root)
-        before = _state(root.parent)
-        scene = None
-        with _guarded(), _as_a_user():
-          try:
-            scene = layout.load(root)
-          except Exception as error:
-            check_refusal(self, error, (str(root), 'shape='))
-        self.assertEqual(before, _state(root.parent))
+        known = mutate(data.draw, root)
+        scene = self.load(layout, root, (str(root), 'shape='))
+        counts['refused' if scene is None else 'loaded'] += 1
         if scene is None:
-          hypothesis.event('refused')
+          self.assertNotEqual(known, mutations.LOADS)
           return
-        hypothesis.event('loaded')
-        truth = layout.read(root) if reread else views
+        truth = layout.read(root) if known == mutations.OTHER else views
         self.assertIsNone(bad_scenes.compare(layout, scene, truth))
 
-    check()
+    for mutate in mutations.of(self.folder / 'valid'):
+      with self.subTest(mutate.__name__):
+        for_all(st.data(), functools.partial(check, mutate))
+    print(f'{name}: {dict(counts)}')
+
+  @parameterized.parameters(*bad_scenes.LAYOUTS)
+  def test_settings(self, name):
+    layout = bad_scenes.LAYOUTS[name]
+    views = self.prepare(layout)
+    root = self.folder / 'valid'
+    counts = collections.Counter()
+    names = sorted({*layout.settings, 'near', 'far', 'shape', 'data_dir'})
+    names = [x for x in names if x != 'spherify']  # A bool that is not checked.
+
+    def check(field, value):
+      scene = self.load(layout, root, (field, str(root)), **{field: value})
+      counts['refused' if scene is None else 'loaded'] += 1
+      if scene is not None and field != 'down_factor':
+        self.assertIsNone(bad_scenes.compare(layout, scene, views))
+
+    for field in names:
+      values = _TEXTS if field in ('shape', 'data_dir') else _VALUES
+      with self.subTest(field):
+        for_all(st.sampled_from(values), functools.partial(check, field))
+    print(f'settings of {name}: {dict(counts)}')
 
 
 if __name__ == '__main__':

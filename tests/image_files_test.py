@@ -207,7 +207,7 @@ class ErrorsTest(_FilesTest):
     self.assert_refused(self.folder / 'gone.png', 'no such image')
 
   def test_a_folder(self):
-    self.assert_refused(self.folder, 'can not be decoded')
+    self.assert_refused(self.folder, 'can not be read')
 
   @parameterized.parameters(b'', b'hello', b'\x89PNG\r\n\x1a\n')
   def test_no_image(self, content):

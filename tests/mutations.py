@@ -1,8 +1,9 @@
 """What may have happened to the files of a scene.
 
-Each function draws what it does by `draw`, does it below `root`, and says
-whether the files' numbers are others than before: the truth is then what they
-say, and else what was written.
+Each function draws what it does by `draw`, does it below `root`, and returns
+what is known of the scene then: `SAME` (or nothing), its views are as they were
+if it can be loaded; `OTHER`, they are what the files say; `LOADS`, they are as
+they were, and it must be loaded.
 """
 
 import io
@@ -10,6 +11,7 @@ import json
 import os
 import pathlib
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from PIL import Image
 
 from tests.bad_scenes import SHAPE
 
+SAME, OTHER, LOADS = 'same', 'other', 'loads'
 OUTSIDE = 'outside'  # A folder beside that of the scene.
 _SUFFIXES = ('.png', '.json', '.txt', '.npy', '.npz')
 _NUMBERS = (
@@ -60,7 +63,7 @@ def _image(draw, root):
 def drop(draw, root):
   path = _choose(draw, sorted(root.rglob('*')))
   if path.is_dir():
-    path.rename(root.parent / 'dropped')
+    path.rename(pathlib.Path(tempfile.mkdtemp(dir=root.parent)) / 'dropped')
   else:
     path.unlink()
 
@@ -68,7 +71,7 @@ def drop(draw, root):
 def truncate(draw, root):
   path = _any_file(draw, root)
   os.truncate(path, draw(st.integers(0, path.stat().st_size - 1)))
-  return path.suffix == '.txt'
+  return OTHER if path.suffix == '.txt' else SAME
 
 
 def make_huge(draw, root):
@@ -113,7 +116,7 @@ def flip_bits(draw, root):
     at = draw(st.integers(0, len(content) - 1))
     content[at] ^= 1 << draw(st.integers(0, 7))
   path.write_bytes(content)
-  return True
+  return OTHER
 
 
 def link(draw, root):
@@ -141,19 +144,19 @@ def rename(draw, root):
   if path.with_name(name).exists():
     hypothesis.reject()
   path.rename(path.with_name(name))
-  return True  # The views of LLFF are in the order of their names.
+  return OTHER  # The views of LLFF are in the order of their names.
 
 
 def rename_scene(draw, root):
   """Other names that fit together."""
   name = _choose(draw, _NAMES[:-5])
+  quoted = json.dumps(name)[1:-1]
   for path in sorted(root.rglob('*.json')):
-    text = path.read_text('utf-8').replace(
-      '/r_', f'/{name}'.replace('"', '\\"')
-    )
+    text = path.read_text('utf-8').replace('/r_', f'/{quoted}')
     path.write_text(text, 'utf-8')
   for path in [*root.rglob('*.png'), *root.rglob('pose/*.txt')]:
     path.rename(path.with_name(name + path.name.removeprefix('r_')))
+  return LOADS
 
 
 def add(draw, root):
@@ -166,9 +169,10 @@ def add(draw, root):
     path.mkdir(exist_ok=True)
   else:
     path.write_bytes(b'\0\1')
+  return LOADS if name.startswith(('.', 'Thumbs')) else SAME
 
 
-def _png(width: int, height: int, data: bytes) -> bytes:
+def png(width: int, height: int, data: bytes) -> bytes:
   def chunk(kind, content):
     crc = struct.pack('>I', zlib.crc32(kind + content))
     return struct.pack('>I', len(content)) + kind + content + crc
@@ -184,7 +188,7 @@ def bomb_image(draw, root):
   sides = _choose(draw, ((50_000, 50_000), (2**31 - 1, 2), (12_000, 12_000),
                          (9_000, 9_000), (100_000, 700), (0, 0)))  # fmt: skip
   data = zlib.compress(bytes(100_000))
-  _image(draw, root).write_bytes(_png(*sides, data))
+  _image(draw, root).write_bytes(png(*sides, data))
 
 
 def convert_image(draw, root):
@@ -203,7 +207,7 @@ def convert_image(draw, root):
     image.convert(mode).save(path, kind, **lossless)
   except (OSError, KeyError, ValueError):  # This kind has no such mode.
     image.save(path, 'PNG')
-  return True
+  return OTHER
 
 
 def edit_text(draw, root):
@@ -216,7 +220,7 @@ def edit_text(draw, root):
   ending = '\n' if spaced[at].endswith('\n') else ''
   spaced[at] = _choose(draw, (*_NUMBERS, ']', '}', ',', '1 2')) + ending
   path.write_text(' '.join(spaced))
-  return True
+  return OTHER
 
 
 def edit_json(draw, root):
@@ -244,7 +248,7 @@ def edit_json(draw, root):
       [], {}, [[]], float('inf'), '\ud800', 'a\0b',
     ))  # fmt: skip
   path.write_text(json.dumps(content))
-  return True
+  return OTHER
 
 
 def lead_out(draw, root):
@@ -291,6 +295,7 @@ def reorder(draw, root):
       for part, suffix in (('pose', '.txt'), ('rgb', '.png')):
         path = folder.parent / part / f'{stem}{suffix}'
         path.rename(path.with_name(f'{name}{suffix}'))
+  return LOADS
 
 
 def _edit(draw, array):
@@ -328,7 +333,7 @@ def edit_array(draw, root):
   path = _any_file(draw, root, ('.npy', '.npz'))
   if path.suffix == '.npy':
     np.save(path, _edit(draw, np.load(path)))
-    return True
+    return OTHER
   content = dict(np.load(path))
   key = _choose(draw, sorted(content))
   if draw(st.integers(0, 9)) == 0:
@@ -337,7 +342,7 @@ def edit_array(draw, root):
     content[key] = _edit(draw, content[key])
   save = np.savez_compressed if draw(st.booleans()) else np.savez
   save(path, **content)
-  return True
+  return OTHER
 
 
 def bomb_array(draw, root):
@@ -351,7 +356,7 @@ def bomb_array(draw, root):
   content = buffer.getvalue() + np.eye(6, 17).tobytes()
   if path.suffix == '.npy':
     path.write_bytes(content)
-    return True
+    return OTHER
   arrays = dict(np.load(path))
   key = _choose(draw, sorted(arrays))
   with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
@@ -361,7 +366,7 @@ def bomb_array(draw, root):
           file.write(content)
         else:
           np.lib.format.write_array(file, array)
-  return True
+  return OTHER
 
 
 def two(draw, root):
@@ -369,7 +374,7 @@ def two(draw, root):
   first = _choose(draw, [x for x in of(root) if x not in _NOT_FIRST])
   second = _choose(draw, _SECOND)
   changes = [first(draw, root), second(draw, root)]
-  return any(changes)
+  return OTHER if OTHER in changes else SAME
 
 
 # What each kind of change needs.

@@ -16,9 +16,7 @@ _EXTENSIONS = (
   '', '.png', '.PNG', '.jpg', '.JPG', '.jpeg', '.JPEG', '.webp', '.tif',
   '.tiff', '.bmp',
 )  # fmt: skip
-
-
-_LONGEST_NAME = 1000
+_LONGEST_PATH = 1000  # Characters, in a message.
 
 
 class _Views(NamedTuple):
@@ -150,7 +148,7 @@ def _image_name(path: pathlib.Path, index: int, frame: Any) -> str:
     )
   name = frame.get('file_path')
   field = f'{path}: frames[{index}].file_path'
-  if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME:
+  if not isinstance(name, str) or not name:
     raise base.DataError(f'{field} must be a name, got {checks.short(name)}.')
   pure = pathlib.PurePosixPath(name)
   if pure.is_absolute() or '..' in pure.parts:
@@ -171,8 +169,8 @@ def _find_images(
   """
   found = [[_find_image(folder, name) for name in v.names] for v in views]
   missing = [
-    f'{folder / name}: no such image ({view.json.name} names it; looked for '
-    f'{", ".join(_EXTENSIONS[1:])})'
+    f'{str(folder / name)[:_LONGEST_PATH]}: no such image ({view.json.name} '
+    f'names it; looked for {", ".join(_EXTENSIONS[1:])})'
     for view, split in zip(views, found, strict=True)
     for name, path in zip(view.names, split, strict=True)
     if path is None

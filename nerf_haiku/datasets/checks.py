@@ -10,8 +10,9 @@ import numpy as np
 
 from nerf_haiku.datasets import base, image_files, inputs
 
-# Scene units from the origin, or pixels: what float32 has detail for.
-LARGEST = 1e6
+# Scene units from the origin, or pixels: its square is far from float32's end.
+LARGEST = 1e9
+MOST_POSES = 100_000  # Of a path.
 _SMALLEST_FOCAL = 1e-3  # Pixels: of an image that sees all of its half space.
 _RIGID_TOLERANCE = 1e-3  # Of R R^T = I; files with few digits are off by 1e-4.
 
@@ -45,6 +46,8 @@ def settings(
       raise ValueError(
         f'{name} must be a whole number, {least} or more, got {value!r}.'
       )
+  if num_poses > MOST_POSES:
+    raise ValueError(f'num_poses must be up to {MOST_POSES}, got {num_poses}.')
   for name, bound in (('near', near), ('far', far)):
     if bound is not None and not (is_finite(bound) and bound > 0):
       raise ValueError(f'{name} must be a number over 0, got {bound!r}.')
@@ -146,14 +149,14 @@ def find_scene(
   if is_scene(root):
     if root.resolve().name == shape:
       return root, ()
-    return root, (f'data_dir={data_dir!r} is a scene itself: shape={shape!r} '
-                  'is not looked for.',)  # fmt: skip
+    return root, (f'data_dir={short(data_dir)} is a scene itself: '
+                  f'shape={short(shape)} is not looked for.',)  # fmt: skip
   parents = (root, root / collection)
   scenes = [p for parent in parents for p in parent.glob('*') if is_scene(p)]
   found = ', '.join(sorted(p.name for p in scenes))
   raise base.DataError(
-    f'shape={shape!r} is not a scene with {mark} in data_dir={data_dir!r}. '
-    f'Scenes there: {found or "none"}.'
+    f'shape={short(shape)} is not a scene with {mark} in '
+    f'data_dir={short(data_dir)}. Scenes there: {found or "none"}.'
   )
 
 
@@ -165,7 +168,7 @@ def existing_folder(data_dir: str) -> pathlib.Path:
   """
   root = home(data_dir)
   if not os.path.isdir(root):  # Of any string: pathlib's raises for some.
-    raise base.DataError(f'data_dir={data_dir!r} is not a folder.')
+    raise base.DataError(f'data_dir={short(data_dir)} is not a folder.')
   return root
 
 

@@ -4,7 +4,6 @@
 `intrinsics.txt` (Sitzmann et al. 2019). The images are on white.
 """
 
-import math
 import pathlib
 import re
 from typing import NamedTuple
@@ -113,8 +112,8 @@ def _find_root(data_dir: str, shape: str) -> pathlib.Path:
     if path.is_dir()
   }
   raise base.DataError(
-    f'shape={shape!r} is not a folder of {_SPLITS[0]} in '
-    f'data_dir={data_dir!r}. Scenes there: '
+    f'shape={checks.short(shape)} is not a folder of {_SPLITS[0]} in '
+    f'data_dir={checks.short(data_dir)}. Scenes there: '
     f'{", ".join(sorted(scenes)) or "none"}.'
   )
 
@@ -216,10 +215,12 @@ def _numbers(path: pathlib.Path, words: list[str]) -> list[float]:
     try:
       numbers.append(float(word))
     except ValueError:
-      numbers.append(math.nan)
+      raise base.DataError(
+        f'{path}: holds what is no number: {checks.short(word)}.'
+      ) from None
     if not checks.is_finite(numbers[-1]):
       raise base.DataError(
-        f'{path}: holds {checks.short(word)}, which is no finite number.'
+        f'{path}: holds {word[:80]}, which is no finite number.'
       )
   return numbers
 

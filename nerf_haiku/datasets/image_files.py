@@ -29,7 +29,7 @@ _MODES = (*_GREY_MODES, *_PALETTE_MODES, 'RGB', 'RGBA')
 
 # What Pillow may take a file for, whatever its name: it knows others, of which
 # some are programs (PostScript).
-_FORMATS = ('PNG', 'JPEG', 'MPO', 'WEBP', 'TIFF', 'BMP', 'GIF')
+_FORMATS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP', 'GIF')
 _LARGEST = 1 << 26  # Pixels of an image: 8192x8192.
 
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
@@ -161,7 +161,7 @@ def notices(splits: Sequence[Files], folder: pathlib.Path) -> tuple[str, ...]:
     folder: what the files' names are relative to.
   """
   files = [
-    (path.relative_to(folder).as_posix(), header, split)
+    (_shown(path.relative_to(folder)), header, split)
     for split in splits
     for path, header in zip(split.paths, split.headers, strict=True)
   ]
@@ -185,6 +185,11 @@ def notices(splits: Sequence[Files], folder: pathlib.Path) -> tuple[str, ...]:
     'a size that down_factor does not divide: rounded down, the focal length '
     'scaled by the real ratio of each axis',
   ))  # fmt: skip
+
+
+def _shown(path: pathlib.Path) -> str:
+  """A name that can be printed, also where it is no Unicode."""
+  return path.as_posix().encode('utf-8', 'backslashreplace').decode()
 
 
 def map_files(function: Callable[[T], R], items: Iterable[T]) -> list[R]:

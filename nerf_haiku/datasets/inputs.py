@@ -96,7 +96,16 @@ def read_npz(path: pathlib.Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
       size = sum(member.file_size for member in used.values())
       if size > LARGEST_ARRAY:
         raise ValueError(_too_large(size, LARGEST_ARRAY))
-      return {key: _parse(archive.read(used[key])) for key in used}
+      return {key: _member(archive, key, used[key]) for key in used}
+
+
+def _member(
+  archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo
+) -> np.ndarray:
+  try:
+    return _parse(archive.read(member))
+  except Exception as error:  # Broken archives raise errors of many types.
+    raise ValueError(f'{key}: {error}') from error
 
 
 def _parse(content: bytes) -> np.ndarray:

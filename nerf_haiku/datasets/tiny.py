@@ -90,7 +90,10 @@ def _find(data_dir: str, shape: str) -> pathlib.Path:
   path = root / f'{shape.removesuffix(".npz")}.npz'
   if not path.is_file():
     there = ', '.join(sorted(p.stem for p in root.glob('*.npz'))) or 'none'
-    raise base.DataError(f'{path}: no such file. Scenes there: {there}.')
+    raise base.DataError(
+      f'{str(path)[:1000]}: no such file, for shape={checks.short(shape)} in '
+      f'data_dir={checks.short(data_dir)}. Scenes there: {there}.'
+    )
   return path
 
 
