@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from experiments.configs import default
 from nerf_haiku import encodings, volume
@@ -20,17 +21,20 @@ LAST_INTERVALS = ('infinite', 'far')
 _Rule = tuple[Callable[[Any], bool], str]
 
 
-def _between(low: float, high: float) -> _Rule:
-  return lambda x: low <= x <= high, f'{low} to {high}'
+def _between(low: int, high: int) -> _Rule:
+  return lambda x: low <= x <= high, f'{low} or more, up to {high}'
 
 
-def _over(low: float, high: float) -> _Rule:
-  return lambda x: low < x <= high, f'over {low}, up to {high}'
+def _zero_or(low: float) -> _Rule:
+  return (
+    lambda x: x == 0 or low <= x <= _LARGEST,
+    f'0 or more (0, or {low:g} to {_LARGEST})',
+  )
 
 
 def _at_least(low: int) -> _Rule:
   """Of what is counted: steps, rays, files."""
-  return lambda x: low <= x <= _MOST, f'{low} or more, up to {_MOST}'
+  return _between(low, _MOST)
 
 
 def _one_of(*allowed: str) -> _Rule:
@@ -38,23 +42,28 @@ def _one_of(*allowed: str) -> _Rule:
 
 
 _MOST = 2**31 - 1  # What TensorFlow and JAX count to.
+_SMALLEST = 1e-30  # Far from where float32 rounds to 0.
+_LARGEST = int(checks.LARGEST)  # Of what float32 computes with.
+_FRACTION: _Rule = (
+  lambda x: _SMALLEST <= x <= 1, 'over 0, up to 1 (1e-30 to 1)'
+)  # fmt: skip
 _WIDEST = 2**14  # Features of a layer.
 # Numbers of a hash grid, 4 GB; a state holds them three times.
 _MOST_FEATURES = 2**30
 _MOST_PIXELS = 2**31  # Of all views of the built-in scene.
 _RULES: dict[str, _Rule] = {
-  'learning_rate': _over(0, 1),
+  'learning_rate': _FRACTION,
   'lr_schedule': _one_of(*LR_SCHEDULES),
   'lr_decay': _at_least(1),
   'lr_warmup': _at_least(0),
-  'grad_max_norm': _between(0, 1e9),
+  'grad_max_norm': _zero_or(_SMALLEST),
   'collapse_steps': _at_least(1),
   'dtype': _one_of(*DTYPES),
-  'decay_factor': (lambda x: 0 < x <= 1, 'over 0, up to 1'),
+  'decay_factor': _FRACTION,
   'num_steps': _at_least(1),
   'num_rand': _between(1, 2**24),
   'adam_b2': (lambda x: 0 <= x < 1, '0 or more, under 1'),
-  'adam_eps': _over(0, 1),
+  'adam_eps': _FRACTION,
   'batch_growth': _at_least(0),
   'field': _one_of(*FIELDS),
   'renderer': _one_of(*RENDERERS),
@@ -73,7 +82,7 @@ _RULES: dict[str, _Rule] = {
   'occupancy.resolution': (
     lambda x: x == 0 or 4 <= x <= 512, '0 (chosen by itself), or 4 to 512'
   ),
-  'occupancy.step': _between(0, checks.LARGEST),
+  'occupancy.step': _zero_or(1e-6),
   'occupancy.budget': _between(1, 2**26),
   'occupancy.threshold': (lambda x: 0 < x < 1, 'over 0, under 1'),
   'occupancy.decay': (lambda x: 0 < x < 1, 'over 0, under 1'),
@@ -81,7 +90,10 @@ _RULES: dict[str, _Rule] = {
   'occupancy.warmup': _at_least(0),
   'microbatch': _at_least(0),
   'emb.periodic_fns': (
-    lambda x: x and all(fn in encodings.PERIODIC_FNS for fn in x),
+    lambda x: (
+      0 < len(x) <= len(encodings.PERIODIC_FNS)
+      and all(fn in tuple(encodings.PERIODIC_FNS) for fn in x)
+    ),
     f'one or more of {tuple(encodings.PERIODIC_FNS)}',
   ),
   'emb.multires': (lambda x: 1 <= x <= 32, '1 to 32'),
@@ -90,7 +102,7 @@ _RULES: dict[str, _Rule] = {
   'precrop_frac': (lambda x: 0 < x <= 1, 'over 0, up to 1'),
   'num_samples': _between(2, 2**14),
   'num_importance': _between(0, 2**14),
-  'raw_noise_std': _between(0, 1e9),
+  'raw_noise_std': _between(0, _LARGEST),
   'density_activation': _one_of(*volume.DENSITY_ACTIVATIONS),
   'last_interval': _one_of(*LAST_INTERVALS),
   'chunk': _between(1, 2**24),
@@ -98,16 +110,19 @@ _RULES: dict[str, _Rule] = {
   'down_factor': _at_least(1),
   'testskip': _at_least(0),
   'num_poses': _between(1, checks.MOST_POSES),
-  'near': _between(0, checks.LARGEST),
-  'far': _between(0, checks.LARGEST),
+  'near': _zero_or(1 / checks.LARGEST),
+  'far': _zero_or(1 / checks.LARGEST),
   'box': (
     lambda x: (
       len(x) in (0, 6)
-      and all(_is_number(v) and abs(v) <= checks.LARGEST for v in x)
-      and all(a < b for a, b in zip(x[:3], x[3:], strict=True))
+      and all(_is_number(v) and abs(v) <= _LARGEST for v in x)
+      and all(
+        np.float32(a) < np.float32(b)
+        for a, b in zip(x[:3], x[3:], strict=True)
+      )
     ),
     'empty, or 6 numbers: x, y, z of the lower corner and of the upper, up to '
-    f'{checks.LARGEST:g}',
+    f'{_LARGEST}',
   ),
   'procedural.seed': _at_least(0),
   'procedural.size': (lambda x: 4 <= x <= 4096, '4 to 4096'),

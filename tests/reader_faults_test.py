@@ -125,7 +125,7 @@ class ImagesTest(_SceneTest):
 
   def test_all_must_fit_the_memory(self):
     self.write('blender')
-    with mock.patch.object(os, 'sysconf', lambda _: 20):
+    with mock.patch.object(os, 'sysconf', return_value=20):
       self.assert_refused('4 images to train on.*set a greater down_factor')
 
   def test_names_that_are_no_unicode_can_be_printed(self):

@@ -112,12 +112,13 @@ def box(corners: Box) -> np.ndarray | None:
     raise ValueError(
       f'box must be two corners of three numbers, got {corners!r}.'
     )
+  result = result.astype(np.float32)
   if not np.all(result[0] < result[1]):
     raise ValueError(
       f'box must have its lower corner first, each number less than that of '
       f'the upper corner, got {corners!r}.'
     )
-  return result.astype(np.float32)
+  return result
 
 
 def find_scene(
