@@ -110,10 +110,9 @@ class ImagesTest(_SceneTest):
   def test_size_is_looked_at_before_decoding(self, width, height):
     self.write('llff')
     path = self.root / _TOY / 'images' / 'image000002.png'
+    # Decoding would end in another error: there are no pixels.
     path.write_bytes(mutations.png(width, height, b''))
-    with mock.patch.object(Image.Image, 'load') as load:
-      self.assert_refused('image000002.png: says that it is of .* at most')
-    load.assert_not_called()
+    self.assert_refused('image000002.png: says that it is of .* at most')
 
   def test_no_program_is_run(self):
     # Pillow knows PostScript, whatever the name, and would ask Ghostscript.
