@@ -13,8 +13,10 @@ import os
 import pathlib
 import resource
 import shutil
+import sys
 import tempfile
 import traceback
+import unittest
 
 import chex
 import hypothesis
@@ -103,6 +105,7 @@ def for_all(strategy, check):
   run()
 
 
+@unittest.skipUnless(sys.platform == 'linux', 'limits and names of Linux')
 class ScenesTest(chex.TestCase):
   def setUp(self):
     super().setUp()

@@ -36,7 +36,7 @@ def named_errors() -> Iterator[None]:
     yield
   except OSError as error:
     raise base.DataError(
-      f'{error.filename}: can not be read: {error.strerror}.'
+      f'{error.filename or "A file"}: can not be read: {error.strerror}.'
     ) from error
 
 
