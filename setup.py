@@ -43,6 +43,7 @@ setuptools.setup(
   install_requires=_REQUIRES,
   extras_require={
     'test': [
+      'hypothesis>=6.150,<7',
       'ipykernel>=7.0',
       'matplotlib>=3.11',
       'mypy>=1.11',

@@ -80,6 +80,7 @@ def _blender(config: ml_collections.ConfigDict, data_dir: str) -> base.Scene:
     near=near,
     far=far,
     box=_box(config),
+    **config.blender,
   )
 
 

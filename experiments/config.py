@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from experiments.configs import default
 from nerf_haiku import encodings, volume
+from nerf_haiku.datasets import checks
 
 LR_SCHEDULES = ('constant * decay_every', 'constant')
 DTYPES = ('float32', 'bfloat16')
@@ -19,28 +21,49 @@ LAST_INTERVALS = ('infinite', 'far')
 _Rule = tuple[Callable[[Any], bool], str]
 
 
-def _at_least(low: float) -> _Rule:
-  return lambda x: x >= low, f'{low} or more'
+def _between(low: int, high: int) -> _Rule:
+  return lambda x: low <= x <= high, f'{low} or more, up to {high}'
+
+
+def _zero_or(low: float) -> _Rule:
+  return (
+    lambda x: x == 0 or low <= x <= _LARGEST,
+    f'0 or more (0, or {low:g} to {_LARGEST})',
+  )
+
+
+def _at_least(low: int) -> _Rule:
+  """Of what is counted: steps, rays, files."""
+  return _between(low, _MOST)
 
 
 def _one_of(*allowed: str) -> _Rule:
   return lambda x: x in allowed, f'one of {", ".join(map(repr, allowed))}'
 
 
-_POSITIVE: _Rule = (lambda x: x > 0, 'over 0')
+_MOST = 2**31 - 1  # What TensorFlow and JAX count to.
+_SMALLEST = 1e-30  # Far from where float32 rounds to 0.
+_LARGEST = int(checks.LARGEST)  # Of what float32 computes with.
+_FRACTION: _Rule = (
+  lambda x: _SMALLEST <= x <= 1, 'over 0, up to 1 (1e-30 to 1)'
+)  # fmt: skip
+_WIDEST = 2**14  # Features of a layer.
+# Numbers of a hash grid, 4 GB; a state holds them three times.
+_MOST_FEATURES = 2**30
+_MOST_PIXELS = 2**31  # Of all views of the built-in scene.
 _RULES: dict[str, _Rule] = {
-  'learning_rate': _POSITIVE,
+  'learning_rate': _FRACTION,
   'lr_schedule': _one_of(*LR_SCHEDULES),
   'lr_decay': _at_least(1),
   'lr_warmup': _at_least(0),
-  'grad_max_norm': _at_least(0),
+  'grad_max_norm': _zero_or(_SMALLEST),
   'collapse_steps': _at_least(1),
   'dtype': _one_of(*DTYPES),
-  'decay_factor': (lambda x: 0 < x <= 1, 'over 0, up to 1'),
+  'decay_factor': _FRACTION,
   'num_steps': _at_least(1),
-  'num_rand': _at_least(1),
+  'num_rand': _between(1, 2**24),
   'adam_b2': (lambda x: 0 <= x < 1, '0 or more, under 1'),
-  'adam_eps': _POSITIVE,
+  'adam_eps': _FRACTION,
   'batch_growth': _at_least(0),
   'field': _one_of(*FIELDS),
   'renderer': _one_of(*RENDERERS),
@@ -52,47 +75,54 @@ _RULES: dict[str, _Rule] = {
   ),
   'hash.coarsest': (lambda x: 1 <= x <= 1024, '1 to 1024'),
   'hash.finest': (lambda x: 0 <= x <= 2**16, '0 (chosen by itself) to 65536'),
-  'hash.density_width': _at_least(1),
-  'hash.num_geometry': _at_least(1),
-  'hash.colour_width': _at_least(1),
-  'hash.colour_depth': _at_least(0),
+  'hash.density_width': _between(1, _WIDEST),
+  'hash.num_geometry': _between(1, _WIDEST),
+  'hash.colour_width': _between(1, _WIDEST),
+  'hash.colour_depth': _between(0, 64),
   'occupancy.resolution': (
     lambda x: x == 0 or 4 <= x <= 512, '0 (chosen by itself), or 4 to 512'
   ),
-  'occupancy.step': _at_least(0),
-  'occupancy.budget': _at_least(1),
+  'occupancy.step': _zero_or(1e-6),
+  'occupancy.budget': _between(1, 2**26),
   'occupancy.threshold': (lambda x: 0 < x < 1, 'over 0, under 1'),
   'occupancy.decay': (lambda x: 0 < x < 1, 'over 0, under 1'),
   'occupancy.every': _at_least(1),
   'occupancy.warmup': _at_least(0),
   'microbatch': _at_least(0),
   'emb.periodic_fns': (
-    lambda x: x and all(fn in encodings.PERIODIC_FNS for fn in x),
+    lambda x: (
+      0 < len(x) <= len(encodings.PERIODIC_FNS)
+      and all(fn in tuple(encodings.PERIODIC_FNS) for fn in x)
+    ),
     f'one or more of {tuple(encodings.PERIODIC_FNS)}',
   ),
   'emb.multires': (lambda x: 1 <= x <= 32, '1 to 32'),
   'emb.multires_views': (lambda x: 1 <= x <= 32, '1 to 32'),
   'precrop_iters': _at_least(0),
   'precrop_frac': (lambda x: 0 < x <= 1, 'over 0, up to 1'),
-  'num_samples': _at_least(2),
-  'num_importance': _at_least(0),
-  'raw_noise_std': _at_least(0),
+  'num_samples': _between(2, 2**14),
+  'num_importance': _between(0, 2**14),
+  'raw_noise_std': _between(0, _LARGEST),
   'density_activation': _one_of(*volume.DENSITY_ACTIVATIONS),
   'last_interval': _one_of(*LAST_INTERVALS),
-  'chunk': _at_least(1),
+  'chunk': _between(1, 2**24),
   'dataset_type': _one_of(*DATASET_TYPES),
   'down_factor': _at_least(1),
   'testskip': _at_least(0),
-  'num_poses': _at_least(1),
-  'near': _at_least(0),
-  'far': _at_least(0),
+  'num_poses': _between(1, checks.MOST_POSES),
+  'near': _zero_or(1 / checks.LARGEST),
+  'far': _zero_or(1 / checks.LARGEST),
   'box': (
     lambda x: (
       len(x) in (0, 6)
-      and all(_is_number(v) for v in x)
-      and all(a < b for a, b in zip(x[:3], x[3:], strict=True))
+      and all(_is_number(v) and abs(v) <= _LARGEST for v in x)
+      and all(
+        np.float32(a) < np.float32(b)
+        for a, b in zip(x[:3], x[3:], strict=True)
+      )
     ),
-    'empty, or 6 numbers: x, y, z of the lower corner and of the upper',
+    'empty, or 6 numbers: x, y, z of the lower corner and of the upper, up to '
+    f'{_LARGEST}',
   ),
   'procedural.seed': _at_least(0),
   'procedural.size': (lambda x: 4 <= x <= 4096, '4 to 4096'),
@@ -110,8 +140,8 @@ _RULES: dict[str, _Rule] = {
   f'{model}.{field}': rule
   for model in ('model', 'model_fine')
   for field, rule in {
-    'net_depth': _at_least(1),
-    'net_width': _at_least(2),
+    'net_depth': _between(1, 256),
+    'net_width': _between(2, _WIDEST),
     'skips': (
       lambda x: all(type(i) is int and i >= 0 for i in x),
       'layers of the trunk, counted from 0',
@@ -193,6 +223,16 @@ def _check_together(
       'llff.lindisp', True,
       "False with config.renderer='occupancy', whose steps are even in depth",
     )  # fmt: skip
+  grid = config.hash
+  if (
+    config.field == 'hash'
+    and grid.num_levels * grid.num_features * grid.table_size > _MOST_FEATURES
+  ):
+    raise _error(
+      'hash.table_size', grid.table_size,
+      f'up to {_MOST_FEATURES} numbers in config.hash.num_levels='
+      f'{grid.num_levels} levels of {grid.num_features} features',
+    )  # fmt: skip
   if config.far and config.near >= config.far:
     raise _error('far', config.far, f'over config.near={config.near}')
   if (
@@ -227,6 +267,13 @@ def _check_data(config: ml_collections.ConfigDict) -> None:
     raise _error(
       'white_bkgd', False, 'True with DeepVoxels: its images are on white'
     )
+  made = config.procedural
+  pixels = made.size**2 * (made.num_train + made.num_test)
+  if config.dataset_type == 'procedural' and pixels > _MOST_PIXELS:
+    raise _error(
+      'procedural.num_train', made.num_train,
+      f'up to {_MOST_PIXELS} pixels of all views',
+    )  # fmt: skip
   if config.dataset_type == 'procedural' and config.down_factor != 1:
     raise _error(
       'down_factor', config.down_factor,
@@ -243,4 +290,6 @@ def _is_number(value: Any) -> bool:
 
 
 def _error(name: str, value: Any, allowed: str) -> ValueError:
-  return ValueError(f'config.{name}: got {value!r}; allowed: {allowed}.')
+  return ValueError(
+    f'config.{name}: got {checks.short(value)}; allowed: {allowed}.'
+  )

@@ -41,7 +41,7 @@ _STEP = flags.DEFINE_integer(
   'step', None, 'Of the kept state; default: the newest.'
 )
 _FPS = flags.DEFINE_integer(
-  'fps', rendering.FPS, 'Frames per second.', lower_bound=1
+  'fps', rendering.FPS, 'Frames per second.', lower_bound=1, upper_bound=1000
 )
 
 

@@ -75,4 +75,10 @@ def _camera(field: str, camera: Any) -> tuple[np.ndarray, list, list]:
       f'{field}.size must be height and width, 1 to {_LARGEST} pixels, got '
       f'{checks.short(size)}.'
     )
+  checks.focal(f'{field}.intrinsics', numbers[0, :2])
+  if max(abs(numbers[0, 2:])) > checks.LARGEST:
+    raise base.DataError(
+      f'{field}.intrinsics must have cx and cy up to {checks.LARGEST:g} '
+      f'pixels, got {checks.short(lens)}.'
+    )
   return pose[:3], lens, size

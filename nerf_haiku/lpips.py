@@ -7,8 +7,10 @@ nothing guards their gradient.
 
 import functools
 import importlib.util
+import io
 import pathlib
 import pickle
+import pickletools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +18,8 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from nerf_haiku.datasets import inputs
 
 NETS = ('vgg', 'alex')
 
@@ -38,6 +42,7 @@ DEFINITIONS = {
 _SHIFT = np.array([[[[-0.030, -0.088, -0.188]]]], np.float32)
 _SCALE = np.array([[[[0.458, 0.448, 0.450]]]], np.float32)
 _EPSILON = 1e-10
+_LARGEST = 1 << 28  # Bytes of a file; VGG's has 59 million.
 
 
 class Conv(NamedTuple):
@@ -170,16 +175,17 @@ def read_weights(path: pathlib.Path, net: str) -> Weights:
 
   Raises:
     OSError: the file can not be opened.
-    ValueError: it is damaged, or holds something else.
+    ValueError: it is damaged, too large, or holds something else.
   """
-  with path.open('rb') as file:
-    try:
-      tree = _ArrayUnpickler(file).load()
-      chex.assert_trees_all_equal_shapes_and_dtypes(tree, _expected_tree(net))
-    except Exception as error:  # Broken pickles raise errors of many types.
-      raise ValueError(
-        f'{path} is not the LPIPS weights of {net!r}, or is damaged: {error}'
-      ) from error
+  content = inputs.read_bytes(path, _LARGEST)
+  try:
+    _check_memo(content)
+    tree = _ArrayUnpickler(io.BytesIO(content)).load()
+    chex.assert_trees_all_equal_shapes_and_dtypes(tree, _expected_tree(net))
+  except Exception as error:  # Broken pickles raise errors of many types.
+    raise ValueError(
+      f'{path} is not the LPIPS weights of {net!r}, or is damaged: {error}'
+    ) from error
   convs, stages = tree[_NETS[net].name], _NETS[net].stages
   weights = Weights(
     convs=tuple(Conv(**convs[f'Conv_{i}']) for i in range(len(convs))),
@@ -209,6 +215,13 @@ def _find(net: str) -> pathlib.Path | None:
   folders = spec and spec.submodule_search_locations
   paths = (pathlib.Path(x) / 'weights' / _NETS[net].file for x in folders or ())
   return next((path for path in paths if path.is_file()), None)
+
+
+def _check_memo(content: bytes) -> None:
+  """Refuses numbers of remembered objects that would fill the memory."""
+  for opcode, argument, _ in pickletools.genops(content):
+    if opcode.name.endswith('PUT') and int(argument or 0) > len(content):
+      raise pickle.UnpicklingError(f'object {argument} is remembered.')
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -20,7 +20,7 @@ def _cameras():
   rng = np.random.default_rng(0)
   rotations = np.linalg.qr(rng.normal(size=(3, 3, 3)))[0]
   rotations *= np.linalg.det(rotations)[:, None, None]
-  places = np.geomspace(1e-30, 1e30, 9).reshape(3, 3, 1)
+  places = np.geomspace(1e-30, 1e9, 9).reshape(3, 3, 1)
   return cameras.Cameras(
     np.concatenate([rotations, places], axis=-1).astype(np.float32),
     rng.uniform(0.1, 9000, (3, 4)).astype(np.float32),

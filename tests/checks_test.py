@@ -100,7 +100,7 @@ class FoldersTest(parameterized.TestCase):
 
   @parameterized.parameters('~no user of that name/data', 'a\0b', 'x' * 300)
   def test_no_folder(self, name):
-    message = re.escape(f'data_dir={name!r} is not a folder.')
+    message = re.escape(f'data_dir={checks.short(name)} is not a folder.')
     with self.assertRaisesRegex(base.DataError, message):
       checks.existing_folder(name)
 

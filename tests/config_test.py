@@ -146,6 +146,20 @@ class CheckTest(chex.TestCase):
     ('occupancy__decay', 0.0, 'over 0'),
     ('occupancy__every', 0, '1 or more'),
     ('occupancy__warmup', -1, '0 or more'),
+    ('num_steps', 2**31, '1 or more, up to 2147483647'),
+    ('num_rand', 10**9, '1 or more, up to 16777216'),
+    ('learning_rate', 1e300, 'over 0, up to 1'),
+    ('model__net_width', 2**20, '2 or more, up to 16384'),
+    ('num_poses', 10**9, '1 or more, up to 100000'),
+    ('far', 1e30, 'or 1e-09 to 1000000000'),
+    ('box', (0.0, 0.0, 0.0, 1e30, 1e30, 1e30), 'up to 1000000000'),
+    ('box', (0.0, 0.0, 0.0, 1e-300, 1.0, 1.0), '6 numbers'),
+    ('near', 1e-300, 'or 1e-09 to'),
+    ('adam_eps', 1e-300, '1e-30 to 1'),
+    ('occupancy__step', 1e-300, 'or 1e-06 to'),
+    ('emb__periodic_fns', ('sin',) * 3, "'sin', 'cos'"),
+    ('emb__periodic_fns', ([],), "'sin', 'cos'"),
+    ('procedural__num_train', 10**6, 'pixels of all views'),
   )  # fmt: skip
   def test_one_error_names_field_value_and_cure(self, name, value, cure):
     changes = {name: value} | ({'near': 1.0} if name == 'far' else {})
@@ -183,6 +197,12 @@ class CheckTest(chex.TestCase):
       ValueError, 'config.num_rand: got 1022.*multiple of the 4 devices'
     ):
       config_lib.check(_config(num_rand=1022), num_devices=4)
+
+  def test_all_levels_of_a_grid(self):
+    changes = {'hash__table_size': 2**26, 'hash__num_features': 16}
+    self.assertIsNone(config_lib.check(_config(**changes), num_devices=1))
+    with self.assertRaisesRegex(ValueError, 'hash.table_size: got 67108864'):
+      config_lib.check(_config(field='hash', **changes), num_devices=1)
 
   def test_unknown_and_missing_fields(self):
     config = _config()

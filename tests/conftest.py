@@ -6,6 +6,7 @@ What one test compiles is kept for the others, and for the next time.
 import tempfile
 
 import chex
+import hypothesis
 import jax
 from absl import flags
 
@@ -18,3 +19,16 @@ jax.config.update('jax_platforms', 'cpu')
 chex.set_n_cpu_devices(4)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 process.keep_compiled(f'{tempfile.gettempdir()}/nerf_haiku_tests')
+
+# Cases of each kind of generated bad input: always the same few, or with
+# --hypothesis-profile=long many that differ from run to run. What hangs is
+# ended by the tests themselves; how fast a case is depends on the machine.
+_COMMON = {
+  'deadline': None, 'database': None, 'print_blob': True,
+  'suppress_health_check': tuple(hypothesis.HealthCheck),
+}  # fmt: skip
+hypothesis.settings.register_profile(
+  'short', max_examples=4, derandomize=True, **_COMMON
+)
+hypothesis.settings.register_profile('long', max_examples=40, **_COMMON)
+hypothesis.settings.load_profile('short')

@@ -13,7 +13,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from PIL import Image
 
-from nerf_haiku.datasets import base, image_files
+from nerf_haiku.datasets import areas, base, image_files
 
 _GREY = np.array([[0, 90], [200, 255]], np.uint8)
 _ALPHA = np.array([[0, 255], [7, 128]], np.uint8)
@@ -79,7 +79,7 @@ class ReduceAreaTest(chex.TestCase):
   )  # fmt: skip
   def test_agrees_with_the_definition(self, height, width, rows, columns):
     image = _noise(height, width, 4)
-    actual = image_files.reduce_area(image, rows, columns)
+    actual = areas.reduce(image, rows, columns)
     expected = _slow_area(image, rows, columns)
     chex.assert_shape(actual, (rows, columns, 4))
     np.testing.assert_allclose(actual / 255, expected / 255, rtol=0, atol=1e-6)
@@ -88,13 +88,13 @@ class ReduceAreaTest(chex.TestCase):
   def test_blocks_are_exact(self, down, across):
     image = _noise(48, 96, 3)
     blocks = image.reshape(48 // down, down, 96 // across, across, 3)
-    actual = image_files.reduce_area(image, 48 // down, 96 // across)
+    actual = areas.reduce(image, 48 // down, 96 // across)
     expected = blocks.sum((1, 3)) / (down * across)
     np.testing.assert_array_equal(actual, expected.astype(np.float32))
 
   def test_refuses_to_enlarge(self):
     with self.assertRaisesRegex(ValueError, '5x2 does not reduce 4x4'):
-      image_files.reduce_area(_noise(4, 4, 3), 5, 2)
+      areas.reduce(_noise(4, 4, 3), 5, 2)
 
 
 class _FilesTest(chex.TestCase):
@@ -207,7 +207,7 @@ class ErrorsTest(_FilesTest):
     self.assert_refused(self.folder / 'gone.png', 'no such image')
 
   def test_a_folder(self):
-    self.assert_refused(self.folder, 'can not be decoded')
+    self.assert_refused(self.folder, 'can not be read')
 
   @parameterized.parameters(b'', b'hello', b'\x89PNG\r\n\x1a\n')
   def test_no_image(self, content):

@@ -188,6 +188,11 @@ class ReadWeightsTest(parameterized.TestCase):
     self.assertIsInstance(raised.exception.__cause__, pickle.UnpicklingError)
     self.assertFalse(mark.exists())
 
+  def test_a_memo_that_would_fill_the_memory(self):
+    path = self._write(b'\x80\x03}r\xff\xff\xff\x7f.')
+    with self.assertRaisesRegex(ValueError, f'{path.name}.*is remembered'):
+      lpips.read_weights(path, 'alex')
+
   def test_the_call_would_have_run(self):
     mark = pathlib.Path(self.create_tempdir()) / 'mark'
     pickle.loads(_dumps(_Call(os.system, f'echo > {mark}')))

@@ -252,7 +252,7 @@ class ErrorsTest(_SceneTest):
 
   def test_no_files(self):
     self.path.unlink()
-    self.assert_refused('toy.npz: no such file. Scenes there: none')
+    self.assert_refused(r'toy\.npz: no such file.*Scenes there: none')
 
   @parameterized.parameters('/gone', '~no such user/x')
   def test_no_data_dir(self, name):

@@ -125,6 +125,11 @@ def get_config() -> ml_collections.ConfigDict:
   # the scene's own box, if it has one.
   config.box = ()
 
+  config.blender = ml_collections.ConfigDict()
+  # Images may be symbolic links out of the scene's folder, or lie beyond one.
+  # The scene and the folders in it may be links anyway.
+  config.blender.follow_links = False
+
   config.llff = ml_collections.ConfigDict()
   config.llff.lindisp = False  # samples spread evenly in disparity.
   # For cameras all around. False: they face one way, and rays are in normalised

@@ -3,18 +3,16 @@
 It is named as `--config=experiments/configs/saved.py:runs/lego/config.json`.
 """
 
-import json
-import pathlib
-
 import ml_collections
 
 from experiments.configs import default
+from nerf_haiku.datasets import checks
 
 
 def get_config(path: str) -> ml_collections.ConfigDict:
   config = default.get_config()
   try:
-    fields = json.loads(pathlib.Path(path).expanduser().read_text())['config']
+    fields = checks.read_json(checks.home(path))['config']
     for name, value in fields.items():
       *sections, field = name.split('.')
       section = config

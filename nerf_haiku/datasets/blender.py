@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nerf_haiku import cameras, paths
-from nerf_haiku.datasets import base, checks, image_files
+from nerf_haiku.datasets import base, checks, image_files, inputs
 
 _SPLITS = ('train', 'val', 'test')
 _EXTENSIONS = (
   '', '.png', '.PNG', '.jpg', '.JPG', '.jpeg', '.JPEG', '.webp', '.tif',
   '.tiff', '.bmp',
 )  # fmt: skip
+_LONGEST_PATH = 1000  # Characters, in a message.
 
 
 class _Views(NamedTuple):
@@ -27,6 +28,7 @@ class _Views(NamedTuple):
   poses: np.ndarray  # [N, 4, 4] float32, camera to world.
 
 
+@inputs.named_errors()
 def load(
   data_dir: str,
   shape: str,
@@ -37,6 +39,7 @@ def load(
   near: float,
   far: float,
   box: Sequence[Sequence[float]] | np.ndarray | None,
+  follow_links: bool = False,
 ) -> base.Scene:
   """Loads a scene; checks and decodes every image that is used.
 
@@ -55,6 +58,8 @@ def load(
     near: where rays begin, scene units along the optical axis.
     far: where rays end.
     box: `[2, 3]` corners that rays are clipped to, scene units, or None.
+    follow_links: whether an image may be a symbolic link out of the scene, or
+      lie beyond one. The scene itself, and a folder in it, may be links anyway.
 
   Raises:
     DataError: a file is missing or can not be used.
@@ -73,9 +78,11 @@ def load(
     _read_views(folder / f'transforms_{split}.json', every)
     for split, every in zip(_SPLITS, (1, skip, skip), strict=True)
   ]
-  files = image_files.open_splits(
-    _find_images(folder, views, skip), down_factor=down_factor
-  )
+  images_found = _find_images(folder, views, skip)
+  if not follow_links:
+    _check_inside(folder, views, images_found)
+  _check_twice(views, images_found)
+  files = image_files.open_splits(images_found, down_factor=down_factor)
   notices += image_files.notices(files, folder)
   taken = [_cameras(v, f) for v, f in zip(views, files, strict=True)]
   images, held_out = image_files.load(*files)
@@ -162,8 +169,8 @@ def _find_images(
   """
   found = [[_find_image(folder, name) for name in v.names] for v in views]
   missing = [
-    f'{folder / name}: no such image ({view.json.name} names it; looked for '
-    f'{", ".join(_EXTENSIONS[1:])})'
+    f'{str(folder / name)[:_LONGEST_PATH]}: no such image ({view.json.name} '
+    f'names it; looked for {", ".join(_EXTENSIONS[1:])})'
     for view, split in zip(views, found, strict=True)
     for name, path in zip(view.names, split, strict=True)
     if path is None
@@ -173,6 +180,52 @@ def _find_images(
     hint = _testskip_hint(found, testskip)
     raise base.DataError(f'{missing[0]}{more}.{hint}')
   return [[path for path in split if path] for split in found]
+
+
+def _check_inside(
+  folder: pathlib.Path,
+  views: Sequence[_Views],
+  found: Sequence[Sequence[pathlib.Path]],
+) -> None:
+  """Sees that no image lies outside of the scene, beyond a symbolic link.
+
+  A folder that stands in the scene's is the user's word, and may be a link.
+
+  Raises:
+    DataError: one does.
+  """
+  root = os.path.realpath(folder)
+  for view, paths_ in zip(views, found, strict=True):
+    for name, path in zip(view.names, paths_, strict=True):
+      first, *rest = pathlib.PurePosixPath(name).parts
+      homes = (root, os.path.realpath(folder / first)) if rest else (root,)
+      real = pathlib.Path(os.path.realpath(path))
+      if not any(real.is_relative_to(home) for home in homes):
+        raise base.DataError(
+          f'{path}: is a link out of the scene, to {real} ({view.json.name} '
+          'names it): set blender.follow_links=True if this is meant.'
+        )
+
+
+def _check_twice(
+  views: Sequence[_Views], found: Sequence[Sequence[pathlib.Path]]
+) -> None:
+  """Sees that no image has two poses, of which one must be wrong.
+
+  Raises:
+    DataError: one has.
+  """
+  first: dict[str, tuple[str, np.ndarray]] = {}
+  for view, paths_ in zip(views, found, strict=True):
+    for path, pose in zip(paths_, view.poses, strict=True):
+      name, other = first.setdefault(
+        os.path.realpath(path), (view.json.name, pose)
+      )
+      if not np.allclose(pose, other, atol=1e-4):
+        raise base.DataError(
+          f'{view.json}: {path} has two poses, another one in {name}: leave '
+          'one out.'
+        )
 
 
 def _find_image(folder: pathlib.Path, name: str) -> pathlib.Path | None:
@@ -202,5 +255,6 @@ def _cameras(views: _Views, files: image_files.Files) -> cameras.Cameras:
   """Cameras of the reduced images; the angle spans the width of each."""
   full = image_files.full_sizes(files)
   focal = 0.5 * full[:, 1] / math.tan(0.5 * views.angle)
+  checks.focal(f'{views.json}: camera_angle_x={views.angle:g}', focal)
   taken = cameras.pinhole(views.poses, full, focal)
   return cameras.scale(taken, image_files.sizes(files))

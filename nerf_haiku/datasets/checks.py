@@ -8,8 +8,12 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from nerf_haiku.datasets import base, image_files
+from nerf_haiku.datasets import base, image_files, inputs
 
+# Scene units from the origin, or pixels: its square is far from float32's end.
+LARGEST = 1e9
+MOST_POSES = 100_000  # Of a path.
+_SMALLEST_FOCAL = 1e-3  # Pixels: of an image that sees all of its half space.
 _RIGID_TOLERANCE = 1e-3  # Of R R^T = I; files with few digits are off by 1e-4.
 
 Box = Sequence[Sequence[float]] | np.ndarray | None
@@ -42,6 +46,8 @@ def settings(
       raise ValueError(
         f'{name} must be a whole number, {least} or more, got {value!r}.'
       )
+  if num_poses > MOST_POSES:
+    raise ValueError(f'num_poses must be up to {MOST_POSES}, got {num_poses}.')
   for name, bound in (('near', near), ('far', far)):
     if bound is not None and not (is_finite(bound) and bound > 0):
       raise ValueError(f'{name} must be a number over 0, got {bound!r}.')
@@ -53,11 +59,43 @@ def bounds(near: float, far: float) -> None:
   """Checks where rays begin and end.
 
   Raises:
-    ValueError: unless 0 < near < far, both finite.
+    ValueError: unless 0 < near < far, in the range of `LARGEST`.
   """
   if not (is_finite(near) and is_finite(far) and 0 < near < far):
     raise ValueError(
       f'near and far must be 0 < near < far, got near={near!r}, far={far!r}.'
+    )
+  if far > LARGEST or near < 1 / LARGEST:
+    raise ValueError(
+      f'near and far must be {1 / LARGEST:g} to {LARGEST:g} scene units, got '
+      f'near={near!r}, far={far!r}: set near and far.'
+    )
+
+
+def focal(field: str, lengths: np.ndarray) -> None:
+  """Checks focal lengths, pixels.
+
+  Raises:
+    DataError: one is too small or large for any ray to be cast.
+  """
+  if not np.all((lengths >= _SMALLEST_FOCAL) & (lengths <= LARGEST)):
+    raise base.DataError(
+      f'{field}: is a focal length of {lengths[0]:g} pixels; must be '
+      f'{_SMALLEST_FOCAL:g} to {LARGEST:g}.'
+    )
+
+
+def place(field: str, centres: np.ndarray) -> None:
+  """Checks where cameras are.
+
+  Raises:
+    DataError: one is farther from the origin than `LARGEST`.
+  """
+  distance = np.max(np.abs(centres))
+  if distance > LARGEST:
+    raise base.DataError(
+      f'{field} is {distance:.3g} from the origin; must be up to {LARGEST:g} '
+      'scene units: move the scene to the origin, or scale it.'
     )
 
 
@@ -74,12 +112,13 @@ def box(corners: Box) -> np.ndarray | None:
     raise ValueError(
       f'box must be two corners of three numbers, got {corners!r}.'
     )
+  result = result.astype(np.float32)
   if not np.all(result[0] < result[1]):
     raise ValueError(
       f'box must have its lower corner first, each number less than that of '
       f'the upper corner, got {corners!r}.'
     )
-  return result.astype(np.float32)
+  return result
 
 
 def find_scene(
@@ -111,14 +150,14 @@ def find_scene(
   if is_scene(root):
     if root.resolve().name == shape:
       return root, ()
-    return root, (f'data_dir={data_dir!r} is a scene itself: shape={shape!r} '
-                  'is not looked for.',)  # fmt: skip
+    return root, (f'data_dir={short(data_dir)} is a scene itself: '
+                  f'shape={short(shape)} is not looked for.',)  # fmt: skip
   parents = (root, root / collection)
   scenes = [p for parent in parents for p in parent.glob('*') if is_scene(p)]
   found = ', '.join(sorted(p.name for p in scenes))
   raise base.DataError(
-    f'shape={shape!r} is not a scene with {mark} in data_dir={data_dir!r}. '
-    f'Scenes there: {found or "none"}.'
+    f'shape={short(shape)} is not a scene with {mark} in '
+    f'data_dir={short(data_dir)}. Scenes there: {found or "none"}.'
   )
 
 
@@ -130,7 +169,7 @@ def existing_folder(data_dir: str) -> pathlib.Path:
   """
   root = home(data_dir)
   if not os.path.isdir(root):  # Of any string: pathlib's raises for some.
-    raise base.DataError(f'data_dir={data_dir!r} is not a folder.')
+    raise base.DataError(f'data_dir={short(data_dir)} is not a folder.')
   return root
 
 
@@ -143,10 +182,12 @@ def read_text(path: pathlib.Path) -> str:
   """The text of a file.
 
   Raises:
-    DataError: there is no such file, or it is no text.
+    DataError: there is no such file, it is no text, or too large.
   """
   try:
-    return path.read_text('utf-8-sig')
+    return inputs.read_bytes(path, inputs.LARGEST_TEXT).decode('utf-8-sig')
+  except base.DataError:
+    raise
   except FileNotFoundError as error:
     raise base.DataError(f'{path}: there is no such file.') from error
   except (OSError, ValueError) as error:
@@ -229,6 +270,7 @@ def pose(field: str, value: Any) -> np.ndarray:
       f'{field} is not a rigid motion but mirrors (its determinant is -1): '
       'flip the sign of one column, axes are x right, y up, z back.'
     )
+  place(field, result[:3, 3])
   return result.astype(np.float32)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nerf_haiku import cameras
-from nerf_haiku.datasets import base, checks, image_files
+from nerf_haiku.datasets import base, checks, image_files, inputs
 
 _SPLITS = ('train', 'validation', 'test')
 _INTRINSICS = 'intrinsics.txt'
@@ -31,6 +31,7 @@ class _Lens(NamedTuple):
   width: float
 
 
+@inputs.named_errors()
 def load(
   data_dir: str,
   shape: str,
@@ -89,6 +90,7 @@ def load(
       f'average, so near and far are {near:.3g} and {far:.3g}: must be 0 < '
       'near < far. Set near and far.'
     )
+  checks.bounds(near, far)
   images, held_out = image_files.load(*files)
   val, test = map(base.Split, held_out, taken[1:])
   return base.Scene(
@@ -110,8 +112,8 @@ def _find_root(data_dir: str, shape: str) -> pathlib.Path:
     if path.is_dir()
   }
   raise base.DataError(
-    f'shape={shape!r} is not a folder of {_SPLITS[0]} in '
-    f'data_dir={data_dir!r}. Scenes there: '
+    f'shape={checks.short(shape)} is not a folder of {_SPLITS[0]} in '
+    f'data_dir={checks.short(data_dir)}. Scenes there: '
     f'{", ".join(sorted(scenes)) or "none"}.'
   )
 
@@ -196,17 +198,30 @@ def _read_lens(path: pathlib.Path) -> _Lens:
       f'{path}: focal length, height and width must be over 0, got {focal:g}, '
       f'{height:g} and {width:g}.'
     )
+  checks.focal(f'{path}: focal length', np.array([focal]))
+  most = max(abs(cx), abs(cy), height, width)
+  if most > checks.LARGEST or min(height, width) < 1:
+    raise base.DataError(
+      f'{path}: cx, cy, height and width must be pixels up to '
+      f'{checks.LARGEST:g}, the last two 1 or more, got {cx:g}, {cy:g}, '
+      f'{height:g} and {width:g}.'
+    )
   return _Lens(focal, cx, cy, height, width)
 
 
 def _numbers(path: pathlib.Path, words: list[str]) -> list[float]:
-  try:
-    numbers = [float(word) for word in words]
-  except ValueError as error:
-    raise base.DataError(f'{path}: holds what is no number: {error}.') from None
-  for word, number in zip(words, numbers, strict=True):
-    if not checks.is_finite(number):
-      raise base.DataError(f'{path}: holds {word}, which is no finite number.')
+  numbers = []
+  for word in words:
+    try:
+      numbers.append(float(word))
+    except ValueError:
+      raise base.DataError(
+        f'{path}: holds what is no number: {checks.short(word)}.'
+      ) from None
+    if not checks.is_finite(numbers[-1]):
+      raise base.DataError(
+        f'{path}: holds {word[:80]}, which is no finite number.'
+      )
   return numbers
 
 
@@ -222,4 +237,7 @@ def _cameras(
   taken = cameras.pinhole(found, full, lens.focal * full[:, 0] / lens.height)
   taken.intrinsics[:, 2] = lens.cx * full[:, 1] / lens.width
   taken.intrinsics[:, 3] = lens.cy * full[:, 0] / lens.height
+  checks.focal(
+    f'{files.paths[0]}: as intrinsics.txt says, this', taken.intrinsics[:, 0]
+  )
   return cameras.scale(taken, image_files.sizes(files))

@@ -16,7 +16,7 @@ import PIL
 from PIL import Image
 
 from nerf_haiku import lazy_tensorflow
-from nerf_haiku.datasets import base
+from nerf_haiku.datasets import areas, base, inputs
 
 # What images are converted from, and what becomes of them.
 _GREY = 'grey: converted to RGB'
@@ -26,6 +26,11 @@ _DEEP = '16-bit: rounded to 8 bits'
 _GREY_MODES = ('1', 'L', 'LA', 'I;16', 'I;16B', 'I;16L')
 _PALETTE_MODES = ('P', 'PA')
 _MODES = (*_GREY_MODES, *_PALETTE_MODES, 'RGB', 'RGBA')
+
+# What Pillow may take a file for, whatever its name: it knows others, of which
+# some are programs (PostScript).
+_FORMATS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP', 'GIF')
+_LARGEST = 1 << 26  # Pixels of an image: 8192x8192.
 
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _PNG_DEEP_GREY_A = (16, 4)  # Bits and colour type: Pillow makes it RGBA.
@@ -94,6 +99,7 @@ def load(
     DataError: files can not be decoded: the first, and how many more.
   """
   total = int(np.sum(np.prod(sizes(train), axis=1)))
+  _check_memory(train, total)
   dtype = np.uint8 if train.down_factor == 1 else np.uint16
   images = base.Images(np.empty((total, channels(train)), dtype), sizes(train))
 
@@ -142,7 +148,7 @@ def read(files: Files, index: int) -> np.ndarray:
   if files.down_factor == 1:
     return image
   height, width = sizes(files)[index]
-  mean = reduce_area(image, int(height), int(width))
+  mean = areas.reduce(image, int(height), int(width))
   mean *= 65535 / 255
   return np.rint(mean, out=mean).astype(np.uint16)
 
@@ -155,7 +161,7 @@ def notices(splits: Sequence[Files], folder: pathlib.Path) -> tuple[str, ...]:
     folder: what the files' names are relative to.
   """
   files = [
-    (path.relative_to(folder).as_posix(), header, split)
+    (_shown(path.relative_to(folder)), header, split)
     for split in splits
     for path, header in zip(split.paths, split.headers, strict=True)
   ]
@@ -181,34 +187,9 @@ def notices(splits: Sequence[Files], folder: pathlib.Path) -> tuple[str, ...]:
   ))  # fmt: skip
 
 
-def reduce_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Averages an image over the area that each new pixel covers.
-
-  Old pixels that lie only partly in a new one count by that part; where the
-  new sides divide the old ones, the result is the mean of each block.
-
-  Args:
-    image: `[H, W, C]`.
-    height: new height, 1 to H.
-    width: new width, 1 to W.
-
-  Returns:
-    `[height, width, C]` float32, in the units of the image.
-  """
-  old_height, old_width, _ = image.shape
-  if not (1 <= height <= old_height and 1 <= width <= old_width):
-    raise ValueError(
-      f'A size of {height}x{width} does not reduce {old_height}x{old_width}.'
-    )
-  # Whole pixels count 1, so that sums of integers are exact: divide at the end.
-  rows = np.zeros((height, *image.shape[1:]), np.float32)
-  for row, part in _overlaps(old_height, height):
-    rows += np.take(image, row, axis=0) * part[:, None, None]
-  mean = np.zeros((height, width, image.shape[2]), np.float32)
-  for column, part in _overlaps(old_width, width):
-    mean += np.take(rows, column, axis=1) * part[:, None]
-  mean /= np.float32(old_height * old_width / (height * width))
-  return mean
+def _shown(path: pathlib.Path) -> str:
+  """A name that can be printed, also where it is no Unicode."""
+  return path.as_posix().encode('utf-8', 'backslashreplace').decode()
 
 
 def map_files(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
@@ -246,10 +227,10 @@ def read_header(path: pathlib.Path) -> Header:
   in seven would pass as an image of other colours.
 
   Raises:
-    DataError: no file, no image, more than one, or a kind that is not read.
+    DataError: no file, no image, more than one, too large a one, or a kind
+      that is not read.
   """
-  with _naming(path), Image.open(path) as image:
-    _check_kind(path, image)
+  with _opened(path) as image:
     depth, colour_type = _png_kind(path)
     grey = image.mode in _GREY_MODES or (depth, colour_type) == _PNG_DEEP_GREY_A
     conversions = [
@@ -273,8 +254,7 @@ def decode(path: pathlib.Path) -> np.ndarray:
   Raises:
     DataError: the file can not be decoded.
   """
-  with _naming(path), Image.open(path) as image:
-    _check_kind(path, image)
+  with _opened(path) as image:
     if image.mode.startswith('I;16'):
       return _to_colour(np.asarray(image)[..., None])
     if _png_kind(path)[0] == 16:
@@ -325,6 +305,18 @@ def _check_kind(path: pathlib.Path, image: Image.Image) -> None:
   )
 
 
+def _check_memory(files: Files, pixels: int) -> None:
+  """Sees that images fit into the memory of the machine."""
+  need = pixels * channels(files) * (1 if files.down_factor == 1 else 2)
+  there = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  if need > there:
+    raise base.DataError(
+      f'{files.paths[0].parent}: the {len(files.paths)} images to train on '
+      f'take {need / 1e9:.1f} GB, the machine has {there / 1e9:.1f}: set a '
+      'greater down_factor.'
+    )
+
+
 def _check_down_factor(files: Files) -> None:
   for path, (height, width, *_) in zip(files.paths, files.headers, strict=True):
     if files.down_factor > min(height, width):
@@ -362,21 +354,27 @@ def _to_colour(image: np.ndarray) -> np.ndarray:
   return image[..., [0, 0, 0, 1] if image.shape[2] == 2 else [0, 0, 0]]
 
 
-def _overlaps(old: int, new: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Which of `old` pixels lie in each of `new`, and with what part.
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[Image.Image]:
+  """An image of a size and kind that is read; not decoded yet.
 
-  Yields:
-    `[new]` int, an old pixel for each new one, and `[new]` float32, the part
-    of it in there, 0 to 1.
+  Raises:
+    DataError: it is another, or what is done with it fails.
   """
-  # Lengths are in units of 1 / new of an old pixel: all of them are integers.
-  start = np.arange(new) * old
-  for step in range(-(-old // new) + 1):
-    pixel = start // new + step
-    stop = np.minimum(start + old, (pixel + 1) * new)
-    part = np.maximum(stop - np.maximum(start, pixel * new), 0)
-    if part.any():
-      yield np.minimum(pixel, old - 1), (part / new).astype(np.float32)
+  with _naming(path):
+    inputs.check_regular(path)
+    with Image.open(path, formats=_FORMATS) as image:
+      if image.width * image.height > _LARGEST:
+        raise _too_large(path, f'{image.width}x{image.height}')
+      _check_kind(path, image)
+      yield image
+
+
+def _too_large(path: pathlib.Path, size: str) -> base.DataError:
+  return base.DataError(
+    f'{path}: says that it is of {size} pixels; at most {_LARGEST} are '
+    'decoded: reduce it.'
+  )
 
 
 @contextlib.contextmanager
@@ -388,6 +386,10 @@ def _naming(path: pathlib.Path) -> Iterator[None]:
     raise
   except FileNotFoundError as error:
     raise base.DataError(f'{path}: no such image.') from error
+  except (
+    Image.DecompressionBombError, Image.DecompressionBombWarning
+  ) as error:  # fmt: skip
+    raise _too_large(path, 'very many') from error
   except PIL.UnidentifiedImageError as error:
     raise base.DataError(f'{path}: is not an image of a known kind.') from error
   except Exception as error:  # Broken files raise errors of many types.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nerf_haiku import cameras, paths, poses
-from nerf_haiku.datasets import base, checks, image_files
+from nerf_haiku.datasets import base, checks, image_files, inputs
 
 _FILE = 'poses_bounds.npy'
 _EXTENSIONS = ('.jpg', '.jpeg', '.png')
@@ -33,6 +33,7 @@ class _Shots(NamedTuple):
   bounds: np.ndarray  # [N, 2] least and greatest depth.
 
 
+@inputs.named_errors()
 def load(
   data_dir: str,
   shape: str,
@@ -127,14 +128,8 @@ def _is_scene(folder: pathlib.Path) -> bool:
 
 def _read(path: pathlib.Path) -> _Shots:
   """Reads and checks poses and bounds, and turns axes to OpenGL's."""
-  try:
-    with path.open('rb') as file:  # NumPy leaves a broken archive open.
-      rows = np.load(file, allow_pickle=False)
-  except Exception as error:  # Broken files raise errors of many types.
-    raise base.DataError(
-      f'{path}: is no array of numbers ({error}): make it again.'
-    ) from error
-  if not isinstance(rows, np.ndarray) or rows.dtype.kind not in 'fiu':
+  rows = inputs.read_npy(path)
+  if rows.dtype.kind not in 'fiu':
     raise base.DataError(f'{path}: must hold one array of real numbers.')
   if rows.ndim != 2 or rows.shape[1] != 17 or not len(rows):
     raise base.DataError(
@@ -260,6 +255,10 @@ def _normalise(shots: _Shots, path: pathlib.Path, spherify: bool) -> _Shots:
     place = moved[:, :, 3].mean(0)
     middle = np.concatenate([np.eye(3), place[:, None]], axis=1)
   moved = poses.relative_to(middle, moved)
+  checks.place(
+    f'{path}: once the least depth, {shots.bounds.min():.3g}, is made '
+    f'{1 / _BOUND_FACTOR:.3g}, a camera', moved[:, :, 3]
+  )  # fmt: skip
   return shots._replace(camera_to_world=moved, bounds=shots.bounds * factor)
 
 
@@ -313,7 +312,9 @@ def _cameras(
   taken = cameras.pinhole(
     shots.camera_to_world[index], full, shots.focal[index]
   )
-  return cameras.scale(taken, sizes)
+  taken = cameras.scale(taken, sizes)
+  checks.focal(f'{files.paths[0]}: by its pose, this', taken.intrinsics[:, 0])
+  return taken
 
 
 def _check_directions(

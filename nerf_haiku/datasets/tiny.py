@@ -6,13 +6,14 @@ import pathlib
 import numpy as np
 
 from nerf_haiku import cameras, paths
-from nerf_haiku.datasets import base, checks, image_files
+from nerf_haiku.datasets import areas, base, checks, inputs
 
 _KEYS = ('images', 'poses', 'focal')
 # Colours this near to multiples of 1 / 255 are those of 8 bits.
 _ROUNDING = 1e-4
 
 
+@inputs.named_errors()
 def load(
   data_dir: str,
   shape: str,
@@ -89,21 +90,16 @@ def _find(data_dir: str, shape: str) -> pathlib.Path:
   path = root / f'{shape.removesuffix(".npz")}.npz'
   if not path.is_file():
     there = ', '.join(sorted(p.stem for p in root.glob('*.npz'))) or 'none'
-    raise base.DataError(f'{path}: no such file. Scenes there: {there}.')
+    raise base.DataError(
+      f'{str(path)[:1000]}: no such file, for shape={checks.short(shape)} in '
+      f'data_dir={checks.short(data_dir)}. Scenes there: {there}.'
+    )
   return path
 
 
 def _read(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, float]:
   """Images `[N, H, W, C]` as stored, poses `[N, 4, 4]`, focal length."""
-  try:
-    # Opened here, as np.load leaves open what is no archive. What is no array
-    # in one it gives as bytes.
-    with path.open('rb') as opened, np.load(opened, allow_pickle=False) as file:
-      arrays = {key: np.asarray(file[key]) for key in _KEYS if key in file}
-  except Exception as error:  # Broken archives raise errors of many types.
-    raise base.DataError(
-      f'{path}: is no .npz of plain arrays ({error}): save it again.'
-    ) from error
+  arrays = inputs.read_npz(path, _KEYS)
   for key in _KEYS:
     if key not in arrays:
       raise base.DataError(
@@ -125,6 +121,7 @@ def _read(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, float]:
       f'{path}: focal must be one number over 0, pixels, got '
       f'{checks.short(focal)}.'
     )
+  checks.focal(f'{path}: focal', np.array([focal]))
   return images, np.stack(checked), float(focal)
 
 
@@ -166,8 +163,5 @@ def _stored(images: np.ndarray, height: int, width: int) -> np.ndarray:
   if whole and np.all(np.abs(images - near) < 255 * _ROUNDING):
     return near.astype(np.uint8)
   return np.stack(
-    [
-      np.rint(image_files.reduce_area(image, height, width) * 257.0)
-      for image in images
-    ]
+    [np.rint(areas.reduce(image, height, width) * 257.0) for image in images]
   ).astype(np.uint16)
