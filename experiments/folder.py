@@ -206,14 +206,20 @@ def finished(model_dir: pathlib.Path, num_steps: int) -> dict[str, Any] | None:
   """The results of a run that has done so many steps, if there are any."""
   if not (model_dir / RESULTS).exists():
     return None
-  content = read_json(model_dir / RESULTS, 'psnr', 'steps')
+  content = read_json(
+    model_dir / RESULTS, 'psnr', 'steps',
+    cure='Delete it: the same command scores the run again.',
+  )  # fmt: skip
   return content if content['steps'] >= num_steps else None
 
 
 def read_json(
-  path: pathlib.Path, *fields: str, option: str = '--model_dir'
+  path: pathlib.Path,
+  *fields: str,
+  option: str = '--model_dir',
+  cure: str = 'Choose another folder.',
 ) -> dict[str, Any]:
-  """Reads what a run wrote; `option` is the flag that an error names.
+  """Reads what a run wrote; an error names a flag, and what helps.
 
   Raises:
     ValueError: if the file is not one that a run wrote, with such fields.
@@ -224,7 +230,6 @@ def read_json(
     content = error
   if not isinstance(content, dict) or not all(x in content for x in fields):
     raise ValueError(
-      f'{option}: {path} is none that a run wrote, or it is damaged. '
-      'Choose another folder.'
+      f'{option}: {path} is none that a run wrote, or it is damaged. {cure}'
     )
   return content

@@ -100,6 +100,14 @@ class FolderTest(chex.TestCase):
       content = folder.finished(self._path, num_steps)
       self.assertEqual(content is not None, there)
 
+  def test_damaged_results_can_be_made_again(self):
+    self._begin(_settings())
+    (self._path / folder.RESULTS).write_text('{"psnr": 20.0, "st')
+    with self.assertRaisesRegex(
+      ValueError, 'results.json is none that .*Delete it: the same command sco'
+    ):
+      folder.finished(self._path, 1800)
+
   def test_a_config_loads_again(self):
     config = laptop_procedural.get_config()
     config.model.skips = (1, 2)
