@@ -92,6 +92,7 @@ def fit(
   state = _begin(config, renderer, seed, weights)
   times = {'train_seconds': 0.0, 'rays_per_second': 0}
   about: About = {'seed': seed, 'restarts': 0, 'times': times}
+  outputs.kept.set_damaged_aside()
   if outputs.kept.steps():
     state, about = outputs.kept.restore(state)
     outputs.log.say(f'Goes on from its checkpoint of step {state.step}.')

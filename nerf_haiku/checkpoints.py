@@ -46,7 +46,7 @@ class Checkpoints:
   """The last three states of a run, and the best on validation.
 
   A context manager; a folder that is not there is made by the first `save`.
-  One process at a time may `save`, `restore` and `clear`; any may `read`.
+  One process at a time may write; any may `restore` and `read`.
   """
 
   def __init__(
@@ -111,26 +111,44 @@ class Checkpoints:
     with contextlib.suppress(OSError):
       files.seal(self._folder / str(step))
 
+  def set_damaged_aside(self) -> None:
+    """Moves damaged states beside the folder: their steps are free again.
+
+    Raises:
+      DamagedError: if there is no other state; nothing is moved then.
+    """
+    faults = {step: self._fault(step) for step in self.steps()}
+    damaged = {step: fault for step, fault in faults.items() if fault}
+    if damaged and len(damaged) == len(faults):
+      raise self._all_damaged(damaged)
+    for step, fault in damaged.items():
+      aside = self._folder.with_name(f'{self._folder.name}_damaged')
+      aside.mkdir(exist_ok=True)
+      names = [str(step), *(f'{step}_{i}' for i in range(2, 99))]
+      target = next(aside / x for x in names if not (aside / x).exists())
+      (self._folder / str(step)).rename(target)
+      self._say(
+        f'The checkpoint of step {step} is damaged ({fault}): it is moved to '
+        f'{target}.'
+      )
+
   def restore(
     self, template: training.TrainState, step: int | None = None
   ) -> tuple[training.TrainState, dict[str, Any]]:
     """Reads a state of the folder, and what was written of it.
 
-    Damaged states are moved out of the folder, so that their steps can be
-    saved again.
-
     Args:
       template: a state, or its `jax.eval_shape`: shapes and dtypes to expect.
-      step: which one; None: the newest that is not damaged.
+      step: which one; None: the newest.
 
     Raises:
       FileNotFoundError: if there is none.
-      DamagedError: if all are damaged; nothing is moved then.
+      DamagedError: if it is damaged, see `set_damaged_aside`.
       ValueError: if what is there is of another shape.
     """
-    self._set_damaged_aside()
     template = jax.eval_shape(lambda: template)
     step = self._step(step)
+    self._check(step)
     kept = self._load(step, ocp.args.StandardRestore(template._asdict()))
     _check_shapes(self._folder / str(step), template._asdict(), kept.state)
     return training.TrainState(**kept.state), kept.about
@@ -149,10 +167,8 @@ class Checkpoints:
       DamagedError: if it is damaged, or all are.
       ValueError: if they are of another shape.
     """
-    step = self._step(step) if step is not None else self._newest_whole()
-    fault = self._fault(step)
-    if fault:
-      raise DamagedError(f'{self._folder / str(step)} is damaged: {fault}.')
+    step = self._newest_whole() if step is None else self._step(step)
+    self._check(step)
     kept = self._load(step, ocp.args.StandardRestore())
     found = {name: kept.state.get(name) for name in template._fields}
     template = jax.eval_shape(lambda: template)
@@ -199,6 +215,11 @@ class Checkpoints:
         args=ocp.args.Composite(state=how, about=ocp.args.JsonRestore()),
       )
 
+  def _check(self, step: int) -> None:
+    fault = self._fault(step)
+    if fault:
+      raise DamagedError(f'{self._folder / str(step)} is damaged: {fault}.')
+
   def _fault(self, step: int) -> str | None:
     """What is wrong with a state on disk, if anything is."""
     folder = self._folder / str(step)
@@ -227,27 +248,6 @@ class Checkpoints:
         return step
       faults[step] = fault
     raise self._all_damaged(faults)
-
-  def _set_damaged_aside(self) -> None:
-    """Moves damaged states beside the folder.
-
-    Raises:
-      DamagedError: if there is no other.
-    """
-    faults = {step: self._fault(step) for step in self.steps()}
-    damaged = {step: fault for step, fault in faults.items() if fault}
-    if damaged and len(damaged) == len(faults):
-      raise self._all_damaged(damaged)
-    for step, fault in damaged.items():
-      aside = self._folder.with_name(f'{self._folder.name}_damaged')
-      aside.mkdir(exist_ok=True)
-      names = [str(step), *(f'{step}_{i}' for i in range(2, 99))]
-      target = next(aside / x for x in names if not (aside / x).exists())
-      (self._folder / str(step)).rename(target)
-      self._say(
-        f'The checkpoint of step {step} is damaged ({fault}): it is moved to '
-        f'{target}.'
-      )
 
   def _all_damaged(self, faults: dict[int, str]) -> DamagedError:
     texts = '; '.join(f'step {x}: {text}' for x, text in faults.items())

@@ -168,6 +168,9 @@ class DamageTest(chex.TestCase):
     self.assertEqual(_files(self._path), before)  # A reader moves nothing.
     self.assertEqual((known.step, known.about), (3, {'seed': 3}))
     chex.assert_trees_all_equal(learnt, template.learnt())
+    with self.assertRaisesRegex(checkpoints.DamagedError, '7 is damaged: '):
+      self._kept.restore(template)
+    self._kept.set_damaged_aside()
     state, about = self._kept.restore(template)
     chex.assert_trees_all_equal(state, template)
     self.assertEqual(about, {'seed': 3})
@@ -207,8 +210,8 @@ class DamageTest(chex.TestCase):
 
   def test_a_damaged_score_does_not_keep_the_run_from_going_on(self):
     _cut(self._path / '3' / 'metrics' / 'metrics')
-    state, _ = self._kept.restore(self._states[3])
-    self.assertEqual(int(state.step), 7)
+    self._kept.set_damaged_aside()
+    self.assertEqual(self._kept.steps(), [7])
     self.assertRegex(self._said[0], 'step 3 is damaged .metrics/metrics is not')
     self._kept.save(_state(width=2000, step=9), {}, validation_psnr=1.0)
     self.assertEqual(self._kept.steps(), [7, 9])
@@ -227,7 +230,7 @@ class DamageTest(chex.TestCase):
       (self._path / str(step) / 'about' / 'metadata').unlink()
     before = _files(self._path.parent)
     for use in (
-      lambda: self._kept.restore(self._states[3]),
+      self._kept.set_damaged_aside,
       lambda: self._kept.read(self._states[3].learnt()),
     ):
       with self.assertRaisesRegex(

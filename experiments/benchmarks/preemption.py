@@ -41,7 +41,7 @@ _GOES_ON = re.compile(r'Goes on from its checkpoint of step (\d+)')
 SAVED_EVERY = 5
 ARGUMENTS = (
   f'--config={launch.CONFIGS}/laptop_procedural.py',
-  '--config.num_steps=400', f'--config.i_weights={SAVED_EVERY}',
+  '--config.num_steps=200', f'--config.i_weights={SAVED_EVERY}',
   '--config.i_print=1', '--config.i_img=50', '--config.num_rand=32',
   '--config.procedural.size=16', '--config.procedural.num_train=3',
   '--config.procedural.num_test=2', '--config.model.net_width=16',
