@@ -20,7 +20,7 @@ from absl import app, flags
 from tensorboard.backend.event_processing import event_accumulator
 
 from experiments import folder as folder_lib
-from experiments import launch
+from experiments import launch, process
 from experiments.benchmarks import machine, preemption
 
 _CONFIGS = flags.DEFINE_list(
@@ -72,6 +72,7 @@ def run(name: str, devices: int, folder: pathlib.Path, steps: int) -> Run:
 def main(argv: list[str]) -> None:
   """Prints a row for each run."""
   del argv
+  process.quiet_libraries()
   rows = []
   for name in _CONFIGS.value:
     first = None

@@ -27,7 +27,7 @@ import orbax.checkpoint as ocp
 from absl import app, flags
 
 from experiments import folder as folder_lib
-from experiments import launch
+from experiments import launch, process
 
 _ROUNDS = flags.DEFINE_integer('rounds', 30, 'Runs that are killed.')
 _KILLS = flags.DEFINE_integer('kills', 1, 'Kills of each.')
@@ -41,7 +41,7 @@ _GOES_ON = re.compile(r'Goes on from its checkpoint of step (\d+)')
 SAVED_EVERY = 5
 ARGUMENTS = (
   f'--config={launch.CONFIGS}/laptop_procedural.py',
-  '--config.num_steps=200', f'--config.i_weights={SAVED_EVERY}',
+  '--config.num_steps=100', f'--config.i_weights={SAVED_EVERY}',
   '--config.i_print=1', '--config.i_img=50', '--config.num_rand=32',
   '--config.procedural.size=16', '--config.procedural.num_train=3',
   '--config.procedural.num_test=2', '--config.model.net_width=16',
@@ -72,20 +72,20 @@ def run(
 ) -> Ended:
   """Runs `train.py`, and sends it a signal after some seconds."""
   begin = time.perf_counter()
-  process = subprocess.Popen(
+  child = subprocess.Popen(
     [sys.executable, str(_TRAIN), *arguments, f'--model_dir={model_dir}'],
     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
   )  # fmt: skip
   try:
-    out, err = process.communicate(timeout=600 if moment is None else moment)
+    out, err = child.communicate(timeout=600 if moment is None else moment)
   except subprocess.TimeoutExpired:
-    process.send_signal(number)
-    out, err = process.communicate(timeout=120)
+    child.send_signal(number)
+    out, err = child.communicate(timeout=120)
   began = [int(x) for x in _GOES_ON.findall(out)]
   steps = [int(x) for x in _STEP.findall(out)]
   first = began[0] if began else 0
   return Ended(
-    process.returncode,
+    child.returncode,
     time.perf_counter() - begin,
     first,
     max([first, *steps]),
@@ -173,6 +173,7 @@ def killed_round(
 def main(argv: list[str]) -> None:
   """Prints a line for each round, and what they came to."""
   del argv
+  process.quiet_libraries()
   draw = random.Random(_SEED.value)
   names = _SIGNALS.value
   numbers = [int(getattr(signal, f'SIG{name}')) for name in names]
