@@ -155,7 +155,13 @@ class ClaimOutputTest(chex.TestCase):
 
   def test_a_kill_while_it_is_replaced_does_not_lock_it(self):
     other = self._IDENTITY | {'steps': 8}
-    killed = mock.patch.object(folder.shutil, 'rmtree', side_effect=SystemExit)
+
+    def die(path, **_):
+      if path.exists():
+        (path / folder.IDENTITY).unlink()
+        raise SystemExit
+
+    killed = mock.patch.object(folder.shutil, 'rmtree', side_effect=die)
     with killed, self.assertRaises(SystemExit):
       folder.claim_output(self._path, other, replace=True)
     folder.claim_output(self._path, other, replace=True)
