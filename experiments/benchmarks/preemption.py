@@ -38,7 +38,9 @@ _TRAIN = pathlib.Path(__file__).parents[1] / 'train.py'
 _STEP = re.compile(r'step +(\d+)  loss')
 # Where a process was that no signal met.
 _ENDED = 'not killed'
-_GOES_ON = re.compile(r'Goes on from its checkpoint of step (\d+)')
+_GOES_ON = re.compile(
+  r'Goes on from its checkpoint of step (\d+)|this run, finished after (\d+)'
+)
 
 # Short steps and many saves, so that a moment is likely to be in one.
 SAVED_EVERY = 5
@@ -84,7 +86,7 @@ def run(
   except subprocess.TimeoutExpired:
     child.send_signal(number)
     out, err = child.communicate(timeout=120)
-  began = [int(x) for x in _GOES_ON.findall(out)]
+  began = [int(''.join(x)) for x in _GOES_ON.findall(out)]
   steps = [int(x) for x in _STEP.findall(out)]
   first = began[0] if began else 0
   return Ended(
