@@ -4,7 +4,7 @@
 
 Runs of the same seed on several virtual devices of the CPU, beside one on one
 device: how far the losses of the first steps are from its own, and the PSNR at
-the end.
+the end. Each compiles for itself.
 """
 
 import json
@@ -33,6 +33,7 @@ _TRAIN = pathlib.Path(__file__).parents[1] / 'train.py'
 _ARGUMENTS = (
   '--config.procedural.size=32', '--config.procedural.num_test=4',
   '--config.num_rand=256', '--config.batch_growth=0', '--config.i_print=1',
+  '--compilation_cache=',
 )  # fmt: skip
 
 
