@@ -86,11 +86,13 @@ def fit(
   Raises:
     ValueError: if a loss or gradient is no finite number.
     signals.StoppedError: if a signal stopped it; the state is kept.
+    OSError: if the last state can not be written.
   """
   steps = _Steps(config, scene, renderer, outputs, start)
   state = _begin(config, renderer, seed, weights)
   times = {'train_seconds': 0.0, 'rays_per_second': 0}
   about: About = {'seed': seed, 'restarts': 0, 'times': times}
+  outputs.kept.set_damaged_aside()
   if outputs.kept.steps():
     state, about = outputs.kept.restore(state)
     outputs.log.say(f'Goes on from its checkpoint of step {state.step}.')
@@ -209,6 +211,8 @@ class _Steps:
       if any(due):
         with self._progress.paused():
           self._pause(step, due, listener)
+    if listener.signal_number:  # It came while the last state was written.
+      self._stop(config.num_steps, listener.signal_number)
 
   def _due(self, step: int) -> _Due:
     config = self._config
@@ -252,9 +256,10 @@ class _Steps:
     """Keeps the state.
 
     Raises:
-      signals.StoppedError: always.
+      signals.StoppedError: always, but for
+      OSError: if the state can not be written.
     """
-    self._save()
+    self._save(must=True)
     error = signals.StoppedError(step, signal_number)
     self._outputs.log.note(str(error))
     raise error
@@ -296,11 +301,11 @@ class _Steps:
     if not fault or (skips and self._faults < _MOST_SKIPPED):
       return
     self._state = self._state._replace(fault=self._state.fault * 0)
-    self._save()
+    kept = 'The state before it is kept. ' if self._save() else ''
     text = (
       f'Step {step}: {self._names[fault - 1]} holds a NaN or infinity'
-      f'{f", as did {_MOST_SKIPPED} steps in a row" if skips else ""}. The '
-      'state before it is kept. A smaller config.learning_rate, '
+      f'{f", as did {_MOST_SKIPPED} steps in a row" if skips else ""}. '
+      f'{kept}A smaller config.learning_rate, '
       'config.grad_max_norm or config.skip_nonfinite=True may help.'
     )
     self._outputs.log.note(text)
@@ -313,15 +318,30 @@ class _Steps:
     self._outputs.log.say(f'step {step:>{width}}  validation {psnr:.2f} dB')
     return psnr
 
-  def _save(self, validation_psnr: float | None = None) -> None:
-    """Keeps the state, unless it is kept already."""
+  def _save(
+    self, validation_psnr: float | None = None, *, must: bool = False
+  ) -> bool:
+    """Keeps the state, unless it is kept already; whether it is kept then.
+
+    Raises:
+      OSError: if it can not be written, and it must, or it is the last one.
+    """
     state = devices.unreplicate(self._state)
     if int(state.step) in self._outputs.kept.steps():
-      return
+      return True
     about = self._about | {'times': self._times()}
-    self._outputs.kept.save(state, about, validation_psnr=validation_psnr)
-    if int(state.step) == self._config.num_steps:
+    last = int(state.step) == self._config.num_steps
+    try:
+      self._outputs.kept.save(state, about, validation_psnr=validation_psnr)
+    except checkpoints.SaveError as error:
+      if must or last:
+        self._outputs.log.note(str(error))
+        raise
+      self._outputs.log.say(f'{error} Training goes on; the next is tried.')
+      return False
+    if last:
       self._about = about
+    return True
 
   def _times(self) -> dict[str, float]:
     """Seconds of training so far, and rays per second."""

@@ -1,8 +1,10 @@
 """The folder of a run: what lies where, and whose it is."""
 
+import contextlib
 import json
 import pathlib
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
@@ -12,6 +14,11 @@ from experiments import results
 from experiments.configs import default
 from nerf_haiku import checkpoints
 
+try:
+  import fcntl
+except ImportError:  # Windows: two runs in one folder are not noticed there.
+  fcntl = None  # type: ignore[assignment]
+
 CONFIG = 'config.json'
 CHECKPOINTS = 'checkpoints'
 RESULTS = 'results.json'
@@ -20,6 +27,7 @@ VIDEO = 'video'
 LOG = 'log.txt'
 IDENTITY = 'render.json'  # What a folder of pictures is of.
 TENSORBOARD = 'tensorboard'
+LOCK = '.lock'  # Held by the process that trains.
 
 # What may differ when a run goes on: fields that say how long, how often or
 # where, and none that changes what is learnt.
@@ -114,7 +122,11 @@ def claim_output(
         f'--save_dir: {where} holds pictures of something else ({differing}). '
         'Choose another folder, or delete it.'
       )
-    shutil.rmtree(where)
+    # First out of the way in one go: half of it would be refused next time.
+    old = where.with_name(f'.{where.name}.old')
+    shutil.rmtree(old, ignore_errors=True)
+    where.rename(old)
+    shutil.rmtree(old)
   try:
     where.mkdir(parents=True, exist_ok=True)
     if any(not path.name.startswith('.') for path in where.iterdir()):
@@ -130,34 +142,84 @@ def claim_output(
     ) from error
 
 
-def claim(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
-  """Makes the folder of a run, and writes its settings there.
+@contextlib.contextmanager
+def claimed(
+  model_dir: pathlib.Path, settings: dict[str, Any]
+) -> Iterator[None]:
+  """Makes the folder of a run, writes its settings there, and holds it.
 
   Raises:
-    ValueError: if nothing can be written there.
+    ValueError: if nothing can be written there, or another process holds it.
   """
-  try:
-    model_dir.mkdir(parents=True, exist_ok=True)
-    results.write_json(model_dir / CONFIG, settings)
-  except OSError as error:
-    raise ValueError(
-      f'--model_dir: {model_dir} can not be written ({error.strerror}). '
-      'Choose another folder.'
-    ) from error
+  with contextlib.ExitStack() as held:
+    try:
+      model_dir.mkdir(parents=True, exist_ok=True)
+      held.enter_context(locked(model_dir))
+      results.write_json(model_dir / CONFIG, settings)
+    except OSError as error:
+      raise ValueError(
+        f'--model_dir: {model_dir} can not be written ({error.strerror}). '
+        'Choose another folder.'
+      ) from error
+    yield
+
+
+def check_unused(model_dir: pathlib.Path) -> None:
+  """Sees early, before data are loaded, that nobody trains in a folder.
+
+  Raises:
+    ValueError: if another process does.
+  """
+  if (model_dir / LOCK).exists():
+    # What can not be written is told by `claimed`.
+    with contextlib.suppress(OSError), locked(model_dir):
+      pass
+
+
+@contextlib.contextmanager
+def locked(model_dir: pathlib.Path) -> Iterator[None]:
+  """A context in which no other process trains in a folder.
+
+  The system releases the lock when a process ends, however it does. Over NFS
+  it holds for all hosts, if the server has locks; where a file system has none,
+  nothing is noticed.
+
+  Raises:
+    ValueError: if another process holds it.
+    OSError: if the folder can not be written.
+  """
+  with (model_dir / LOCK).open('a') as file:
+    try:
+      if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise ValueError(
+        f'--model_dir: another process trains in {model_dir}. Wait for it, or '
+        'choose another folder.'
+      ) from error
+    except OSError:
+      pass  # The file system has no locks.
+    yield
 
 
 def finished(model_dir: pathlib.Path, num_steps: int) -> dict[str, Any] | None:
   """The results of a run that has done so many steps, if there are any."""
   if not (model_dir / RESULTS).exists():
     return None
-  content = read_json(model_dir / RESULTS, 'psnr', 'steps')
+  content = read_json(
+    model_dir / RESULTS, 'psnr', 'steps',
+    cure='Delete it: the same command scores the run again.',
+  )  # fmt: skip
   return content if content['steps'] >= num_steps else None
 
 
 def read_json(
-  path: pathlib.Path, *fields: str, option: str = '--model_dir'
+  path: pathlib.Path,
+  *fields: str,
+  option: str = '--model_dir',
+  cure: str = 'Choose another folder.',
 ) -> dict[str, Any]:
-  """Reads what a run wrote; `option` is the flag that an error names.
+  """Reads what a run wrote; an error names a flag, and what helps.
 
   Raises:
     ValueError: if the file is not one that a run wrote, with such fields.
@@ -168,7 +230,6 @@ def read_json(
     content = error
   if not isinstance(content, dict) or not all(x in content for x in fields):
     raise ValueError(
-      f'{option}: {path} is none that a run wrote, or it is damaged. '
-      'Choose another folder.'
+      f'{option}: {path} is none that a run wrote, or it is damaged. {cure}'
     )
   return content

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import signal
 import sys
 from collections.abc import Callable
 
@@ -42,6 +43,7 @@ def run(task: Callable[[], None], default: Default) -> None:
     process.keep_freed_memory()
     process.keep_compiled(_CACHE.value)
     try:
+      signals.end_by_sigterm()
       task()
     except signals.StoppedError as stopped:
       print(stopped, file=sys.stderr)
@@ -50,9 +52,12 @@ def run(task: Callable[[], None], default: Default) -> None:
       if logging.level_info():  # With --verbosity=0: where it comes from.
         raise
       sys.exit(f'Error: {error}')
-    except KeyboardInterrupt:
-      print('Interrupted.', file=sys.stderr)
-      sys.exit(130)  # As shells say it.
+    except KeyboardInterrupt as error:
+      text = 'Interrupted: what was kept is there; the same command goes on.'
+      print(text, file=sys.stderr)
+      # As shells say it.
+      terminated = isinstance(error, signals.TerminatedError)
+      sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
 
   app.run(main, flags_parser=lambda argv: _parse(argv, default))
 

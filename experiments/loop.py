@@ -65,17 +65,18 @@ def train(
       'nothing is left to do.'
     )
     return content
+  folder.check_unused(model_dir)
   results.measures_there()  # A damaged one is noticed before hours are spent.
   scene = build.scene(config, data_dir)
   renderer = build.renderer(config, scene)
   weights = _weights(renderer, init_from)
-  folder.claim(model_dir, settings)
   log = progress.Log(model_dir / folder.LOG)
-  log.say(describe_scene(scene))
   with (
-    checkpoints.Checkpoints(model_dir / folder.CHECKPOINTS) as kept,
-    summaries.Summaries(model_dir / folder.TENSORBOARD) as board,
+    folder.claimed(model_dir, settings),
+    checkpoints.Checkpoints(model_dir / folder.CHECKPOINTS, log.say) as kept,
+    summaries.Summaries(model_dir / folder.TENSORBOARD, log.say) as board,
   ):
+    log.say(describe_scene(scene))
     where = model_dir / folder.TENSORBOARD if profiled else None
     render = build.render_view(config, scene, renderer)
     validate = validation.make(config, scene, renderer, render, board, log)

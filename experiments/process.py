@@ -2,8 +2,11 @@
 
 import contextlib
 import ctypes
+import logging as python_logging
 import os
 import pathlib
+import sys
+from typing import Any
 
 import jax
 from absl import logging
@@ -18,8 +21,18 @@ CACHE_VARIABLE = 'JAX_COMPILATION_CACHE_DIR'
 
 
 def quiet_libraries() -> None:
-  """Has libraries tell what fails, and not what they try or do."""
+  """Has libraries tell what fails, once, and not what they try or do."""
   logging.set_verbosity(logging.ERROR)
+  # Where orbax can not read or write, each array that it was at has a
+  # traceback, beside the error that is raised.
+  python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
+  hook = sys.unraisablehook
+
+  def drop(unraisable: Any) -> None:
+    if 'Event loop is closed' not in str(unraisable.exc_value):
+      hook(unraisable)
+
+  sys.unraisablehook = drop
 
 
 def keep_freed_memory() -> None:

@@ -17,11 +17,12 @@ _REFRESH = 0.5
 class Log:
   """Says things to the user, and keeps them in a file.
 
-  A file that can not be written does not stop a run.
+  A file that can not be written does not stop a run; that is said once.
   """
 
   def __init__(self, path: pathlib.Path):
     self._path = path
+    self._fails = False
 
   def say(self, text: str) -> None:
     """Prints, above the bar if there is one, and writes it down."""
@@ -32,8 +33,17 @@ class Log:
     """Writes it down only."""
     now = datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d %H:%M:%S')
     lines = [f'{now}  {line}\n' for line in text.splitlines()]
-    with contextlib.suppress(OSError), self._path.open('a') as file:
-      file.writelines(lines)
+    try:
+      with self._path.open('a') as file:
+        file.writelines(lines)
+      self._fails = False
+    except OSError as error:
+      if not self._fails:
+        tqdm.tqdm.write(
+          f'{self._path} can not be written ({error.strerror}); training goes '
+          'on.'
+        )
+      self._fails = True
 
 
 class Progress:

@@ -1,6 +1,7 @@
 """A trained run, ready to draw from any camera."""
 
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -85,7 +86,12 @@ def read_learnt(
     jax.random.key(0),
   )
   try:
-    with checkpoints.Checkpoints(model_dir / folder.CHECKPOINTS) as kept:
+    path = model_dir / folder.CHECKPOINTS
+    with checkpoints.Checkpoints(path, _warn) as kept:
       return kept.read(template, step)
   except FileNotFoundError as error:
     raise ValueError(str(error)) from error
+
+
+def _warn(text: str) -> None:
+  print(text, file=sys.stderr)

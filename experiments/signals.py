@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, for a run that is to keep what it has."""
+"""Ctrl-C and SIGTERM: at once, or for a run that is to keep what it has."""
 
 import contextlib
 import os
@@ -19,6 +19,20 @@ class StoppedError(Exception):
     )
     # As shells say it.
     self.exit_code = 128 + signal_number
+
+
+class TerminatedError(KeyboardInterrupt):
+  """SIGTERM where there is nothing to keep: as Ctrl-C, but for its code."""
+
+
+def end_by_sigterm() -> None:
+  """Has SIGTERM end what is under way, by a `TerminatedError`."""
+
+  def end(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise TerminatedError
+
+  signal.signal(signal.SIGTERM, end)
 
 
 class Listener:

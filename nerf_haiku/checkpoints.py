@@ -1,17 +1,37 @@
-"""The states of a run on disk."""
+"""The states of a run on disk: written whole, and checked when read."""
 
+import contextlib
+import errno
+import os
 import pathlib
+import shutil
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from nerf_haiku import renderers, training
+from nerf_haiku import files, renderers, training
 
 # The newest states that are kept, beside the best one.
 _KEPT = 3
 _METRIC = 'psnr'
+# Folders of states that were not written to their end.
+_UNFINISHED = '*.orbax-checkpoint-tmp*'
+# What may be wrong with a disk, to be found in a library's long message.
+_DISK = (
+  errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
+  errno.EPERM, errno.EIO, errno.EMFILE, errno.ESTALE,
+)  # fmt: skip
+
+
+class SaveError(OSError):
+  """A state could not be written; those of before are there."""
+
+
+class DamagedError(ValueError):
+  """What is on disk is not what was written."""
 
 
 class Kept(NamedTuple):
@@ -26,10 +46,15 @@ class Checkpoints:
   """The last three states of a run, and the best on validation.
 
   A context manager; a folder that is not there is made by the first `save`.
+  One process at a time may write; any may `restore` and `read`.
   """
 
-  def __init__(self, folder: pathlib.Path):
+  def __init__(
+    self, folder: pathlib.Path, say: Callable[[str], None] | None = None
+  ):
+    """Makes nothing yet; `say` is told which states are damaged."""
     self._folder = folder
+    self._say = say or (lambda text: None)
     self._opened: ocp.CheckpointManager | None = None
 
   def __enter__(self) -> 'Checkpoints':
@@ -40,9 +65,10 @@ class Checkpoints:
 
   def steps(self) -> list[int]:
     """The steps that states are kept of, from the first to the last."""
-    if not self._folder.exists():
+    if not self._folder.is_dir():
       return []
-    return sorted(self._manager().all_steps())
+    names = [x.name for x in self._folder.iterdir() if x.is_dir()]
+    return sorted(int(name) for name in names if name.isdecimal())
 
   def save(
     self,
@@ -60,18 +86,50 @@ class Checkpoints:
 
     Raises:
       RuntimeError: if this step, or a later one, is there already.
+      SaveError: if it can not be written; another try may succeed.
     """
-    saved = self._manager().save(
-      int(state.step),
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state._asdict()),
-        about=ocp.args.JsonSave(about),
-      ),
-      metrics=(None if validation_psnr is None else {_METRIC: validation_psnr}),
-    )
+    step = int(state.step)
+    try:
+      saved = self._manager().save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(state._asdict()),
+          about=ocp.args.JsonSave(about),
+        ),
+        metrics=(
+          None if validation_psnr is None else {_METRIC: validation_psnr}
+        ),
+      )
+    except Exception as error:  # Orbax has many.
+      self._give_up()
+      raise SaveError(self._describe_failure(step, error)) from error
     if not saved:
       raise RuntimeError(
-        f'{self._folder} has a checkpoint of step {state.step} or a later one.'
+        f'{self._folder} has a checkpoint of step {step} or a later one.'
+      )
+    # It is there whole by now: without a seal it is only checked less well.
+    with contextlib.suppress(OSError):
+      files.seal(self._folder / str(step))
+
+  def set_damaged_aside(self) -> None:
+    """Moves damaged states beside the folder: their steps are free again.
+
+    Raises:
+      DamagedError: if there is no other state; nothing is moved then.
+    """
+    faults = {step: self._fault(step) for step in self.steps()}
+    damaged = {step: fault for step, fault in faults.items() if fault}
+    if damaged and len(damaged) == len(faults):
+      raise self._all_damaged(damaged)
+    for step, fault in damaged.items():
+      aside = self._folder.with_name(f'{self._folder.name}_damaged')
+      aside.mkdir(exist_ok=True)
+      names = [str(step), *(f'{step}_{i}' for i in range(2, 99))]
+      target = next(aside / x for x in names if not (aside / x).exists())
+      (self._folder / str(step)).rename(target)
+      self._say(
+        f'The checkpoint of step {step} is damaged ({fault}): it is moved to '
+        f'{target}.'
       )
 
   def restore(
@@ -85,17 +143,13 @@ class Checkpoints:
 
     Raises:
       FileNotFoundError: if there is none.
+      DamagedError: if it is damaged, see `set_damaged_aside`.
       ValueError: if what is there is of another shape.
     """
     template = jax.eval_shape(lambda: template)
     step = self._step(step)
-    kept = self._manager().restore(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(template._asdict()),
-        about=ocp.args.JsonRestore(),
-      ),
-    )
+    self._check(step)
+    kept = self._load(step, ocp.args.StandardRestore(template._asdict()))
     _check_shapes(self._folder / str(step), template._asdict(), kept.state)
     return training.TrainState(**kept.state), kept.about
 
@@ -106,19 +160,16 @@ class Checkpoints:
 
     Args:
       template: parameters and memory, or their `jax.eval_shape`.
-      step: which state; None: the newest.
+      step: which state; None: the newest that is not damaged.
 
     Raises:
       FileNotFoundError: if there is none.
+      DamagedError: if it is damaged, or all are.
       ValueError: if they are of another shape.
     """
-    step = self._step(step)
-    kept = self._manager().restore(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(), about=ocp.args.JsonRestore()
-      ),
-    )
+    step = self._newest_whole() if step is None else self._step(step)
+    self._check(step)
+    kept = self._load(step, ocp.args.StandardRestore())
     found = {name: kept.state.get(name) for name in template._fields}
     template = jax.eval_shape(lambda: template)
     _check_shapes(self._folder / str(step), template._asdict(), found)
@@ -155,8 +206,80 @@ class Checkpoints:
       )
     return steps[-1] if step is None else step
 
+  def _load(self, step: int, how: ocp.args.StandardRestore) -> Any:
+    """A state and what is known of it, unchecked."""
+    # Without the manager, which reads the PSNR of all states, damaged or not.
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+      return reader.restore(
+        (self._folder / str(step)).absolute(),
+        args=ocp.args.Composite(state=how, about=ocp.args.JsonRestore()),
+      )
+
+  def _check(self, step: int) -> None:
+    fault = self._fault(step)
+    if fault:
+      raise DamagedError(f'{self._folder / str(step)} is damaged: {fault}.')
+
+  def _fault(self, step: int) -> str | None:
+    """What is wrong with a state on disk, if anything is."""
+    folder = self._folder / str(step)
+    if files.sealed(folder):
+      return files.fault(folder)
+    # Of an older version, or its process was killed just then: orbax finds
+    # most that may be wrong, but no flipped bit of a large array.
+    try:
+      self._load(step, ocp.args.StandardRestore())
+    except Exception as error:  # Orbax has many.
+      return f'it can not be read ({_reason(error)})'
+    return None
+
+  def _newest_whole(self) -> int:
+    """The newest step that is not damaged; says which are skipped for it."""
+    self._step(None)
+    faults: dict[int, str] = {}
+    for step in reversed(self.steps()):
+      fault = self._fault(step)
+      if fault is None:
+        for damaged, text in faults.items():
+          self._say(
+            f'The checkpoint of step {damaged} in {self._folder} is damaged '
+            f'({text}): that of step {step} is used.'
+          )
+        return step
+      faults[step] = fault
+    raise self._all_damaged(faults)
+
+  def _all_damaged(self, faults: dict[int, str]) -> DamagedError:
+    texts = '; '.join(f'step {x}: {text}' for x, text in faults.items())
+    return DamagedError(
+      f'No checkpoint in {self._folder} can be used, all are damaged ({texts}).'
+      ' Nothing was deleted. Put back a copy of one, or begin in another '
+      'folder.'
+    )
+
+  def _give_up(self) -> None:
+    """Forgets a save that failed, and what it has left on disk."""
+    with contextlib.suppress(Exception):
+      self.close()
+    self._opened = None
+    self._sweep()
+
+  def _sweep(self) -> None:
+    """Deletes what was not written to its end."""
+    for path in self._folder.glob(_UNFINISHED):
+      shutil.rmtree(path, ignore_errors=True)
+
+  def _describe_failure(self, step: int, error: Exception) -> str:
+    steps = self.steps()
+    there = f'that of step {steps[-1]}' if steps else 'none'
+    return (
+      f'The checkpoint of step {step} could not be written to {self._folder} '
+      f'({_reason(error)}); the last that is kept is {there}.'
+    )
+
   def _manager(self) -> ocp.CheckpointManager:
     if self._opened is None:
+      self._sweep()  # Its process was killed.
       policy = checkpoint_managers.AnyPreservationPolicy(
         [
           checkpoint_managers.LatestN(_KEPT),
@@ -178,6 +301,16 @@ class Checkpoints:
         ),
       )
     return self._opened
+
+
+def _reason(error: BaseException) -> str:
+  """What the system said, without a library's words around it."""
+  text = str(error)
+  known = [os.strerror(code) for code in _DISK if os.strerror(code) in text]
+  if known:
+    return known[0]
+  lines = text.strip().splitlines() or [type(error).__name__]
+  return lines[0][:160]
 
 
 def _check_shapes(where: pathlib.Path, template: Any, kept: Any) -> None:

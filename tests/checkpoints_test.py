@@ -1,12 +1,22 @@
+import contextlib
+import itertools
 import pathlib
+import resource
+import shutil
+from unittest import mock
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
+import pytest
 
 from nerf_haiku import checkpoints, occupancy, training
+
+# Where orbax fails the tasks of other arrays fail too, which nobody awaits.
+_ORBAX_TASKS = 'ignore::pytest.PytestUnraisableExceptionWarning'
 
 
 def _state(width=3, step=7):
@@ -112,3 +122,198 @@ class CheckpointsTest(chex.TestCase):
       self._kept.restore(_state(), step=3)
     with self.assertRaisesRegex(FileNotFoundError, 'of step 3 .*, but of 7'):
       self._kept.read(_state().learnt(), step=3)
+
+
+def _cut(path):
+  path.write_bytes(path.read_bytes()[:-1])
+
+
+def _flip(path):
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 4
+  path.write_bytes(content)
+
+
+def _files(folder):
+  """Contents of all files, by path."""
+  return {x: x.read_bytes() for x in folder.rglob('*') if x.is_file()}
+
+
+class DamageTest(chex.TestCase):
+  """Whatever happens to the files of a state, the one before it is used."""
+
+  def setUp(self):
+    super().setUp()
+    self._path = pathlib.Path(self.create_tempdir().full_path) / 'checkpoints'
+    # Of a size that orbax puts into files without a checksum.
+    self._states = {
+      step: _state(width=2000, step=step)._replace(
+        moments=training.Moments(
+          *[np.full(3, step, np.float32)] * 4, np.zeros((), np.int32)
+        )
+      )
+      for step in (3, 7)
+    }
+    with checkpoints.Checkpoints(self._path) as kept:
+      for step, state in self._states.items():
+        kept.save(state, {'seed': step}, validation_psnr=20.0 + step)
+    self._said = []
+    self._kept = checkpoints.Checkpoints(self._path, self._said.append)
+    self.addCleanup(self._kept.close)
+
+  def _check_the_one_before_is_used(self):
+    template = self._states[3]
+    before = _files(self._path)
+    learnt, known = self._kept.read(template.learnt())
+    self.assertEqual(_files(self._path), before)  # A reader moves nothing.
+    self.assertEqual((known.step, known.about), (3, {'seed': 3}))
+    chex.assert_trees_all_equal(learnt, template.learnt())
+    with self.assertRaisesRegex(checkpoints.DamagedError, '7 is damaged: '):
+      self._kept.restore(template)
+    self._kept.set_damaged_aside()
+    state, about = self._kept.restore(template)
+    chex.assert_trees_all_equal(state, template)
+    self.assertEqual(about, {'seed': 3})
+    first, second = self._said
+    self.assertRegex(first, 'step 7 in .* is damaged .*: that of step 3 is us')
+    self.assertRegex(second, 'step 7 is damaged .*moved to .*_damaged/7')
+    self._said.clear()
+    # What was damaged does not stand in the way.
+    self._kept.save(self._states[7], {'seed': 7})
+    chex.assert_trees_all_equal(
+      self._kept.restore(template)[0], self._states[7]
+    )
+    self.assertEmpty(self._said)
+
+  def test_any_file_flipped_cut_or_missing(self):
+    whole = _files(self._path / '7')
+    self.assertGreater(len(whole), 5)
+    for path, damage in itertools.product(
+      sorted(whole), (_flip, _cut, pathlib.Path.unlink)
+    ):
+      if path.name == 'digests.json' and damage is pathlib.Path.unlink:
+        continue  # Then orbax's own checks are what is left.
+      damage(path)
+      with self.assertRaisesRegex(checkpoints.DamagedError, 'is damaged: '):
+        self._kept.read(self._states[3].learnt(), step=7)
+      path.write_bytes(whole[path])
+
+  def test_a_flipped_bit_of_an_array(self):
+    largest = max((self._path / '7').rglob('*'), key=lambda x: x.stat().st_size)
+    _flip(largest)
+    self._check_the_one_before_is_used()
+
+  def test_an_empty_folder(self):
+    shutil.rmtree(self._path / '7')
+    (self._path / '7').mkdir()
+    self._check_the_one_before_is_used()
+
+  def test_a_damaged_score_does_not_keep_the_run_from_going_on(self):
+    _cut(self._path / '3' / 'metrics' / 'metrics')
+    self._kept.set_damaged_aside()
+    self.assertEqual(self._kept.steps(), [7])
+    self.assertRegex(self._said[0], 'step 3 is damaged .metrics/metrics is not')
+    self._kept.save(_state(width=2000, step=9), {}, validation_psnr=1.0)
+    self.assertEqual(self._kept.steps(), [7, 9])
+
+  @pytest.mark.filterwarnings(_ORBAX_TASKS)
+  def test_one_without_a_seal_is_used_if_it_can_be_read(self):
+    """Its process was killed between writing it and sealing it."""
+    (self._path / '7' / 'digests.json').unlink()
+    state, _ = self._kept.restore(self._states[3])
+    chex.assert_trees_all_equal(state, self._states[7])
+    (self._path / '7' / 'state' / 'manifest.ocdbt').unlink()
+    self._check_the_one_before_is_used()
+
+  def test_none_is_left(self):
+    for step in (3, 7):
+      (self._path / str(step) / 'about' / 'metadata').unlink()
+    before = _files(self._path.parent)
+    for use in (
+      self._kept.set_damaged_aside,
+      lambda: self._kept.read(self._states[3].learnt()),
+    ):
+      with self.assertRaisesRegex(
+        checkpoints.DamagedError,
+        r'all are damaged .*about/metadata is missing.*Nothing was deleted',
+      ):
+        use()
+    self.assertEqual(_files(self._path.parent), before)
+
+
+@contextlib.contextmanager
+def _no_room():
+  """No file of this process may grow: as on a disk that is full."""
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class FullDiskTest(chex.TestCase):
+  def setUp(self):
+    super().setUp()
+    self._path = pathlib.Path(self.create_tempdir().full_path) / 'checkpoints'
+    self._kept = checkpoints.Checkpoints(self._path)
+    self.addCleanup(self._kept.close)
+    self._kept.save(_state(step=1), {'seed': 1})
+    self._before = _files(self._path)
+
+  def _check_the_next_is_kept(self):
+    """And nothing of the one that failed."""
+    self.assertEqual(_files(self._path), self._before)
+    self.assertEqual([x.name for x in self._path.iterdir()], ['1'])
+    self._kept.save(_state(step=2), {'seed': 2})
+    self.assertEqual(self._kept.steps(), [1, 2])
+    self.assertEqual(self._kept.restore(_state())[1], {'seed': 2})
+
+  @pytest.mark.filterwarnings(_ORBAX_TASKS)
+  def test_no_room(self):
+    with (
+      _no_room(),
+      self.assertRaisesRegex(
+        checkpoints.SaveError,
+        r'step 2 could not be written to .*\(File too large\); the last that '
+        'is kept is that of step 1',
+      ),
+    ):
+      self._kept.save(_state(step=2), {})
+    self._check_the_next_is_kept()
+
+  def test_a_library_that_fails_half_way(self):
+    """A disk that fills up, or is taken away, in the middle of a save."""
+
+    def save(manager, step, **kwargs):
+      half = self._path / f'{step}.orbax-checkpoint-tmp' / 'state'
+      half.mkdir(parents=True)
+      (half / 'data').write_bytes(b'half')
+      raise ValueError(f'OUT_OF_RANGE: {half}: No space left on device [28]')
+
+    with (
+      mock.patch.object(ocp.CheckpointManager, 'save', save),
+      self.assertRaisesRegex(
+        checkpoints.SaveError, r'\(No space left on device\); the last'
+      ),
+    ):
+      self._kept.save(_state(step=2), {})
+    self._check_the_next_is_kept()
+
+  def test_a_folder_that_can_not_be_made(self):
+    """Stands for a read-only one: root may write there all the same."""
+    file = self.create_tempfile().full_path
+    kept = checkpoints.Checkpoints(pathlib.Path(file) / 'checkpoints')
+    with self.assertRaisesRegex(
+      checkpoints.SaveError, 'Not a directory.*the last that is kept is none'
+    ):
+      kept.save(_state(), {})
+
+  def test_what_a_killed_save_has_left_is_cleared(self):
+    half = self._path / '2.orbax-checkpoint-tmp' / 'state'
+    half.mkdir(parents=True)
+    with checkpoints.Checkpoints(self._path) as kept:
+      self.assertEqual(kept.steps(), [1])
+      kept.save(_state(step=2), {})
+      self.assertEqual(kept.steps(), [1, 2])
+    self.assertEqual(sorted(x.name for x in self._path.iterdir()), ['1', '2'])

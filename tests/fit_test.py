@@ -130,6 +130,54 @@ class FitTest(chex.TestCase):
     self.assertIn('Goes on from its checkpoint of step 6.', text)
     chex.assert_trees_all_equal(broken, whole)
 
+  def test_a_signal_during_the_last_save_is_not_forgotten(self):
+    save = checkpoints.Checkpoints.save
+
+    def stop(self, *args, **kwargs):
+      os.kill(os.getpid(), signal.SIGTERM)
+      save(self, *args, **kwargs)
+
+    folder = self._folder()
+    with (
+      mock.patch.object(checkpoints.Checkpoints, 'save', stop),
+      self.assertRaisesRegex(signals.StoppedError, 'kept after step 12'),
+    ):
+      self._fit(folder)
+    _, _, text = self._fit(folder)
+    self.assertIn('Goes on from its checkpoint of step 12.', text)
+
+  def _full_disk_at(self, *steps):
+    save = checkpoints.Checkpoints.save
+
+    def fail(self, state, *args, **kwargs):
+      if int(state.step) in steps:
+        raise checkpoints.SaveError(f'{state.step} not written.')
+      save(self, state, *args, **kwargs)
+
+    return mock.patch.object(checkpoints.Checkpoints, 'save', fail)
+
+  def test_a_save_that_fails_ends_no_run_but_the_last(self):
+    folder = self._folder()
+    with (
+      self._full_disk_at(4, 12),
+      self.assertRaisesRegex(OSError, '12 not written'),
+    ):
+      self._fit(folder, i_weights=4)
+    log = (folder / 'log.txt').read_text()
+    self.assertIn('4 not written. Training goes on', log)
+    self.assertNotIn('12 not written. Training goes on', log)
+    self.assertIn('12 not written', log)
+    whole, _, text = self._fit(folder, i_weights=4)
+    self.assertIn('Goes on from its checkpoint of step 8.', text)
+    self.assertEqual(int(whole.step), 12)
+
+  def test_nothing_is_said_to_be_kept_that_is_not(self):
+    def view(learnt, step):
+      os.kill(os.getpid(), signal.SIGTERM)
+
+    with self._full_disk_at(6), self.assertRaisesRegex(OSError, '6 not writt'):
+      self._fit(self._folder(), validate=view, i_img=6)
+
   def test_what_is_kept(self):
     folder = self._folder()
     self._fit(folder, i_weights=2, i_img=2, num_steps=11)

@@ -1,5 +1,8 @@
+import errno
+import json
 import pathlib
 from typing import ClassVar
+from unittest import mock
 
 import chex
 from absl.testing import parameterized
@@ -22,7 +25,8 @@ class FolderTest(chex.TestCase):
     self._path = pathlib.Path(self.create_tempdir().full_path) / 'run'
 
   def _begin(self, settings):
-    folder.claim(self._path, settings)
+    with folder.claimed(self._path, settings):
+      pass
     (self._path / folder.CHECKPOINTS / '5').mkdir(parents=True)
     results.write_json(
       self._path / folder.RESULTS, {'psnr': 20.0, 'steps': 1800}
@@ -64,8 +68,30 @@ class FolderTest(chex.TestCase):
       folder.check(self._path, changed)
 
   def test_a_run_that_kept_nothing_may_be_another(self):
-    folder.claim(self._path, _settings())
+    with folder.claimed(self._path, _settings()):
+      pass
     self.assertIsNone(folder.check(self._path, _settings(seed=3)))
+
+  def test_two_at_once_are_refused(self):
+    folder.check_unused(self._path)
+    with folder.claimed(self._path, _settings()):
+      for use in (
+        lambda: folder.check_unused(self._path),
+        lambda: folder.claimed(self._path, _settings(num_steps=3)).__enter__(),
+      ):
+        with self.assertRaisesRegex(ValueError, 'another process trains in'):
+          use()
+    folder.check_unused(self._path)
+    there = json.loads((self._path / folder.CONFIG).read_text())
+    self.assertEqual(there, _settings())
+
+  def test_a_file_system_without_locks(self):
+    error = OSError(errno.ENOLCK, 'No locks available')
+    with (
+      mock.patch.object(folder.fcntl, 'flock', side_effect=error),
+      folder.claimed(self._path, _settings()),
+    ):
+      self.assertTrue((self._path / folder.CONFIG).exists())
 
   def test_finished(self):
     self.assertIsNone(folder.finished(self._path, 1800))
@@ -74,13 +100,22 @@ class FolderTest(chex.TestCase):
       content = folder.finished(self._path, num_steps)
       self.assertEqual(content is not None, there)
 
+  def test_damaged_results_can_be_made_again(self):
+    self._begin(_settings())
+    (self._path / folder.RESULTS).write_text('{"psnr": 20.0, "st')
+    with self.assertRaisesRegex(
+      ValueError, 'results.json is none that .*Delete it: the same command sco'
+    ):
+      folder.finished(self._path, 1800)
+
   def test_a_config_loads_again(self):
     config = laptop_procedural.get_config()
     config.model.skips = (1, 2)
     config.emb.periodic_fns = ('sin',)
     config.learning_rate = 0.25
     settings = folder.describe(config, seed=0, data_dir=None, init_from=None)
-    folder.claim(self._path, settings)
+    with folder.claimed(self._path, settings):
+      pass
     again = saved.get_config(str(self._path / folder.CONFIG))
     self.assertEqual(again.to_dict(), config.to_dict())
 
@@ -117,6 +152,20 @@ class ClaimOutputTest(chex.TestCase):
     folder.claim_output(self._path, other, replace=True)
     self.assertEqual([x.name for x in self._path.iterdir()], [folder.IDENTITY])
     self.assertIsNone(folder.claim_output(self._path, other))
+
+  def test_a_kill_while_it_is_replaced_does_not_lock_it(self):
+    other = self._IDENTITY | {'steps': 8}
+
+    def die(path, **_):
+      if path.exists():
+        (path / folder.IDENTITY).unlink()
+        raise SystemExit
+
+    killed = mock.patch.object(folder.shutil, 'rmtree', side_effect=die)
+    with killed, self.assertRaises(SystemExit):
+      folder.claim_output(self._path, other, replace=True)
+    folder.claim_output(self._path, other, replace=True)
+    self.assertEqual([x.name for x in self._path.iterdir()], [folder.IDENTITY])
 
   def test_files_of_others_are_never_touched(self):
     (self._path / folder.IDENTITY).unlink()

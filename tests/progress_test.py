@@ -86,8 +86,18 @@ class LogTest(chex.TestCase):
     lines = path.read_text().splitlines()
     self.assertEqual([x.split('  ')[1] for x in lines], ['one', 'two', 'three'])
 
-  def test_a_log_that_can_not_be_written_stops_nothing(self):
-    text = io.StringIO()
+  def test_a_file_that_can_not_be_written_is_told_once(self):
+    folder = pathlib.Path(self.create_tempdir().full_path) / 'gone'
+    log, text = progress.Log(folder / 'log.txt'), io.StringIO()
     with contextlib.redirect_stdout(text):
-      progress.Log(pathlib.Path('/nowhere/at/all')).say('one')
-    self.assertEqual(text.getvalue(), 'one\n')
+      log.say('one')
+      log.say('two')
+      folder.mkdir()
+      log.say('three')
+      (folder / 'log.txt').unlink()
+      folder.rmdir()
+      log.say('four')
+    lines = text.getvalue().splitlines()
+    told = f'{folder}/log.txt can not be written (No such file or directory); '
+    told += 'training goes on.'
+    self.assertEqual(lines, ['one', told, 'two', 'three', 'four', told])

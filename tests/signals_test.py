@@ -22,3 +22,19 @@ class ListenerTest(chex.TestCase):
     error = signals.StoppedError(12, number)
     self.assertEqual(error.exit_code, code)
     self.assertRegex(str(error), f'{signal.Signals(number).name}.*step 12')
+
+
+class TerminatedTest(chex.TestCase):
+  def test_sigterm_ends_what_is_under_way(self):
+    before = signal.getsignal(signal.SIGTERM)
+    self.addCleanup(signal.signal, signal.SIGTERM, before)
+    signals.end_by_sigterm()
+    with self.assertRaises(signals.TerminatedError):
+      os.kill(os.getpid(), signal.SIGTERM)
+      signal.pause()
+    with signals.Listener() as listener:  # While it listens, it decides.
+      os.kill(os.getpid(), signal.SIGTERM)
+      self.assertEqual(listener.signal_number, signal.SIGTERM)
+    with self.assertRaises(signals.TerminatedError):
+      os.kill(os.getpid(), signal.SIGTERM)
+      signal.pause()

@@ -1,4 +1,5 @@
 import pathlib
+import resource
 
 import chex
 import imageio.v3 as iio
@@ -60,3 +61,28 @@ class SummariesTest(chex.TestCase):
     self.assertIn(b'model.skips', tags['_hparams_/session_start_info'])
     (final,) = read.Scalars('final/psnr')
     self.assertEqual(final.value, 26.5)
+
+  def test_a_full_disk_is_told_once_and_leaves_no_half_record(self):
+    """No file may grow by more than some bytes: as on a disk that fills up."""
+    folder, said = pathlib.Path(self.create_tempdir().full_path), []
+    board = summaries.Summaries(folder, said.append)
+    board.scalars(1, {'loss': 1.0})
+    (path,) = folder.iterdir()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limit = path.stat().st_size + 20
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+      board.scalars(2, {'loss': 2.0})
+      board.scalars(3, {'loss': 3.0})
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    board.scalars(4, {'loss': 4.0})
+    self.assertEqual(
+      said,
+      [f'TensorBoard: {folder} can not be written (File too large); training '
+       'goes on.'],
+    )  # fmt: skip
+    self.assertEqual(
+      [(x.step, x.value) for x in self._read(folder).Scalars('loss')],
+      [(1, 1.0), (4, 4.0)],
+    )
