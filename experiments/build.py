@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 import optax
 
+from experiments import processes
 from nerf_haiku import (
   cameras,
   encodings,
@@ -338,6 +339,8 @@ def batches(
     precrop_iters=config.precrop_iters,
     precrop_frac=config.precrop_frac,
     white_background=config.white_bkgd,
+    process=jax.process_index(),
+    num_processes=jax.process_count(),
   )
 
 
@@ -359,7 +362,7 @@ def compile_ahead(
   def on_devices(x):
     return jax.ShapeDtypeStruct((count, *x.shape), x.dtype)
 
-  rays = (count, config.num_rand // count)
+  rays = (count, config.num_rand // jax.device_count())
   batch = training.Batch(
     jax.ShapeDtypeStruct(rays, np.int32),
     jax.ShapeDtypeStruct((*rays, 2), np.int32),
@@ -379,9 +382,12 @@ def render_view(
   *,
   network: int = -1,
 ) -> Callable[..., evaluation.View]:
-  """Renders whole images, see `evaluation.make_render_view`."""
+  """Renders whole images, see `evaluation.make_render_view`.
+
+  With many processes it is called on process 0, in `processes.once`.
+  """
   kept = _CACHED_ACTIVATIONS if _on_cpu() else _RENDERED_ACTIVATIONS
-  return evaluation.make_render_view(
+  render = evaluation.make_render_view(
     renderer_,
     cast_fn(config, scene_),
     chunk=config.chunk,
@@ -389,6 +395,7 @@ def render_view(
     ndc=scene_.ndc,
     network=network,
   )
+  return processes.shared(render)
 
 
 def _on_cpu() -> bool:

@@ -127,7 +127,7 @@ def _describe_steps(
     jax.block_until_ready(scalars)
     seconds.append(time.perf_counter() - begin)
     begin = time.perf_counter()
-  count = jax.local_device_count()
+  count = jax.device_count()
   step = statistics.median(seconds[1:])
   return [
     f'Devices: {count} ({jax.devices()[0].device_kind}), '

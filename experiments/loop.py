@@ -10,6 +10,7 @@ from experiments import (
   build,
   fit,
   folder,
+  processes,
   profiling,
   progress,
   rendering,
@@ -57,26 +58,23 @@ def train(
   settings = folder.describe(
     config, seed=seed, data_dir=data_dir, init_from=init_from
   )
-  folder.check(model_dir, settings)
-  content = folder.finished(model_dir, config.num_steps)
+  content = processes.once(lambda: _look_there(config, model_dir, settings))
   if content is not None:
-    print(
-      f'{model_dir} holds this run, finished after {content["steps"]} steps: '
-      'nothing is left to do.'
-    )
     return content
-  results.measures_there()  # A damaged one is noticed before hours are spent.
   scene = build.scene(config, data_dir)
   renderer = build.renderer(config, scene)
-  weights = _weights(renderer, init_from)
-  folder.claim(model_dir, settings)
-  log = progress.Log(model_dir / folder.LOG)
+  weights = processes.once(lambda: _weights(renderer, init_from))
+  processes.once(lambda: folder.claim(model_dir, settings))
+  first = processes.first()
+  log = progress.Log(model_dir / folder.LOG if first else None)
   log.say(describe_scene(scene))
   with (
     checkpoints.Checkpoints(model_dir / folder.CHECKPOINTS) as kept,
-    summaries.Summaries(model_dir / folder.TENSORBOARD) as board,
+    summaries.Summaries(
+      model_dir / folder.TENSORBOARD if first else None
+    ) as board,
   ):
-    where = model_dir / folder.TENSORBOARD if profiled else None
+    where = model_dir / folder.TENSORBOARD if profiled and first else None
     render = build.render_view(config, scene, renderer)
     validate = validation.make(config, scene, renderer, render, board, log)
 
@@ -92,12 +90,34 @@ def train(
     )
     known = checkpoints.Kept(int(state.step), int(state.skipped), about)
     run = run_at(known, devices.replicate(state.learnt()))
-    content = scoring.evaluate(run, model_dir / folder.VIEWS)
-    results.write_json(model_dir / folder.RESULTS, content)
-    fields = dict(config_lib.flatten(config)) | {'seed': seed}
-    board.hyperparameters(fields, scoring.means(content))
-    log.note(f'test PSNR {content["psnr"]} dB over {content["views"]} views')
-  return content
+
+    def score() -> dict[str, Any]:
+      content = scoring.evaluate(run, model_dir / folder.VIEWS)
+      results.write_json(model_dir / folder.RESULTS, content)
+      fields = dict(config_lib.flatten(config)) | {'seed': seed}
+      board.hyperparameters(fields, scoring.means(content))
+      log.note(f'test PSNR {content["psnr"]} dB over {content["views"]} views')
+      return content
+
+    return processes.once(score, run.learnt)
+
+
+def _look_there(
+  config: ml_collections.ConfigDict,
+  model_dir: pathlib.Path,
+  settings: dict[str, Any],
+) -> dict[str, Any] | None:
+  """Checks the folder of a run; gives the results if it is finished."""
+  folder.check(model_dir, settings)
+  content = folder.finished(model_dir, config.num_steps)
+  if content is not None:
+    print(
+      f'{model_dir} holds this run, finished after {content["steps"]} steps: '
+      'nothing is left to do.'
+    )
+    return content
+  results.measures_there()  # A damaged one is noticed before hours are spent.
+  return None
 
 
 def _make_shows(

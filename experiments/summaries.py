@@ -20,15 +20,19 @@ class Summaries:
   checkpoint would be shown twice.
   """
 
-  def __init__(self, folder: pathlib.Path):
+  def __init__(self, folder: pathlib.Path | None):
+    """Writes nothing without a folder."""
     lazy_tensorflow.module()  # Quietly; the writer imports it.
-    self._writer = event_file_writer.EventFileWriter(str(folder))
+    self._writer = None
+    if folder is not None:
+      self._writer = event_file_writer.EventFileWriter(str(folder))
 
   def __enter__(self) -> 'Summaries':
     return self
 
   def __exit__(self, *error: object) -> None:
-    self._writer.close()
+    if self._writer is not None:
+      self._writer.close()
 
   def go_on_from(self, step: int) -> None:
     """Tells TensorBoard to forget what it has of this step and later ones."""
@@ -54,7 +58,7 @@ class Summaries:
         for name, image in images.items()
       ],
     )
-    self._writer.flush()
+    self._flush()
 
   def hyperparameters(
     self, settings: Mapping[str, Any], metrics: Mapping[str, float]
@@ -69,17 +73,22 @@ class Summaries:
     }
     self._add(0, summary=api.hparams_pb(plain))
     self.scalars(0, {f'final/{name}': x for name, x in metrics.items()})
-    self._writer.flush()
+    self._flush()
 
   def _add_values(
     self, step: int, values: list[summary_pb2.Summary.Value]
   ) -> None:
     self._add(step, summary=summary_pb2.Summary(value=values))
 
+  def _flush(self) -> None:
+    if self._writer is not None:
+      self._writer.flush()
+
   def _add(self, step: int, **content: Any) -> None:
-    self._writer.add_event(
-      event_pb2.Event(wall_time=time.time(), step=step, **content)
-    )
+    if self._writer is not None:
+      self._writer.add_event(
+        event_pb2.Event(wall_time=time.time(), step=step, **content)
+      )
 
 
 def _encode(image: np.ndarray) -> summary_pb2.Summary.Image:

@@ -26,6 +26,7 @@ class Checkpoints:
   """The last three states of a run, and the best on validation.
 
   A context manager; a folder that is not there is made by the first `save`.
+  Of many processes one, whichever, reads and writes.
   """
 
   def __init__(self, folder: pathlib.Path):
@@ -167,6 +168,9 @@ class Checkpoints:
           ),
         ]
       )
+      many = jax.process_count() > 1
+      if many:  # Orbax is to wait for no other process: see below.
+        self._folder.mkdir(parents=True, exist_ok=True)
       self._opened = ocp.CheckpointManager(
         self._folder.absolute(),
         item_names=('state', 'about'),
@@ -175,6 +179,11 @@ class Checkpoints:
           preservation_policy=policy,
           # What is saved is on disk when `save` returns.
           enable_async_checkpointing=False,
+          create=not many,
+          multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(),
+            active_processes={jax.process_index()} if many else None,
+          ),
         ),
       )
     return self._opened
