@@ -370,7 +370,13 @@ def compile_ahead(
   )  # fmt: skip
   shapes = jax.tree.map(on_devices, state), batch, jax.random.key(0)
   pool = concurrent.futures.ThreadPoolExecutor(1)
-  future = pool.submit(lambda: update_.lower(*shapes).compile())
+
+  def compiled():
+    # Of many processes, pmap compiles no shapes: at the first step then.
+    alone = jax.process_count() == 1
+    return update_.lower(*shapes).compile() if alone else update_
+
+  future = pool.submit(compiled)
   pool.shutdown(wait=False)
   return future
 

@@ -8,21 +8,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
-def in_order() -> list[jax.Device] | None:
-  """All devices of all processes, those of each process beside each other.
-
-  So the part of a batch that a process reads is what its devices need. None for
-  one process: all that there are.
-  """
-  if jax.process_count() == 1:
-    return None
-  return [
-    device
-    for i in range(jax.process_count())
-    for device in jax.local_devices(i)
-  ]
-
-
 def replicate(tree: Any, num_devices: int | None = None) -> Any:
   """Copies each leaf to local devices, under a new leading `[D]`.
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nerf_haiku import cameras, devices, renderers, volume
+from nerf_haiku import cameras, renderers, volume
 
 _AXIS = 'devices'
 
@@ -81,7 +81,6 @@ def make_render_view(
   @functools.partial(
     jax.pmap, axis_name=_AXIS, in_axes=(0, None, None, 0, None),
     out_axes=None if many else 0,
-    devices=devices.in_order() if many else None,
   )  # fmt: skip
   def render_chunk(learnt, camera, looks, pixel, num_pieces):
     """Renders the first of a device's pieces `[P, piece, 2]`; the rest is 0."""

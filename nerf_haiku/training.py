@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nerf_haiku import cameras, devices, renderers
+from nerf_haiku import cameras, renderers
 
 _AXIS = 'devices'
 # A growing batch begins with this share of its rays.
@@ -349,9 +349,8 @@ def make_update(
     return state, scalars | {'fault': fault, 'skipped': state.skipped}
 
   return jax.pmap(
-    update, _AXIS, in_axes=(0, 0, None), out_axes=(0, None), donate_argnums=0,
-    devices=devices.in_order(),
-  )  # fmt: skip
+    update, _AXIS, in_axes=(0, 0, None), out_axes=(0, None), donate_argnums=0
+  )
 
 
 def make_greatest() -> Callable[[int], jax.Array]:
@@ -359,9 +358,6 @@ def make_greatest() -> Callable[[int], jax.Array]:
 
   It waits for the others only when what it gives is read.
   """
-  greatest = jax.pmap(
-    lambda x: jax.lax.pmax(x, _AXIS), _AXIS, out_axes=None,
-    devices=devices.in_order(),
-  )  # fmt: skip
+  greatest = jax.pmap(lambda x: jax.lax.pmax(x, _AXIS), _AXIS, out_axes=None)
   count = jax.local_device_count()
   return lambda x: greatest(np.full(count, x, np.int32))
