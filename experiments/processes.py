@@ -20,7 +20,7 @@ from experiments import signals, watch
 from nerf_haiku import training
 
 # Seconds after which jax gives up on a process: after our own watch has.
-_HEARTBEAT = 45
+_HEARTBEAT = 60
 _SHUTDOWN = 10
 # Seconds that all processes have to come.
 _START = 300

@@ -13,7 +13,7 @@ from typing import Any
 
 # Seconds between two signs of life, and of silence that ends a run.
 _EVERY = 1.0
-_SILENCE = 25.0
+_SILENCE = 20.0
 # Seconds that process 0, whom the others ask, stays for them at its end.
 _STAYS = 10.0
 
@@ -42,6 +42,7 @@ class Watch:
     ]
     self._seen = dict.fromkeys(range(count), ('', time.monotonic()))
     self._ended: dict[int, str] = {}
+    self._gone: set[int] = set()
     self._ending = threading.Event()
     self._killers = [_killer(x) for x in self._who]
     _on_abort(self._aborted)
@@ -57,7 +58,7 @@ class Watch:
       self._client.key_value_set(f'ended/{self._index}', text or '')
       until = time.monotonic() + _STAYS
       while self._index == 0 and time.monotonic() < until:
-        if len(self._client.key_value_dir_get('ended/')) == self._count:
+        if len({*_read(self._client, 'ended/'), *self._gone}) == self._count:
           break
         time.sleep(_EVERY / 10)
     os._exit(status)
@@ -105,6 +106,7 @@ class Watch:
       if silent:
         # Who waits for process 0 hears of nobody.
         i = min(silent)
+        self._gone.update(silent)
         if self._killers[i]:
           self._killers[i]()
         self._end(i, f'gave no sign of life for {_SILENCE:.0f} s')
@@ -119,7 +121,7 @@ class Watch:
   def _say(self, other: int, what: str) -> None:
     # Not by print, whose lock another thread may hold.
     text = (
-      f'Process {other} ({self._who[other].split(";")[0]}) {what}. '
+      f'Process {other} ({self._who[other].split(";")[0]}) {what.rstrip(".")}. '
       f'Process {self._index} ends; the same command goes on from the last '
       'checkpoint.\n'
     )
