@@ -4,6 +4,7 @@ import io
 import pathlib
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -56,6 +57,7 @@ def run(task: Callable[[], None], default: Default) -> None:
       processes.start(
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_INDEX.value
       )
+      processes.check_same(_same_everywhere())
       task()
     except signals.StoppedError as stopped:
       if processes.first():
@@ -80,6 +82,15 @@ def run(task: Callable[[], None], default: Default) -> None:
     processes.end(0)
 
   app.run(main, flags_parser=lambda argv: _parse(argv, default))
+
+
+def _same_everywhere() -> dict[str, Any]:
+  """What many processes can not differ in."""
+  given = flags.FLAGS.flag_values_dict()
+  fields = config_lib.flatten(CONFIG.value, 'config.')
+  return dict(fields) | {
+    f'--{x}': given[x] for x in ('seed', 'dry_run') if x in given
+  }
 
 
 def model_dir() -> pathlib.Path:

@@ -24,6 +24,10 @@ _HEARTBEAT = 60
 _SHUTDOWN = 10
 # Seconds that all processes have to come.
 _START = 300
+_NOBODY = (
+  f'--coordinator: not all processes came there within {_START} s, or two have '
+  'one index'
+)
 # No wait for process 0 ends by itself: the watch ends it.
 _NO_LIMIT = 7 * 24 * 3600 * 1000
 
@@ -97,6 +101,7 @@ def start(
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   # It would take SIGTERM, which `signals` listens to.
   jax.config.update('jax_enable_preemption_service', False)
+  watch.on_abort(_nobody_came)
   try:
     jax.distributed.initialize(
       coordinator, num_processes, index,
@@ -106,10 +111,7 @@ def start(
       shutdown_timeout_seconds=_SHUTDOWN,
     )  # fmt: skip
   except RuntimeError as error:
-    raise ValueError(
-      f'--coordinator: the processes did not find each other within {_START} '
-      f's ({str(error).splitlines()[0]}).'
-    ) from error
+    raise ValueError(f'{_NOBODY} ({str(error).splitlines()[0]}).') from error
   from jax._src import distributed  # jax shows its store nowhere else.
 
   _world.client = distributed.global_state.client
@@ -119,6 +121,11 @@ def start(
   )
   with _quiet_output(jax.process_index() > 0):
     int(training.make_greatest()(0))  # They connect, and can compute.
+
+
+def _nobody_came() -> None:
+  os.write(2, f'Error: {_NOBODY}.\n'.encode())
+  os._exit(1)
 
 
 def _check(given: dict[str, Any]) -> None:
@@ -170,6 +177,24 @@ def _quiet_output(for_good: bool) -> Iterator[None]:
       os.dup2(kept, 1)
     os.close(kept)
     os.close(nowhere)
+
+
+def check_same(settings: dict[str, Any]) -> None:
+  """Makes sure that all processes were started alike.
+
+  Args:
+    settings: the fields that have to be the same, by their names.
+
+  Raises:
+    ValueError: names a field that is not.
+  """
+  there = once(lambda: settings)
+  for name, value in settings.items():
+    if there.get(name) != value:
+      raise ValueError(
+        f'{name}: got {value!r}, and {there.get(name)!r} on process 0; all '
+        'processes need the same.'
+      )
 
 
 def many() -> bool:

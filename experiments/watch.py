@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 # Seconds between two signs of life, and of silence that ends a run.
@@ -45,7 +46,7 @@ class Watch:
     self._gone: set[int] = set()
     self._ending = threading.Event()
     self._killers = [_killer(x) for x in self._who]
-    _on_abort(self._aborted)
+    on_abort(self._aborted)
     for task in (self._beat, self._look):
       threading.Thread(target=task, daemon=True).start()
 
@@ -171,8 +172,11 @@ def _killer(who: str) -> Any:
   return kill
 
 
-def _on_abort(fn: Any) -> None:
-  """Calls a function, in whatever thread, before an abort ends the process."""
+def on_abort(fn: Callable[[], None]) -> None:
+  """Calls a function, in whatever thread, before an abort ends the process.
+
+  Where jax gives up on others it aborts, and offers nothing else.
+  """
   global _handler  # C does not keep it.
   _handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: fn())
   with contextlib.suppress(OSError, AttributeError):

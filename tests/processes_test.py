@@ -271,9 +271,10 @@ class EndTest(chex.TestCase):
       last=['--config.num_rand=255'],
     ) as launched:  # fmt: skip
       self.assertEqual(launched.codes(60), [1, 1])
-      self.assertStartsWith(launched.said('err', 1), 'Error: config.num_rand')
+      wrong = 'config.num_rand: got 255, and 256 on process 0'
+      self.assertStartsWith(launched.said('err', 1), f'Error: {wrong}')
       self.assertRegex(
-        launched.said('err', 0), r'Process 1 \(.*\) failed: config.num_rand'
+        launched.said('err', 0), rf'^Process 1 \(.*\) failed: {wrong}'
       )
 
   @parameterized.named_parameters(
