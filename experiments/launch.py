@@ -69,6 +69,7 @@ def run(task: Callable[[], None], default: Default) -> None:
         logging.level_info() and not processes.many()
       ):  # With --verbosity=0: where it comes from.
         raise
+      processes.wait_for_cause(error)
       print(f'Error: {error}', file=sys.stderr)
       processes.end(1, str(error))
       sys.exit(1)

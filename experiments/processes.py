@@ -24,6 +24,10 @@ _HEARTBEAT = 60
 _SHUTDOWN = 10
 # Seconds that all processes have to come.
 _START = 300
+# How errors of what goes between processes begin, of whatever type they are.
+_OF_JAX = re.compile(
+  'UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED'
+)
 _NOBODY = (
   f'--coordinator: not all processes came there within {_START} s, or two have '
   'one index'
@@ -188,6 +192,8 @@ def check_same(settings: dict[str, Any]) -> None:
   Raises:
     ValueError: names a field that is not.
   """
+  if not many():
+    return
   there = once(lambda: settings)
   for name, value in settings.items():
     if there.get(name) != value:
@@ -272,6 +278,15 @@ def end(status: int, text: str | None = None) -> None:
     _world.watch.end(status, text)
 
 
+def wait_for_cause(error: Exception) -> None:
+  """Waits if an error may come from the end of another process.
+
+  The watch needs some time to notice that, and then ends this one.
+  """
+  if _world.watch is not None and _OF_JAX.match(str(error)):
+    _world.watch.wait()
+
+
 def fail(error: Exception) -> None:
   """Ends this process for what nobody expected; returns if it is alone."""
   if _world.watch is None:
@@ -279,8 +294,6 @@ def fail(error: Exception) -> None:
   if isinstance(error, FirstFailedError):
     print(f'Process 0 failed: {error}', file=sys.stderr)
     end(1)
-  if isinstance(error, jax.errors.JaxRuntimeError):
-    # Of what goes between processes: the end of another may be the cause.
-    _world.watch.wait()
+  wait_for_cause(error)
   traceback.print_exc()
   end(1, f'{type(error).__name__}: {error}')

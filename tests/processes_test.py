@@ -288,5 +288,7 @@ class EndTest(chex.TestCase):
       codes = launched.codes(60)
       self.assertEqual(codes[missing], -signal.SIGKILL)
       self.assertEqual(codes[1 - missing], 1)
-      last = launched.said('err', 1 - missing).splitlines()[-1]
-      self.assertRegex(last, rf'Process {missing} \(.*\) {message}')
+      self.assertRegex(
+        launched.said('err', 1 - missing),
+        rf'(?m)^Process {missing} \(.*\) {message}',
+      )
