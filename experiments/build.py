@@ -1,5 +1,6 @@
 """From a config to the library's objects."""
 
+import concurrent.futures
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -341,6 +342,43 @@ def batches(
     process=jax.process_index(),
     num_processes=jax.process_count(),
   )
+
+
+def compile_ahead(
+  update_: Any, config: ml_collections.ConfigDict, state: training.TrainState
+) -> concurrent.futures.Future:
+  """Compiles an update in a thread of its own.
+
+  Args:
+    update_: as from `update`.
+    config: of the run.
+    state: the shapes of one replica.
+
+  Returns:
+    The future of a function of the same arguments.
+  """
+  count = jax.local_device_count()
+
+  def on_devices(x):
+    return jax.ShapeDtypeStruct((count, *x.shape), x.dtype)
+
+  rays = (count, config.num_rand // jax.device_count())
+  batch = training.Batch(
+    jax.ShapeDtypeStruct(rays, np.int32),
+    jax.ShapeDtypeStruct((*rays, 2), np.int32),
+    jax.ShapeDtypeStruct((*rays, 3), np.float32),
+  )  # fmt: skip
+  shapes = jax.tree.map(on_devices, state), batch, jax.random.key(0)
+  pool = concurrent.futures.ThreadPoolExecutor(1)
+
+  def compiled():
+    # Of many processes, pmap compiles no shapes: at the first step then.
+    alone = jax.process_count() == 1
+    return update_.lower(*shapes).compile() if alone else update_
+
+  future = pool.submit(compiled)
+  pool.shutdown(wait=False)
+  return future
 
 
 def render_view(

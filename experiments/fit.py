@@ -13,7 +13,6 @@ import numpy as np
 from experiments import (
   build,
   collapse,
-  process,
   processes,
   profiling,
   progress,
@@ -169,7 +168,7 @@ class _Steps:
     if processes.many():
       self._greatest = training.make_greatest()
     # Compiled beside the initial weights and the start of TensorFlow.
-    self._update = process.compile_ahead(
+    self._update = build.compile_ahead(
       build.update(config, scene, renderer), config, state
     )
 

@@ -1,18 +1,12 @@
 """What a process sets up before it computes."""
 
-import concurrent.futures
 import contextlib
 import ctypes
 import os
 import pathlib
-from typing import Any
 
 import jax
-import ml_collections
-import numpy as np
 from absl import logging
-
-from nerf_haiku import training
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -64,40 +58,3 @@ def keep_compiled(folder: str) -> None:
   )
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
-
-
-def compile_ahead(
-  update_: Any, config: ml_collections.ConfigDict, state: training.TrainState
-) -> concurrent.futures.Future:
-  """Compiles an update in a thread of its own.
-
-  Args:
-    update_: as from `build.update`.
-    config: of the run.
-    state: the shapes of one replica.
-
-  Returns:
-    The future of a function of the same arguments.
-  """
-  count = jax.local_device_count()
-
-  def on_devices(x):
-    return jax.ShapeDtypeStruct((count, *x.shape), x.dtype)
-
-  rays = (count, config.num_rand // jax.device_count())
-  batch = training.Batch(
-    jax.ShapeDtypeStruct(rays, np.int32),
-    jax.ShapeDtypeStruct((*rays, 2), np.int32),
-    jax.ShapeDtypeStruct((*rays, 3), np.float32),
-  )  # fmt: skip
-  shapes = jax.tree.map(on_devices, state), batch, jax.random.key(0)
-  pool = concurrent.futures.ThreadPoolExecutor(1)
-
-  def compiled():
-    # Of many processes, pmap compiles no shapes: at the first step then.
-    alone = jax.process_count() == 1
-    return update_.lower(*shapes).compile() if alone else update_
-
-  future = pool.submit(compiled)
-  pool.shutdown(wait=False)
-  return future
