@@ -195,6 +195,22 @@ class ManyTest(chex.TestCase):
     for found, wanted in gradients:
       np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * largest)
 
+  def _check_render(self, folder):
+    """Two processes draw what one has scored, and a video."""
+    with _Launched(
+      folder, _ROOT / 'experiments' / 'render.py', '--model_dir=one',
+      '--save_dir=drawn', '--config.num_poses=2',
+    ) as launched:  # fmt: skip
+      self.assertEqual(launched.codes(), [0, 0], launched.said('err', 0))
+      self.assertIn('2 frames of 16x16: drawn', launched.said('out', 0))
+      self.assertEmpty(launched.said('out', 1))
+    drawn, one = (
+      json.loads((folder / x / 'results.json').read_text())
+      for x in ('drawn/test', 'one')
+    )
+    self.assertEqual(drawn['psnr_per_view'], one['psnr_per_view'])
+    self.assertEqual(drawn['ssim_per_view'], one['ssim_per_view'])
+
   def _newest(self, run):
     there = os.listdir(run / 'checkpoints')
     return max(int(x) for x in there if x.isdigit())
@@ -214,6 +230,7 @@ class ManyTest(chex.TestCase):
       count=1,
     ) as launched:  # fmt: skip
       self.assertEqual(launched.codes(), [0], launched.said('err', 0))
+    self._check_render(folder)
     many = (
       *_SMALL, '--config.num_steps=100000', '--config.i_weights=10',
       '--config.i_testset=20', '--model_dir=many',
