@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 import optax
 
+from experiments import processes
 from nerf_haiku import (
   cameras,
   encodings,
@@ -339,6 +340,8 @@ def batches(
     precrop_iters=config.precrop_iters,
     precrop_frac=config.precrop_frac,
     white_background=config.white_bkgd,
+    process=jax.process_index(),
+    num_processes=jax.process_count(),
   )
 
 
@@ -360,7 +363,7 @@ def compile_ahead(
   def on_devices(x):
     return jax.ShapeDtypeStruct((count, *x.shape), x.dtype)
 
-  rays = (count, config.num_rand // count)
+  rays = (count, config.num_rand // jax.device_count())
   batch = training.Batch(
     jax.ShapeDtypeStruct(rays, np.int32),
     jax.ShapeDtypeStruct((*rays, 2), np.int32),
@@ -368,7 +371,13 @@ def compile_ahead(
   )  # fmt: skip
   shapes = jax.tree.map(on_devices, state), batch, jax.random.key(0)
   pool = concurrent.futures.ThreadPoolExecutor(1)
-  future = pool.submit(lambda: update_.lower(*shapes).compile())
+
+  def compiled():
+    # Of many processes, pmap compiles no shapes: at the first step then.
+    alone = jax.process_count() == 1
+    return update_.lower(*shapes).compile() if alone else update_
+
+  future = pool.submit(compiled)
   pool.shutdown(wait=False)
   return future
 
@@ -380,9 +389,12 @@ def render_view(
   *,
   network: int = -1,
 ) -> Callable[..., evaluation.View]:
-  """Renders whole images, see `evaluation.make_render_view`."""
+  """Renders whole images, see `evaluation.make_render_view`.
+
+  With many processes it is called on process 0, in `processes.once`.
+  """
   kept = _CACHED_ACTIVATIONS if _on_cpu() else _RENDERED_ACTIVATIONS
-  return evaluation.make_render_view(
+  render = evaluation.make_render_view(
     renderer_,
     cast_fn(config, scene_),
     chunk=config.chunk,
@@ -390,6 +402,7 @@ def render_view(
     ndc=scene_.ndc,
     network=network,
   )
+  return processes.shared(render)
 
 
 def _on_cpu() -> bool:

@@ -123,11 +123,13 @@ def _describe_steps(
   ):
     if compiled is None:
       compiled = update.lower(state, batch, key).compile()
-    state, scalars = compiled(state, batch, key)
+    # What is compiled takes no arrays of one process of many.
+    step_fn = compiled if jax.process_count() == 1 else update
+    state, scalars = step_fn(state, batch, key)
     jax.block_until_ready(scalars)
     seconds.append(time.perf_counter() - begin)
     begin = time.perf_counter()
-  count = jax.local_device_count()
+  count = jax.device_count()
   step = statistics.median(seconds[1:])
   return [
     f'Devices: {count} ({jax.devices()[0].device_kind}), '

@@ -9,7 +9,7 @@ import pathlib
 
 from absl import flags
 
-from experiments import launch, rendering
+from experiments import launch, processes, rendering
 
 _SAVE_DIR = flags.DEFINE_string(
   'save_dir', None, 'Where views and scores go; default: in --model_dir.'
@@ -24,7 +24,9 @@ def main() -> None:
   run = launch.trained_run(_STEP.value)
   name = f'evaluation_{run.kept.step:07}'
   save_dir = pathlib.Path(_SAVE_DIR.value or launch.model_dir() / name)
-  print(rendering.score(run, save_dir.expanduser())[1])
+  save_dir = save_dir.expanduser()
+  _, text = processes.once(lambda: rendering.score(run, save_dir), run.learnt)
+  print(text)
 
 
 if __name__ == '__main__':

@@ -1,16 +1,19 @@
 """The steps of a run: watched, kept, and stopped without a trace."""
 
 import collections
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import ml_collections
+import numpy as np
 
 from experiments import (
   build,
   collapse,
+  processes,
   profiling,
   progress,
   signals,
@@ -92,12 +95,8 @@ def fit(
   state = _begin(config, renderer, seed, weights)
   times = {'train_seconds': 0.0, 'rays_per_second': 0}
   about: About = {'seed': seed, 'restarts': 0, 'times': times}
-  outputs.kept.set_damaged_aside()
-  if outputs.kept.steps():
-    state, about = outputs.kept.restore(state)
-    outputs.log.say(f'Goes on from its checkpoint of step {state.step}.')
-    outputs.board.go_on_from(int(state.step) + 1)
-  with signals.Listener() as listener:
+  state, about = processes.once(lambda: _go_on(state, about, outputs))
+  with signals.Listener(between_views=processes.many()) as listener:
     while int(state.step) < config.num_steps:
       try:
         state, about = steps.run(state, about, listener)
@@ -105,6 +104,18 @@ def fit(
         about = _restart(error, about, outputs)
         state = _begin(config, renderer, about['seed'], weights)
   return state, about
+
+
+def _go_on(
+  state: training.TrainState, about: About, outputs: Outputs
+) -> tuple[training.TrainState, About]:
+  """The newest state that is kept, if there is one."""
+  outputs.kept.set_damaged_aside()
+  if outputs.kept.steps():
+    state, about = outputs.kept.restore(state)
+    outputs.log.say(f'Goes on from its checkpoint of step {state.step}.')
+    outputs.board.go_on_from(int(state.step) + 1)
+  return jax.tree.map(np.asarray, state), about
 
 
 def _begin(
@@ -130,7 +141,7 @@ def _restart(
     f'{error} It starts again from step 0 with seed {about["seed"]} '
     f'(restart {about["restarts"]} of {collapse.MOST_RESTARTS}).'
   )
-  outputs.kept.clear()
+  processes.once(outputs.kept.clear)
   outputs.board.go_on_from(0)
   return about
 
@@ -154,6 +165,10 @@ class _Steps:
       jax.random.key(0),
     )
     self._names = training.checked_names(state.params)
+    # Of the signals that came to processes: all stop after the same step.
+    self._greatest: Callable[[int], Any] = int
+    if processes.many():
+      self._greatest = training.make_greatest()
     # Compiled beside the initial weights and the start of TensorFlow.
     self._update = build.compile_ahead(
       build.update(config, scene, renderer), config, state
@@ -188,7 +203,7 @@ class _Steps:
     config = self._config
     _, key = jax.random.split(jax.random.key(self._about['seed']))
     # Several devices of one CPU deadlock when steps are queued up.
-    in_turn = jax.local_device_count() > 1 and jax.default_backend() == 'cpu'
+    in_turn = jax.device_count() > 1 and jax.default_backend() == 'cpu'
     pending: collections.deque = collections.deque()
     batches = build.batches(
       config,
@@ -200,19 +215,35 @@ class _Steps:
     for step, batch in enumerate(batches, first + 1):
       self._outputs.profile.before(step - 1 - first)
       self._state, scalars = self._update.result()(self._state, batch, key)
-      pending.append((step, scalars))
-      stopped = listener.signal_number
+      asked = self._greatest(listener.signal_number or 0)
+      pending.append((step, scalars, asked))
       due = self._due(step)
-      waits = in_turn or any(due) or stopped
-      while len(pending) > (0 if waits else _IN_FLIGHT):
-        self._read(*pending.popleft())
+      waits = in_turn or any(due) or (not processes.many() and asked)
+      stopped = self._catch_up(pending, 0 if waits else _IN_FLIGHT)
       if stopped:
+        self._catch_up(pending, 0)
         self._stop(step, stopped)
       if any(due):
         with self._progress.paused():
-          self._pause(step, due, listener)
-    if listener.signal_number:  # It came while the last state was written.
-      self._stop(config.num_steps, listener.signal_number)
+          stopped = processes.once(
+            functools.partial(self._pause, step, due, listener),
+            self._state.learnt(),
+          )
+        if stopped:
+          self._stop(step, stopped)
+    # It may have come while the last state was written.
+    stopped = int(self._greatest(listener.signal_number or 0))
+    if stopped:
+      self._stop(config.num_steps, stopped)
+
+  def _catch_up(self, pending: collections.deque, left: int) -> int:
+    """Reads steps until so many are left; gives the signal to stop, or 0."""
+    stopped = 0
+    while len(pending) > left:
+      step, scalars, asked = pending.popleft()
+      self._read(step, scalars)
+      stopped = int(asked) or stopped
+    return stopped
 
   def _due(self, step: int) -> _Due:
     config = self._config
@@ -225,8 +256,14 @@ class _Steps:
       film=step % config.i_video == 0,
     )
 
-  def _pause(self, step: int, due: _Due, listener: signals.Listener) -> None:
-    """Looks at what is learnt and keeps it, as far as it is time to."""
+  def _pause(
+    self, step: int, due: _Due, listener: signals.Listener
+  ) -> int | None:
+    """Looks at what is learnt and keeps it, as far as it is time to.
+
+    Returns:
+      The signal that cut this short, or None.
+    """
     psnr = None
     try:
       with listener.at_once():  # Views may take minutes.
@@ -241,7 +278,8 @@ class _Steps:
     except KeyboardInterrupt:
       if listener.signal_number is None:
         raise
-      self._stop(step, listener.signal_number)
+      return listener.signal_number
+    return None
 
   def _show(self, step: int, show: Show) -> None:
     """Draws what is learnt; if that fails, the run goes on."""
@@ -259,7 +297,7 @@ class _Steps:
       signals.StoppedError: always, but for
       OSError: if the state can not be written.
     """
-    self._save(must=True)
+    processes.once(lambda: self._save(must=True))
     error = signals.StoppedError(step, signal_number)
     self._outputs.log.note(str(error))
     raise error
@@ -301,7 +339,8 @@ class _Steps:
     if not fault or (skips and self._faults < _MOST_SKIPPED):
       return
     self._state = self._state._replace(fault=self._state.fault * 0)
-    kept = 'The state before it is kept. ' if self._save() else ''
+    saved = processes.once(self._save)
+    kept = 'The state before it is kept. ' if saved else ''
     text = (
       f'Step {step}: {self._names[fault - 1]} holds a NaN or infinity'
       f'{f", as did {_MOST_SKIPPED} steps in a row" if skips else ""}. '

@@ -5,12 +5,13 @@ import pathlib
 import signal
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import config as config_lib
-from experiments import process, runs, signals
+from experiments import process, processes, runs, signals
 
 CONFIGS = pathlib.Path(__file__).parent / 'configs'
 
@@ -25,6 +26,17 @@ _CACHE = flags.DEFINE_string(
   'compilation_cache', process.default_cache(),
   "Folder of compiled functions, for the next run; '' for none.",
 )  # fmt: skip
+
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator', None,
+  'Of many processes: host:port where process 0 waits for the others.',
+)  # fmt: skip
+_NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', None, 'Of many processes: how many there are.'
+)
+_PROCESS_INDEX = flags.DEFINE_integer(
+  'process_index', None, 'Of many processes: which one this is, from 0.'
+)
 
 # The config of a command line that names none.
 Default = Callable[[list[str]], str]
@@ -44,22 +56,48 @@ def run(task: Callable[[], None], default: Default) -> None:
     process.keep_compiled(_CACHE.value)
     try:
       signals.end_by_sigterm()
+      processes.start(
+        _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_INDEX.value
+      )
+      processes.check_same(_same_everywhere())
       task()
     except signals.StoppedError as stopped:
-      print(stopped, file=sys.stderr)
+      if processes.first():
+        print(stopped, file=sys.stderr)
+      processes.end(stopped.exit_code)
       sys.exit(stopped.exit_code)
     except (ValueError, OSError) as error:
-      if logging.level_info():  # With --verbosity=0: where it comes from.
+      if (
+        logging.level_info() and not processes.many()
+      ):  # With --verbosity=0: where it comes from.
         raise
-      sys.exit(f'Error: {error}')
+      processes.wait_for_cause(error)
+      print(f'Error: {error}', file=sys.stderr)
+      processes.end(1, str(error))
+      sys.exit(1)
     except KeyboardInterrupt as error:
       text = 'Interrupted: what was kept is there; the same command goes on.'
       print(text, file=sys.stderr)
       # As shells say it.
       terminated = isinstance(error, signals.TerminatedError)
-      sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
+      code = 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+      processes.end(code, 'interrupted')
+      sys.exit(code)
+    except Exception as error:
+      processes.fail(error)
+      raise
+    processes.end(0)
 
   app.run(main, flags_parser=lambda argv: _parse(argv, default))
+
+
+def _same_everywhere() -> dict[str, Any]:
+  """What many processes can not differ in."""
+  given = flags.FLAGS.flag_values_dict()
+  fields = config_lib.flatten(CONFIG.value, 'config.')
+  return dict(fields) | {
+    f'--{x}': given[x] for x in ('seed', 'dry_run') if x in given
+  }
 
 
 def model_dir() -> pathlib.Path:

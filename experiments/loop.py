@@ -1,5 +1,6 @@
 """A run: from a config to checkpoints, images and scores."""
 
+import contextlib
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ from experiments import (
   build,
   fit,
   folder,
+  processes,
   profiling,
   progress,
   rendering,
@@ -57,27 +59,28 @@ def train(
   settings = folder.describe(
     config, seed=seed, data_dir=data_dir, init_from=init_from
   )
-  folder.check(model_dir, settings)
-  content = folder.finished(model_dir, config.num_steps)
+  content = processes.once(lambda: _look_there(config, model_dir, settings))
   if content is not None:
-    print(
-      f'{model_dir} holds this run, finished after {content["steps"]} steps: '
-      'nothing is left to do.'
-    )
     return content
-  folder.check_unused(model_dir)
-  results.measures_there()  # A damaged one is noticed before hours are spent.
   scene = build.scene(config, data_dir)
   renderer = build.renderer(config, scene)
-  weights = _weights(renderer, init_from)
-  log = progress.Log(model_dir / folder.LOG)
-  with (
-    folder.claimed(model_dir, settings),
-    checkpoints.Checkpoints(model_dir / folder.CHECKPOINTS, log.say) as kept,
-    summaries.Summaries(model_dir / folder.TENSORBOARD, log.say) as board,
-  ):
+  weights = processes.once(lambda: _weights(renderer, init_from))
+  first = processes.first()
+  log = progress.Log(model_dir / folder.LOG if first else None)
+  with contextlib.ExitStack() as held:
+    # Of process 0, which tells the others if it can not.
+    claimed = folder.claimed(model_dir, settings)
+    processes.once(lambda: held.enter_context(claimed))
     log.say(describe_scene(scene))
-    where = model_dir / folder.TENSORBOARD if profiled else None
+    kept = held.enter_context(
+      checkpoints.Checkpoints(model_dir / folder.CHECKPOINTS, log.say)
+    )
+    board = held.enter_context(
+      summaries.Summaries(
+        model_dir / folder.TENSORBOARD if first else None, log.say
+      )
+    )
+    where = model_dir / folder.TENSORBOARD if profiled and first else None
     render = build.render_view(config, scene, renderer)
     validate = validation.make(config, scene, renderer, render, board, log)
 
@@ -93,12 +96,35 @@ def train(
     )
     known = checkpoints.Kept(int(state.step), int(state.skipped), about)
     run = run_at(known, devices.replicate(state.learnt()))
-    content = scoring.evaluate(run, model_dir / folder.VIEWS)
-    results.write_json(model_dir / folder.RESULTS, content)
-    fields = dict(config_lib.flatten(config)) | {'seed': seed}
-    board.hyperparameters(fields, scoring.means(content))
-    log.note(f'test PSNR {content["psnr"]} dB over {content["views"]} views')
-  return content
+
+    def score() -> dict[str, Any]:
+      content = scoring.evaluate(run, model_dir / folder.VIEWS)
+      results.write_json(model_dir / folder.RESULTS, content)
+      fields = dict(config_lib.flatten(config)) | {'seed': seed}
+      board.hyperparameters(fields, scoring.means(content))
+      log.note(f'test PSNR {content["psnr"]} dB over {content["views"]} views')
+      return content
+
+    return processes.once(score, run.learnt)
+
+
+def _look_there(
+  config: ml_collections.ConfigDict,
+  model_dir: pathlib.Path,
+  settings: dict[str, Any],
+) -> dict[str, Any] | None:
+  """Checks the folder of a run; gives the results if it is finished."""
+  folder.check(model_dir, settings)
+  content = folder.finished(model_dir, config.num_steps)
+  if content is not None:
+    print(
+      f'{model_dir} holds this run, finished after {content["steps"]} steps: '
+      'nothing is left to do.'
+    )
+    return content
+  folder.check_unused(model_dir)
+  results.measures_there()  # A damaged one is noticed before hours are spent.
+  return None
 
 
 def _make_shows(

@@ -20,27 +20,31 @@ class Log:
   A file that can not be written does not stop a run; that is said once.
   """
 
-  def __init__(self, path: pathlib.Path):
-    self._path = path
+  def __init__(self, path: pathlib.Path | None):
+    """Without a path it does neither."""
+    self.path = path
     self._fails = False
 
   def say(self, text: str) -> None:
     """Prints, above the bar if there is one, and writes it down."""
-    tqdm.tqdm.write(text)
-    self.note(text)
+    if self.path is not None:
+      tqdm.tqdm.write(text)
+      self.note(text)
 
   def note(self, text: str) -> None:
     """Writes it down only."""
+    if self.path is None:
+      return
     now = datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d %H:%M:%S')
     lines = [f'{now}  {line}\n' for line in text.splitlines()]
     try:
-      with self._path.open('a') as file:
+      with self.path.open('a') as file:
         file.writelines(lines)
       self._fails = False
     except OSError as error:
       if not self._fails:
         tqdm.tqdm.write(
-          f'{self._path} can not be written ({error.strerror}); training goes '
+          f'{self.path} can not be written ({error.strerror}); training goes '
           'on.'
         )
       self._fails = True
@@ -75,8 +79,10 @@ class Progress:
     self._start = self._refreshed = time.perf_counter()
     self._paused = 0.0
     self._bar = tqdm.tqdm(
-      total=num_steps, initial=first_step, disable=None, bar_format=_BAR
-    )  # disable=None: no bar where the output is no terminal.
+      total=num_steps, initial=first_step, bar_format=_BAR,
+      # None: no bar where the output is no terminal.
+      disable=None if log.path else True,
+    )  # fmt: skip
 
   def show(self, scalars: dict[str, Any]) -> None:
     """Counts a step, and shows its scalars when it is time to."""

@@ -12,7 +12,8 @@ import pathlib
 
 from absl import flags
 
-from experiments import launch, rendering, views
+from experiments import launch, processes, rendering, runs, views
+from nerf_haiku import cameras
 
 _SAVE_DIR = flags.DEFINE_string(
   'save_dir', None,
@@ -56,6 +57,10 @@ def main() -> None:
     render_factor=run.config.render_factor,
     camera_file=_CAMERAS.value,
   )
+  processes.once(lambda: _draw(run, taken), run.learnt)
+
+
+def _draw(run: runs.Run, taken: cameras.Cameras) -> None:
   if _SAVE_PATH.value:
     views.save(_SAVE_PATH.value, taken)
   save_dir = launch.model_dir() / _name(run.kept.step)

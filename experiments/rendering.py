@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from experiments import folder, frames, results, runs, scoring, views
+from experiments import folder, frames, processes, results, runs, scoring, views
 from nerf_haiku import cameras
 
 FPS = 30
@@ -95,6 +95,11 @@ def render_only(
     ValueError: if there is no such run, or it had another config.
   """
   run = runs.load(config, data_dir=data_dir, model_dir=model_dir)
+  processes.once(lambda: _draw(run, model_dir), run.learnt)
+
+
+def _draw(run: runs.Run, model_dir: pathlib.Path) -> None:
+  config = run.config
   folder.check(model_dir, run.settings)
   if config.render_test:
     views_dir = model_dir / f'{folder.VIEWS}_{run.kept.step:07}'

@@ -166,7 +166,7 @@ def circumstances() -> dict[str, Any]:
     'machine': {
       'processor': _processor(),
       'cores': os.cpu_count(),
-      'devices': [str(device.device_kind) for device in jax.local_devices()],
+      'devices': [str(device.device_kind) for device in jax.devices()],
       'system': platform.system(),
       'python': platform.python_version(),
     },

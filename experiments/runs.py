@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
-from experiments import build, folder, frames
+from experiments import build, folder, frames, processes
 from nerf_haiku import cameras, checkpoints, devices, evaluation, renderers
 from nerf_haiku.datasets import base
 
@@ -55,22 +55,26 @@ def load(
     ValueError: if there is no such run or state, it is of other networks, or
       the data cannot be used.
   """
-  if not (model_dir / folder.CONFIG).exists():
-    raise ValueError(
-      f'--model_dir: {model_dir} holds no run: there is no {folder.CONFIG}.'
-    )
-  there = folder.read_json(
-    model_dir / folder.CONFIG, 'seed', 'data_dir', 'init_from'
-  )
+  there = processes.once(lambda: _read_settings(model_dir))
   data_dir = data_dir or there['data_dir']
   settings = folder.describe(
     config, seed=there['seed'], data_dir=data_dir, init_from=there['init_from']
   )
   scene = build.scene(config, data_dir)
   renderer = build.renderer(config, scene)
-  learnt, kept = read_learnt(renderer, model_dir, step)
+  learnt, kept = processes.once(lambda: read_learnt(renderer, model_dir, step))
   render = build.render_view(config, scene, renderer)
   return Run(config, scene, devices.replicate(learnt), render, kept, settings)
+
+
+def _read_settings(model_dir: pathlib.Path) -> dict[str, Any]:
+  if not (model_dir / folder.CONFIG).exists():
+    raise ValueError(
+      f'--model_dir: {model_dir} holds no run: there is no {folder.CONFIG}.'
+    )
+  return folder.read_json(
+    model_dir / folder.CONFIG, 'seed', 'data_dir', 'init_from'
+  )
 
 
 def read_learnt(

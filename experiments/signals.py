@@ -41,17 +41,23 @@ class Listener:
   `signal_number` is the signal that came, or None.
   """
 
-  def __init__(self) -> None:
+  def __init__(self, *, between_views: bool = False) -> None:
+    """`between_views`: whether `at_once` waits for the view under way."""
+    self._between_views = between_views
     self.signal_number: int | None = None
     self._at_once = False
     self._before: dict[int, signal._HANDLER] = {}
 
   def __enter__(self) -> 'Listener':
+    global _listening
+    _listening = self
     for number in (signal.SIGINT, signal.SIGTERM):
       self._before[number] = signal.signal(number, self._note)
     return self
 
   def __exit__(self, *error: object) -> None:
+    global _listening
+    _listening = None
     for number, handler in self._before.items():
       signal.signal(number, handler)
 
@@ -71,5 +77,19 @@ class Listener:
     self.signal_number = number
     # Not by print: the signal may have come in the middle of one.
     os.write(2, _NOTED)
-    if self._at_once:
+    if self._at_once and not self._between_views:
       raise KeyboardInterrupt
+
+  def between_views(self) -> None:
+    """Ends a context `at_once` if a signal came."""
+    if self._at_once and self.signal_number is not None:
+      raise KeyboardInterrupt
+
+
+_listening: Listener | None = None
+
+
+def between_views() -> None:
+  """To be called where many processes may leave off drawing."""
+  if _listening is not None:
+    _listening.between_views()

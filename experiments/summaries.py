@@ -30,11 +30,14 @@ class Summaries:
   """
 
   def __init__(
-    self, folder: pathlib.Path, say: Callable[[str], None] | None = None
+    self, folder: pathlib.Path | None, say: Callable[[str], None] | None = None
   ):
-    """Begins a file in a folder; `say` is told if it can not be written."""
+    """Begins a file in a folder, or writes nothing without one.
+
+    `say` is told if it can not be written.
+    """
     lazy_tensorflow.module()  # Quietly; TensorBoard imports it.
-    self._path = folder / (
+    self._path = folder and folder / (
       f'events.out.tfevents.{int(time.time()):010}.{socket.gethostname()}.'
       f'{os.getpid()}.{next(_COUNT)}'
     )
@@ -99,6 +102,8 @@ class Summaries:
 
   def _write(self, event: event_pb2.Event) -> None:
     """Adds a record to the file, whole or not at all."""
+    if self._path is None:
+      return
     record = io.BytesIO()
     record_writer.RecordWriter(record).write(event.SerializeToString())
     try:

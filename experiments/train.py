@@ -45,7 +45,7 @@ def main() -> None:
   name = launch.config_path().stem
   model_dir = pathlib.Path(launch.MODEL_DIR.value or f'runs/{name}')
   model_dir = model_dir.expanduser()
-  devices = 1 if config.render_only else jax.local_device_count()
+  devices = 1 if config.render_only else jax.device_count()
   config_lib.check(config, devices)
   if _DRY_RUN.value:
     print(dry_run.describe(config, data_dir, _SEED.value))

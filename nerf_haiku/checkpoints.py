@@ -46,7 +46,8 @@ class Checkpoints:
   """The last three states of a run, and the best on validation.
 
   A context manager; a folder that is not there is made by the first `save`.
-  One process at a time may write; any may `restore` and `read`.
+  One process at a time may write, whichever of many; any may `restore` and
+  `read`.
   """
 
   def __init__(
@@ -290,6 +291,9 @@ class Checkpoints:
           ),
         ]
       )
+      many = jax.process_count() > 1
+      if many:  # Orbax is to wait for no other process: see below.
+        self._folder.mkdir(parents=True, exist_ok=True)
       self._opened = ocp.CheckpointManager(
         self._folder.absolute(),
         item_names=('state', 'about'),
@@ -298,6 +302,11 @@ class Checkpoints:
           preservation_policy=policy,
           # What is saved is on disk when `save` returns.
           enable_async_checkpointing=False,
+          create=not many,
+          multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(),
+            active_processes={jax.process_index()} if many else None,
+          ),
         ),
       )
     return self._opened

@@ -11,6 +11,8 @@ import numpy as np
 
 from nerf_haiku import cameras, renderers, volume
 
+_AXIS = 'devices'
+
 
 class View(NamedTuple):
   """A rendered image, of NumPy arrays."""
@@ -34,10 +36,11 @@ def make_render_view(
   network: int = -1,
   num_devices: int | None = None,
 ) -> Callable[[Any, cameras.Cameras, int], View]:
-  """Builds `render_view(learnt, cameras, index)` over all local devices.
+  """Builds `render_view(learnt, cameras, index)` over all devices.
 
   A device renders `piece` rays at a time, always the same ones together, so
-  that neither the chunk nor the number of devices can change a pixel.
+  that neither the chunk nor the number of devices can change a pixel. All
+  processes have to call it alike, and each gets the whole view.
 
   Args:
     renderer: renders rays.
@@ -47,15 +50,19 @@ def make_render_view(
     ndc: device coordinates that the renderer takes its rays in; None: rays of
       the world.
     network: which rendering: the last is the result, 0 the coarse one.
-    num_devices: `D`, how many hold the parameters; None: all local ones.
+    num_devices: `D`, how many hold the parameters; None: all.
 
   Returns:
-    A function of what is learnt, replicated `[D, ...]`, cameras and the index
+    A function of what is learnt, replicated `[D, ...]` on the devices of the
+    process, cameras and the index
     of one of them, that gives the view of that camera, of any size; its depth
     in scene units. With `looks`, one camera, it is seen as from there: pixels
     have the viewing directions of that camera, where colours depend on them.
   """
-  count = num_devices or jax.local_device_count()
+  many = num_devices is None and jax.process_count() > 1
+  count = num_devices or jax.device_count()
+  local = jax.local_device_count()
+  mine = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
   pieces = -(-chunk // piece)
 
   def render_piece(learnt, camera, looks, pixel):
@@ -71,7 +78,10 @@ def make_render_view(
       seen.at_ends,
     )  # fmt: skip
 
-  @functools.partial(jax.pmap, in_axes=(0, None, None, 0, None))
+  @functools.partial(
+    jax.pmap, axis_name=_AXIS, in_axes=(0, None, None, 0, None),
+    out_axes=None if many else 0,
+  )  # fmt: skip
   def render_chunk(learnt, camera, looks, pixel, num_pieces):
     """Renders the first of a device's pieces `[P, piece, 2]`; the rest is 0."""
 
@@ -81,7 +91,8 @@ def make_render_view(
 
     like = jax.eval_shape(render_piece, learnt, camera, looks, pixel[0])
     parts = jax.tree.map(lambda x: jnp.zeros((pieces, *x.shape), x.dtype), like)
-    return jax.lax.fori_loop(0, num_pieces, add, parts)
+    parts = jax.lax.fori_loop(0, num_pieces, add, parts)
+    return jax.lax.all_gather(parts, _AXIS) if many else parts
 
   def render_view(learnt, cameras_, index, looks=None):
     camera = jax.tree.map(lambda x: x[index : index + 1], cameras_)
@@ -98,6 +109,7 @@ def make_render_view(
       part = np.zeros((count, pieces, piece, 2), np.int32)
       part[:, :num] = pixel[take].reshape(count, num, piece, 2)
       # Waited for, so that a user who stops a run need not wait for a view.
+      part = part[mine] if many else part
       seen = render_chunk(learnt, camera, looks, part, num)
       parts.append(jax.tree.map(lambda x, n=num: np.asarray(x)[:, :n], seen))
       begin, left = begin + count * num * piece, left - count * num

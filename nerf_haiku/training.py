@@ -276,9 +276,10 @@ def make_update(
 ) -> Callable[[TrainState, Batch, chex.PRNGKey], tuple[TrainState, Scalars]]:
   """Builds the pmapped `update(state, batch, key)` for all devices.
 
-  `state` leads with `[D]` and is donated; `batch` is `[D, R / D, ...]`; `key`
-  is the run's. What is random about a ray depends on the key, the step and
-  the ray's index in the whole batch, and so not on the devices or pieces.
+  `state` leads with `[D]`, the devices of this process, and is donated; `batch`
+  is its part `[D, R / D, ...]` of the whole batch; `key` is the run's.
+  What is random about a ray depends on the key, the step and the ray's index in
+  the whole batch, and so not on the devices or pieces.
 
   An update whose loss or gradient holds a NaN or infinity is never made. The
   state says so in `fault`, and this and all later calls leave the rest of it
@@ -350,3 +351,13 @@ def make_update(
   return jax.pmap(
     update, _AXIS, in_axes=(0, 0, None), out_axes=(0, None), donate_argnums=0
   )
+
+
+def make_greatest() -> Callable[[int], jax.Array]:
+  """Builds a function of a number of each process: the greatest of them.
+
+  It waits for the others only when what it gives is read.
+  """
+  greatest = jax.pmap(lambda x: jax.lax.pmax(x, _AXIS), _AXIS, out_axes=None)
+  count = jax.local_device_count()
+  return lambda x: greatest(np.full(count, x, np.int32))

@@ -64,6 +64,17 @@ class BatchesTest(chex.TestCase):
     other = _batches(batching=batching, seed=1)
     self.assertFalse(np.array_equal(begun[0].pixel, other[0].pixel))
 
+  @parameterized.parameters(False, True)
+  def test_processes_read_parts_of_one_batch(self, batching):
+    whole = _batches(batching=batching)
+    parts = [
+      _batches(batching=batching, process=i, num_processes=5) for i in range(5)
+    ]
+    for batch, *of_step in zip(whole, *parts, strict=True):
+      self.assertLen(of_step[0].camera, 400 // 5)
+      joined = jax.tree.map(lambda *x: np.concatenate(x), *of_step)
+      chex.assert_trees_all_equal(joined, batch)
+
   def test_batching_draws_all_pixels_evenly(self):
     (batch,) = _batches(num_rays=77_000, num_steps=1)
     drawn = np.column_stack([batch.camera, batch.pixel])

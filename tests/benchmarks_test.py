@@ -9,7 +9,7 @@ import chex
 import pytest
 from absl.testing import parameterized
 
-from experiments.benchmarks import ablation, machine
+from experiments.benchmarks import ablation, communication, machine
 from experiments.configs import paper_blender_lego, quickstart
 
 _FOLDER = pathlib.Path(machine.__file__).parent
@@ -31,6 +31,25 @@ class FlopsTest(chex.TestCase):
     self.assertEqual(
       machine.flops_per_ray(config, training=True),
       256 * (6 * (density + colour) - 2 * encoded) + 2 * 4 * view,
+    )
+
+
+class CommunicationTest(chex.TestCase):
+  def test_a_ring_by_hand(self):
+    # 8 MB over 4 devices: 6 messages of 2 MB at 1 GB/s, each 1 ms late.
+    seconds = communication.ring_seconds(8e6, 4, rate=1e9, latency=1e-3)
+    self.assertAlmostEqual(seconds, 6 * (2e-3 + 1e-3))
+    self.assertEqual(
+      communication.ring_seconds(8e6, 1, rate=1e9, latency=1e-3), 0
+    )
+    self.assertAlmostEqual(communication.efficiency(0.4, 4, 0.1), 0.5)
+
+  def test_so_many_rays_are_80_percent_efficient(self):
+    link = {'rate': 1e9, 'latency': 1e-3}
+    rays = communication.rays_for(1e-3, 8e6, 4, **link)
+    seconds = communication.ring_seconds(8e6, 4, **link)
+    self.assertAlmostEqual(
+      communication.efficiency(rays * 1e-3, 4, seconds), 0.8
     )
 
 

@@ -19,9 +19,20 @@ class ListenerTest(chex.TestCase):
         os.kill(os.getpid(), number)
         signal.pause()
     self.assertEqual(signal.getsignal(number), before)
+    signals.between_views()  # Nobody listens.
     error = signals.StoppedError(12, number)
     self.assertEqual(error.exit_code, code)
     self.assertRegex(str(error), f'{signal.Signals(number).name}.*step 12')
+
+  def test_a_view_under_way_ends(self):
+    with signals.Listener(between_views=True) as listener:
+      with listener.at_once():
+        signals.between_views()  # No signal yet.
+        os.kill(os.getpid(), signal.SIGTERM)
+        self.assertEqual(listener.signal_number, signal.SIGTERM)
+        with self.assertRaises(KeyboardInterrupt):
+          signals.between_views()
+      signals.between_views()  # Nothing is to end at once any more.
 
 
 class TerminatedTest(chex.TestCase):

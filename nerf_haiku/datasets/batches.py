@@ -76,6 +76,8 @@ def batches(
   precrop_iters: int,
   precrop_frac: float,
   white_background: bool,
+  process: int = 0,
+  num_processes: int = 1,
 ) -> Iterator[training.Batch]:
   """Batches of random pixels, made ahead by tf.data.
 
@@ -91,11 +93,15 @@ def batches(
     precrop_iters: steps that see only the middle of an image; 0 if batching.
     precrop_frac: the fraction of height and width that this middle has.
     white_background: what alpha is composited over: white, or black.
+    process: whose part of each batch is read.
+    num_processes: that share a batch, in their order.
 
   Yields:
-    For each step its batch, NumPy arrays `[D, R / D, ...]` for `D` local
-    devices.
+    For each step the process's part of its batch, NumPy arrays `[D, R / D,
+    ...]` for its `D` devices.
   """
+  share = num_rays // num_processes
+  part = slice(process * share, (process + 1) * share)
   tf = lazy_tensorflow.module()
 
   def look_up(step, u):
@@ -104,6 +110,7 @@ def batches(
     else:
       crop = precrop_frac if step < precrop_iters else 1.0
       camera, pixel = pick_from_one(images, u, crop=crop)
+    camera, pixel = camera[part], pixel[part]
     rgb = base.to_float(
       colours(images, camera, pixel), white_background=white_background
     )

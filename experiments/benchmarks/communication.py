@@ -1,0 +1,190 @@
+"""What processes send to each other for a step, beside what they compute.
+
+    python experiments/benchmarks/communication.py
+
+Starts two processes on this machine. For the paper's network and for the hash
+field they take a step together, then sum an array of the gradient's size alone.
+Below stands what that makes of other machines, by arithmetic: a ring of D
+devices sends 2 (D - 1) / D of the gradient, in 2 (D - 1) messages.
+"""
+
+import socket
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import app, flags
+
+from experiments import build, process, processes
+from experiments.benchmarks import machine
+from experiments.configs import fast_blender_lego, paper_blender_lego
+from nerf_haiku import devices, training
+
+_TURNS = flags.DEFINE_integer('turns', 5, 'Times that each is done.')
+_NUM_RAND = flags.DEFINE_integer('num_rand', 0, 'Rays of a step; 0: as given.')
+_COORDINATOR = flags.DEFINE_string('coordinator', None, 'Of its own use.')
+_INDEX = flags.DEFINE_integer('process_index', None, 'Of its own use.')
+
+_CONFIGS = {
+  'the paper': paper_blender_lego,
+  'hash, occupancy': fast_blender_lego,
+}
+# Assumed, not measured: bytes a second that a device sends, and seconds that a
+# message takes.
+_LINKS = {
+  'NVLink, 200 GB/s': (200e9, 5e-6),
+  'Ethernet, 100 Gb/s': (12.5e9, 20e-6),
+}
+# Assumed: seconds of the computation of a ray on one A100. The paper's network
+# by its FLOPs at 60 TFLOP/s (40 % of the peak of TF32); the hash field by its
+# samples at 50 million a second.
+_A100_FLOPS = 60e12
+_A100_SAMPLES = 50e6
+_DEVICES = (1, 2, 4, 8, 16, 32, 64)
+
+
+def ring_seconds(
+  size: float, count: int, *, rate: float, latency: float
+) -> float:
+  """Seconds of an all-reduce of `size` bytes by `count` devices in a ring."""
+  messages = 2 * (count - 1)
+  return messages * (size / count / rate + latency)
+
+
+def efficiency(compute: float, count: int, communication: float) -> float:
+  """Of `count` devices that share what takes one device `compute` seconds."""
+  shared = compute / count
+  return shared / (shared + communication)
+
+
+def rays_for(
+  ray_seconds: float, size: float, count: int, *, rate: float, latency: float
+) -> float:
+  """Rays of a step, of all devices, that make them 80 % efficient."""
+  seconds = ring_seconds(size, count, rate=rate, latency=latency)
+  return 4 * seconds * count / ray_seconds
+
+
+def _make_step(config: ml_collections.ConfigDict) -> tuple[Callable, int, int]:
+  """A step of all processes; arrays and bytes of its gradient."""
+  scene = machine.make_scene(64)
+  renderer = build.renderer(config, scene)
+  update = build.update(config, scene, renderer)
+  state = training.init_state(
+    renderer, build.optimizer(config), jax.random.key(0)
+  )
+  arrays = jax.tree.leaves(state.params)
+  rng = np.random.default_rng(jax.process_index())
+  rays = config.num_rand // jax.process_count()
+  batch = devices.shard(
+    training.Batch(
+      rng.integers(0, 4, rays).astype(np.int32),
+      rng.integers(0, 64, (rays, 2)).astype(np.int32),
+      rng.uniform(size=(rays, 3)).astype(np.float32),
+    ),
+    jax.local_device_count(),
+  )
+  state = devices.replicate(state)
+
+  def take() -> dict[str, Any]:
+    nonlocal state
+    state, scalars = update(state, batch, jax.random.key(0))
+    return jax.device_get(scalars)
+
+  return take, len(arrays), sum(x.nbytes for x in arrays)
+
+
+def _make_sum(size: int) -> Callable[[], Any]:
+  """A sum over all processes of an array of so many bytes."""
+  total = jax.pmap(lambda x: jax.lax.psum(x, 'i'), 'i')
+  array = devices.replicate(jnp.ones(size // 4))
+  return lambda: jax.block_until_ready(total(array))
+
+
+def _measure() -> None:
+  """Of one process; the first prints."""
+  rows, lines = [], []
+  for name, module in _CONFIGS.items():
+    config = module.get_config()
+    config.num_rand = _NUM_RAND.value or config.num_rand
+    take, arrays, size = _make_step(config)
+    add = _make_sum(size)
+    take()
+    add()
+    steps, sums = [], []
+    for _ in range(_TURNS.value):
+      steps.append(machine.timed(take))
+      sums.append(machine.timed(add))
+    samples = float(take()['samples'])
+    share = statistics.median(sums) / statistics.median(steps)
+    rows.append(
+      [
+        name, f'{config.num_rand}', f'{arrays}', f'{size / 1e6:.1f}',
+        machine.spread(steps, 3), machine.spread(sums, 4), f'{share:.3f}',
+      ]
+    )  # fmt: skip
+    ray = samples / _A100_SAMPLES
+    if config.field == 'mlp':
+      ray = machine.flops_per_ray(config, training=True) / _A100_FLOPS
+    lines += _beyond(name, ray, config.num_rand, size)
+  if not processes.first():
+    return
+  machine.print_table(
+    (
+      'model', 'rays', 'arrays', 'gradient, MB', 'step, s',
+      'sum of the gradient, s', 'of the step',
+    ),
+    rows,
+  )  # fmt: skip
+  print()
+  machine.print_table(
+    (
+      'model', 'link', 'D', 'MB sent by each', 'computing, ms',
+      'communicating, ms', 'efficiency', 'rays for 80 %',
+    ),
+    lines,
+  )  # fmt: skip
+
+
+def _beyond(name: str, ray: float, rays: int, size: int) -> list[list[str]]:
+  """Rows of the second table; `ray`: seconds of one."""
+  rows = []
+  for link, (rate, latency) in _LINKS.items():
+    for count in _DEVICES[1:]:
+      seconds = ring_seconds(size, count, rate=rate, latency=latency)
+      needed = rays_for(ray, size, count, rate=rate, latency=latency)
+      rows.append(
+        [
+          name, link, f'{count}', f'{2 * (count - 1) / count * size / 1e6:.1f}',
+          f'{1e3 * ray * rays / count:.2f}', f'{1e3 * seconds:.2f}',
+          f'{efficiency(ray * rays, count, seconds):.2f}', f'{needed:,.0f}',
+        ]
+      )  # fmt: skip
+  return rows
+
+
+def main(argv: list[str]) -> None:
+  """Starts the second process, and measures."""
+  del argv
+  process.quiet_libraries()
+  process.keep_freed_memory()
+  if _INDEX.value is not None:
+    processes.start(_COORDINATOR.value, 2, _INDEX.value)
+    _measure()
+    processes.end(0)
+  with socket.socket() as opened:
+    opened.bind(('127.0.0.1', 0))
+    port = opened.getsockname()[1]
+  line = [*sys.orig_argv, f'--coordinator=127.0.0.1:{port}']
+  both = [subprocess.Popen([*line, f'--process_index={i}']) for i in range(2)]
+  sys.exit(max(x.wait() for x in both))
+
+
+if __name__ == '__main__':
+  app.run(main)
