@@ -210,7 +210,10 @@ class Checkpoints:
   def _load(self, step: int, how: ocp.args.StandardRestore) -> Any:
     """A state and what is known of it, unchecked."""
     # Without the manager, which reads the PSNR of all states, damaged or not.
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+    handler = ocp.CompositeCheckpointHandler(
+      composite_options=ocp.CompositeOptions(multiprocessing_options=_alone())
+    )
+    with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as reader:
       return reader.restore(
         (self._folder / str(step)).absolute(),
         args=ocp.args.Composite(state=how, about=ocp.args.JsonRestore()),
@@ -303,13 +306,19 @@ class Checkpoints:
           # What is saved is on disk when `save` returns.
           enable_async_checkpointing=False,
           create=not many,
-          multiprocessing_options=ocp.options.MultiprocessingOptions(
-            primary_host=jax.process_index(),
-            active_processes={jax.process_index()} if many else None,
-          ),
+          multiprocessing_options=_alone(),
         ),
       )
     return self._opened
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+  """Of many processes this one saves or reads, and orbax waits for no other."""
+  index = jax.process_index()
+  return ocp.options.MultiprocessingOptions(
+    primary_host=index,
+    active_processes={index} if jax.process_count() > 1 else None,
+  )
 
 
 def _reason(error: BaseException) -> str:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import chex
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -316,7 +317,7 @@ def make_update(
       state.params, keys, batch, memory=state.memory, weight=weight
     )
     pieces = jax.lax.pmax(scalars.pop('pieces'), axis_name=_AXIS)
-    grads, scalars = jax.lax.psum((grads, scalars), axis_name=_AXIS)
+    grads, scalars = _sum_over_devices((grads, scalars))
     found = first_fault(scalars['loss'], grads)
     fault = jnp.where(state.fault > 0, state.fault, found)
 
@@ -351,6 +352,14 @@ def make_update(
   return jax.pmap(
     update, _AXIS, in_axes=(0, 0, None), out_axes=(0, None), donate_argnums=0
   )
+
+
+def _sum_over_devices(tree: Any) -> Any:
+  if jax.process_count() == 1:
+    return jax.lax.psum(tree, axis_name=_AXIS)
+  # As one array: between processes each sum has its own delay.
+  flat, restore = jax.flatten_util.ravel_pytree(tree)
+  return restore(jax.lax.psum(flat, axis_name=_AXIS))
 
 
 def make_greatest() -> Callable[[int], jax.Array]:

@@ -2,12 +2,14 @@
 
     python experiments/benchmarks/communication.py
 
-Starts two processes on this machine. For the paper's network and for the hash
-field they take a step together, then sum an array of the gradient's size alone.
+Starts two processes, each on a core of its own. For the paper's network and for
+the hash field they take a step together, then sum arrays like the gradient's
+alone.
 Below stands what that makes of other machines, by arithmetic: a ring of D
 devices sends 2 (D - 1) / D of the gradient, in 2 (D - 1) messages.
 """
 
+import os
 import socket
 import statistics
 import subprocess
@@ -16,7 +18,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import app, flags
@@ -71,15 +72,15 @@ def rays_for(
   return 4 * seconds * count / ray_seconds
 
 
-def _make_step(config: ml_collections.ConfigDict) -> tuple[Callable, int, int]:
-  """A step of all processes; arrays and bytes of its gradient."""
+def _make_step(config: ml_collections.ConfigDict) -> tuple[Callable, Any]:
+  """A step of all processes; arrays like those of its gradient."""
   scene = machine.make_scene(64)
   renderer = build.renderer(config, scene)
   update = build.update(config, scene, renderer)
   state = training.init_state(
     renderer, build.optimizer(config), jax.random.key(0)
   )
-  arrays = jax.tree.leaves(state.params)
+  like = jax.tree.map(np.asarray, state.params)
   rng = np.random.default_rng(jax.process_index())
   rays = config.num_rand // jax.process_count()
   batch = devices.shard(
@@ -97,14 +98,14 @@ def _make_step(config: ml_collections.ConfigDict) -> tuple[Callable, int, int]:
     state, scalars = update(state, batch, jax.random.key(0))
     return jax.device_get(scalars)
 
-  return take, len(arrays), sum(x.nbytes for x in arrays)
+  return take, like
 
 
-def _make_sum(size: int) -> Callable[[], Any]:
-  """A sum over all processes of an array of so many bytes."""
+def _make_sum(like: Any) -> Callable[[], Any]:
+  """A sum over all processes of such arrays."""
   total = jax.pmap(lambda x: jax.lax.psum(x, 'i'), 'i')
-  array = devices.replicate(jnp.ones(size // 4))
-  return lambda: jax.block_until_ready(total(array))
+  arrays = devices.replicate(like)
+  return lambda: jax.block_until_ready(total(arrays))
 
 
 def _measure() -> None:
@@ -113,8 +114,10 @@ def _measure() -> None:
   for name, module in _CONFIGS.items():
     config = module.get_config()
     config.num_rand = _NUM_RAND.value or config.num_rand
-    take, arrays, size = _make_step(config)
-    add = _make_sum(size)
+    take, like = _make_step(config)
+    add = _make_sum(like)
+    arrays = jax.tree.leaves(like)
+    size = sum(x.nbytes for x in arrays)
     take()
     add()
     steps, sums = [], []
@@ -125,7 +128,7 @@ def _measure() -> None:
     share = statistics.median(sums) / statistics.median(steps)
     rows.append(
       [
-        name, f'{config.num_rand}', f'{arrays}', f'{size / 1e6:.1f}',
+        name, f'{config.num_rand}', f'{len(arrays)}', f'{size / 1e6:.1f}',
         machine.spread(steps, 3), machine.spread(sums, 4), f'{share:.3f}',
       ]
     )  # fmt: skip
@@ -175,6 +178,7 @@ def main(argv: list[str]) -> None:
   process.quiet_libraries()
   process.keep_freed_memory()
   if _INDEX.value is not None:
+    os.sched_setaffinity(0, {_INDEX.value})  # Of one core each.
     processes.start(_COORDINATOR.value, 2, _INDEX.value)
     _measure()
     processes.end(0)
