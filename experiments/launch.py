@@ -67,9 +67,8 @@ def run(task: Callable[[], None], default: Default) -> None:
       processes.end(stopped.exit_code)
       sys.exit(stopped.exit_code)
     except (ValueError, OSError) as error:
-      if (
-        logging.level_info() and not processes.many()
-      ):  # With --verbosity=0: where it comes from.
+      # With --verbosity=0: where it comes from.
+      if logging.level_info() and not processes.many():
         raise
       processes.wait_for_cause(error)
       print(f'Error: {error}', file=sys.stderr)

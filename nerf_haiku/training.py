@@ -14,7 +14,7 @@ import optax
 
 from nerf_haiku import cameras, renderers
 
-_AXIS = 'devices'
+AXIS = 'devices'
 # A growing batch begins with this share of its rays.
 _FIRST_SHARE = 1 / 16
 # What the run's key is folded with for the renderer's memory: no step.
@@ -306,18 +306,18 @@ def make_update(
 
   def update(state, batch, key):
     rays = batch.camera.shape[0]
-    index = jax.lax.axis_index(_AXIS) * rays + jnp.arange(rays)
+    index = jax.lax.axis_index(AXIS) * rays + jnp.arange(rays)
     step_key = jax.random.fold_in(key, state.step)
     keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(index)
     weight = chosen(
-      index, rays * jax.lax.axis_size(_AXIS),
+      index, rays * jax.lax.axis_size(AXIS),
       batch_share(state.step, batch_growth),
     )  # fmt: skip
     grads, scalars = gradient(
       state.params, keys, batch, memory=state.memory, weight=weight
     )
-    pieces = jax.lax.pmax(scalars.pop('pieces'), axis_name=_AXIS)
-    grads, scalars = _sum_over_devices((grads, scalars))
+    pieces = jax.lax.pmax(scalars.pop('pieces'), axis_name=AXIS)
+    grads, scalars = sum_over_devices((grads, scalars))
     found = first_fault(scalars['loss'], grads)
     fault = jnp.where(state.fault > 0, state.fault, found)
 
@@ -350,16 +350,17 @@ def make_update(
     return state, scalars | {'fault': fault, 'skipped': state.skipped}
 
   return jax.pmap(
-    update, _AXIS, in_axes=(0, 0, None), out_axes=(0, None), donate_argnums=0
+    update, AXIS, in_axes=(0, 0, None), out_axes=(0, None), donate_argnums=0
   )
 
 
-def _sum_over_devices(tree: Any) -> Any:
+def sum_over_devices(tree: Any) -> Any:
+  """The sum of arrays over all devices of a function mapped along `AXIS`."""
   if jax.process_count() == 1:
-    return jax.lax.psum(tree, axis_name=_AXIS)
+    return jax.lax.psum(tree, axis_name=AXIS)
   # As one array: between processes each sum has its own delay.
   flat, restore = jax.flatten_util.ravel_pytree(tree)
-  return restore(jax.lax.psum(flat, axis_name=_AXIS))
+  return restore(jax.lax.psum(flat, axis_name=AXIS))
 
 
 def make_greatest() -> Callable[[int], jax.Array]:
@@ -367,6 +368,6 @@ def make_greatest() -> Callable[[int], jax.Array]:
 
   It waits for the others only when what it gives is read.
   """
-  greatest = jax.pmap(lambda x: jax.lax.pmax(x, _AXIS), _AXIS, out_axes=None)
+  greatest = jax.pmap(lambda x: jax.lax.pmax(x, AXIS), AXIS, out_axes=None)
   count = jax.local_device_count()
   return lambda x: greatest(np.full(count, x, np.int32))

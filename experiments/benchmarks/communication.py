@@ -4,7 +4,7 @@
 
 Starts two processes, each on a core of its own. For the paper's network and for
 the hash field they take a step together, then sum arrays like the gradient's
-alone.
+alone: array by array, and as one array, as a step does.
 Below stands what that makes of other machines, by arithmetic: a ring of D
 devices sends 2 (D - 1) / D of the gradient, in 2 (D - 1) messages.
 """
@@ -101,9 +101,14 @@ def _make_step(config: ml_collections.ConfigDict) -> tuple[Callable, Any]:
   return take, like
 
 
-def _make_sum(like: Any) -> Callable[[], Any]:
-  """A sum over all processes of such arrays."""
-  total = jax.pmap(lambda x: jax.lax.psum(x, 'i'), 'i')
+def _make_sum(like: Any, *, each: bool = False) -> Callable[[], Any]:
+  """A sum over all processes of such arrays, or of each."""
+  total = jax.pmap(
+    (lambda x: jax.lax.psum(x, training.AXIS))
+    if each
+    else training.sum_over_devices,
+    training.AXIS,
+  )
   arrays = devices.replicate(like)
   return lambda: jax.block_until_ready(total(arrays))
 
@@ -115,21 +120,22 @@ def _measure() -> None:
     config = module.get_config()
     config.num_rand = _NUM_RAND.value or config.num_rand
     take, like = _make_step(config)
-    add = _make_sum(like)
+    add, add_each = _make_sum(like), _make_sum(like, each=True)
     arrays = jax.tree.leaves(like)
     size = sum(x.nbytes for x in arrays)
-    take()
-    add()
-    steps, sums = [], []
-    for _ in range(_TURNS.value):
-      steps.append(machine.timed(take))
-      sums.append(machine.timed(add))
+    steps, sums, sums_each = [], [], []
+    for turn in range(_TURNS.value + 1):
+      times = [machine.timed(x) for x in (take, add, add_each)]
+      if turn:  # The first compiles.
+        for to, seconds in zip((steps, sums, sums_each), times, strict=True):
+          to.append(seconds)
     samples = float(take()['samples'])
     share = statistics.median(sums) / statistics.median(steps)
     rows.append(
       [
         name, f'{config.num_rand}', f'{len(arrays)}', f'{size / 1e6:.1f}',
-        machine.spread(steps, 3), machine.spread(sums, 4), f'{share:.3f}',
+        machine.spread(steps, 3), machine.spread(sums_each, 4),
+        machine.spread(sums, 4), f'{share:.3f}',
       ]
     )  # fmt: skip
     ray = samples / _A100_SAMPLES
@@ -141,7 +147,7 @@ def _measure() -> None:
   machine.print_table(
     (
       'model', 'rays', 'arrays', 'gradient, MB', 'step, s',
-      'sum of the gradient, s', 'of the step',
+      'sums of its arrays, s', 'one sum, s', 'of the step',
     ),
     rows,
   )  # fmt: skip
