@@ -23,9 +23,12 @@ CACHE_VARIABLE = 'JAX_COMPILATION_CACHE_DIR'
 def quiet_libraries() -> None:
   """Has libraries tell what fails, once, and not what they try or do."""
   logging.set_verbosity(logging.ERROR)
-  # Where orbax can not read or write, each array that it was at has a
-  # traceback, beside the error that is raised.
+  # Where orbax can not read or write, each array that it was at, and each
+  # thread, has a traceback beside the error that is raised.
   python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
+  logging.get_absl_logger().addFilter(
+    lambda record: '_SignalingThread' not in record.getMessage()
+  )
   hook = sys.unraisablehook
 
   def drop(unraisable: Any) -> None:

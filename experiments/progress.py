@@ -28,7 +28,7 @@ class Log:
   def say(self, text: str) -> None:
     """Prints, above the bar if there is one, and writes it down."""
     if self.path is not None:
-      tqdm.tqdm.write(text)
+      _print(text)
       self.note(text)
 
   def note(self, text: str) -> None:
@@ -43,11 +43,21 @@ class Log:
       self._fails = False
     except OSError as error:
       if not self._fails:
-        tqdm.tqdm.write(
+        _print(
           f'{self.path} can not be written ({error.strerror}); training goes '
           'on.'
         )
       self._fails = True
+
+
+def _print(text: str) -> None:
+  """Prints above the bar; a file that the output goes to may be full too."""
+  try:
+    tqdm.tqdm.write(text)
+  except BrokenPipeError:
+    raise  # Nobody reads on: `train.py | head`.
+  except OSError:
+    pass
 
 
 class Progress:

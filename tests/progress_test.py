@@ -1,5 +1,6 @@
 import contextlib
 import io
+import os
 import pathlib
 from unittest import mock
 
@@ -101,3 +102,23 @@ class LogTest(chex.TestCase):
     told = f'{folder}/log.txt can not be written (No such file or directory); '
     told += 'training goes on.'
     self.assertEqual(lines, ['one', told, 'two', 'three', 'four', told])
+
+  def test_an_output_that_can_not_be_written_stops_nothing(self):
+    """/dev/full is a disk that is full, as for `train.py > run.txt`."""
+    path = pathlib.Path(self.create_tempdir().full_path) / 'log.txt'
+    with open('/dev/full', 'w', buffering=1) as full:
+      with contextlib.redirect_stdout(full):
+        progress.Log(path).say('one')
+      with contextlib.suppress(OSError):
+        full.close()
+    self.assertRegex(path.read_text(), 'one')
+
+  def test_a_pipe_that_nobody_reads_ends_the_run(self):
+    path = pathlib.Path(self.create_tempdir().full_path) / 'log.txt'
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, 'w', buffering=1) as pipe:
+      with contextlib.redirect_stdout(pipe), self.assertRaises(BrokenPipeError):
+        progress.Log(path).say('one')
+      with contextlib.suppress(OSError):
+        pipe.close()

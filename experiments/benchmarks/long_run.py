@@ -124,6 +124,7 @@ def plot(samples: list[Sample], path: str) -> None:
   axes[2].set_ylabel('seconds')
   axes[2].set_xlabel('step')
   for one in axes:
+    one.margins(y=0.2)
     one.set_ylim(bottom=0)
     one.grid(alpha=0.3)
   figure.savefig(path, dpi=100, bbox_inches='tight')
