@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from experiments import build, loop
+from experiments import build, loop, scenes
 from nerf_haiku import cameras, devices, renderers, training
 from nerf_haiku.datasets import base
 
@@ -26,7 +26,7 @@ def describe(
   Raises:
     ValueError: if the data cannot be used.
   """
-  scene = build.scene(config, data_dir)
+  scene = scenes.load(config, data_dir)
   renderer = build.renderer(config, scene)
   return '\n'.join(
     [

@@ -17,6 +17,7 @@ from experiments import (
   rendering,
   results,
   runs,
+  scenes,
   scoring,
   summaries,
   validation,
@@ -62,7 +63,7 @@ def train(
   content = processes.once(lambda: _look_there(config, model_dir, settings))
   if content is not None:
     return content
-  scene = build.scene(config, data_dir)
+  scene = scenes.load(config, data_dir)
   renderer = build.renderer(config, scene)
   weights = processes.once(lambda: _weights(renderer, init_from))
   first = processes.first()

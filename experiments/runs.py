@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
-from experiments import build, folder, frames, processes
+from experiments import build, folder, frames, processes, scenes
 from nerf_haiku import cameras, checkpoints, devices, evaluation, renderers
 from nerf_haiku.datasets import base
 
@@ -60,7 +60,7 @@ def load(
   settings = folder.describe(
     config, seed=there['seed'], data_dir=data_dir, init_from=there['init_from']
   )
-  scene = build.scene(config, data_dir)
+  scene = scenes.load(config, data_dir)
   renderer = build.renderer(config, scene)
   learnt, kept = processes.once(lambda: read_learnt(renderer, model_dir, step))
   render = build.render_view(config, scene, renderer)

@@ -1,7 +1,6 @@
 """Each field of a config has its effect, and no other's."""
 
 import functools
-import pathlib
 
 import chex
 import jax
@@ -11,31 +10,9 @@ import optax
 from absl.testing import parameterized
 
 from experiments import build
-from experiments.configs import default
 from nerf_haiku import cameras, devices, paths, training
-from nerf_haiku.datasets import base, procedural, writers
-
-
-def _config(**changes):
-  """A small `default`; `a__b` is the field `b` of section `a`."""
-  config = default.get_config()
-  config.update(
-    dataset_type='blender',
-    num_samples=8,
-    num_importance=8,
-    white_bkgd=True,
-    density_activation='softplus',
-    last_interval='far',
-  )
-  config.model.update(net_depth=3, net_width=8, skips=(1,))
-  config.model_fine.update(net_depth=3, net_width=8, skips=(1,))
-  for name, value in changes.items():
-    *sections, field = name.split('__')
-    section = config
-    for part in sections:
-      section = section[part]
-    section[field] = value
-  return config
+from nerf_haiku.datasets import base
+from tests import configs
 
 
 def _scene(box=None):
@@ -58,7 +35,7 @@ def _shapes(config):
 
 @functools.cache
 def _params():
-  init = jax.jit(build.renderer(_config(), _scene()).init)
+  init = jax.jit(build.renderer(configs.changed(), _scene()).init)
   return jax.tree.map(lambda x: 2 * x, init(jax.random.key(0)))
 
 
@@ -90,7 +67,10 @@ class RendererTest(chex.TestCase):
     ({'use_viewdirs': False}, {'fine/rgb': (8, 3), 'coarse/rgb': (8, 3)}),
   )  # fmt: skip
   def test_fields_that_shape_the_networks(self, changes, expected):
-    shapes, usual = _shapes(_config(**changes)), _shapes(_config())
+    shapes, usual = (
+      _shapes(configs.changed(**changes)),
+      _shapes(configs.changed()),
+    )
     self.assertEqual({k: shapes[k] for k in expected}, expected)
     self.assertNotEqual({k: usual.get(k) for k in expected}, expected)
     if any(name.startswith('model') for name in changes):
@@ -100,7 +80,7 @@ class RendererTest(chex.TestCase):
           self.assertEqual(shapes[name], usual[name])
 
   def test_without_importance_there_is_one_network(self):
-    shapes = _shapes(_config(num_importance=0))
+    shapes = _shapes(configs.changed(num_importance=0))
     self.assertEqual({x.split('/')[0] for x in shapes}, {'coarse'})
 
   @parameterized.parameters(
@@ -114,15 +94,18 @@ class RendererTest(chex.TestCase):
   )  # fmt: skip
   def test_fields_that_change_what_is_seen(self, name, value, train):
     usual, other = (
-      _see(c, train) for c in (_config(), _config(**{name: value}))
+      _see(c, train)
+      for c in (configs.changed(), configs.changed(**{name: value}))
     )
     self.assertGreater(
       float(jnp.max(jnp.abs(usual[1].rgb - other[1].rgb))), 1e-6
     )
 
   def test_training_fields_do_not_change_a_view(self):
-    changed = _see(_config(perturb=False, raw_noise_std=1.0), train=False)
-    chex.assert_trees_all_equal(changed, _see(_config(), train=False))
+    changed = _see(
+      configs.changed(perturb=False, raw_noise_std=1.0), train=False
+    )
+    chex.assert_trees_all_equal(changed, _see(configs.changed(), train=False))
 
 
 class PairsTest(chex.TestCase):
@@ -133,7 +116,7 @@ class PairsTest(chex.TestCase):
     ndc=(False, True),
   )  # fmt: skip
   def test_a_step_and_a_view(self, field, renderer, ndc):
-    config = _config(
+    config = configs.changed(
       field=field, renderer=renderer, num_rand=16, occupancy__every=1,
       occupancy__budget=512, hash__table_size=512, occupancy__resolution=8,
       occupancy__step=0.1,
@@ -171,7 +154,7 @@ class PairsTest(chex.TestCase):
   )  # fmt: skip
   def test_fields_of_the_hash_grid(self, name, value):
     def shapes(**changes):
-      config = _config(field='hash', renderer='occupancy', **changes)
+      config = configs.changed(field='hash', renderer='occupancy', **changes)
       init = build.renderer(config, _scene()).init
       return jax.tree.map(
         lambda x: x.shape, jax.eval_shape(init, jax.random.key(0))
@@ -182,11 +165,11 @@ class PairsTest(chex.TestCase):
   def test_the_march_follows_the_data(self):
     box = np.array([[-1, -1, -1], [1, 1, 1]], np.float32)
     # A camera 4 away whose pixels are 1/8 wide in t: 0.5 in the middle.
-    config = _config(renderer='occupancy')
+    config = configs.changed(renderer='occupancy')
     march = build.march(config, _scene(box))
     np.testing.assert_allclose(march.step, 0.5, rtol=1e-3)
     self.assertEqual(march.resolution, 32)
-    config = _config(
+    config = configs.changed(
       renderer='occupancy', occupancy__step=0.01, occupancy__every=3,
       occupancy__warmup=7, occupancy__threshold=0.2, occupancy__decay=0.3,
       occupancy__budget=999,
@@ -195,7 +178,7 @@ class PairsTest(chex.TestCase):
     self.assertEqual(march[1:], (96, 0.01, 999, 0.2, 0.3, 3, 7))
 
   def test_a_budget_that_a_ray_exceeds(self):
-    config = _config(
+    config = configs.changed(
       renderer='occupancy', occupancy__budget=99, occupancy__step=0.01
     )
     with self.assertRaisesRegex(ValueError, 'occupancy.budget: got 99; .*step'):
@@ -204,7 +187,7 @@ class PairsTest(chex.TestCase):
   def test_squares_of_gradients_fade(self):
     """The second step of Adam, of a gradient that has vanished."""
     for b2, eps in ((0.999, 1e-8), (0.5, 1e-8), (0.999, 1.0)):
-      config = _config(adam_b2=b2, adam_eps=eps, lr_schedule='constant')
+      config = configs.changed(adam_b2=b2, adam_eps=eps, lr_schedule='constant')
       optimizer = build.optimizer(config)
       params = jnp.zeros(1)
       state = optimizer.init(params)
@@ -219,7 +202,7 @@ class PairsTest(chex.TestCase):
 class NdcTest(chex.TestCase):
   def test_training_rays_are_those_of_the_views(self):
     """The loss of a step, by hand; nothing is random."""
-    config = _config(perturb=False, num_rand=16, white_bkgd=False)
+    config = configs.changed(perturb=False, num_rand=16, white_bkgd=False)
     pose = np.eye(4)[None, :3]
     views = cameras.pinhole(pose, [[8, 8]], [8.0])
     rng = np.random.default_rng(0)
@@ -262,7 +245,7 @@ class OptimizerTest(chex.TestCase):
     ({'lr_schedule': 'constant', 'lr_warmup': 4000}, 5e-4 / 4),
   )  # fmt: skip
   def test_learning_rate_of_the_1000th_step(self, changes, expected):
-    optimizer = build.optimizer(_config(**changes))
+    optimizer = build.optimizer(configs.changed(**changes))
 
     def step(state, _):
       update, state = optimizer.update(jnp.ones(1), state)
@@ -283,8 +266,8 @@ class ClipTest(chex.TestCase):
       _, state = optimizer.update(jnp.array(gradient), state)
       return optax.tree.get(state, 'mu')
 
-    usual = _config()
-    clipped = _config(grad_max_norm=1.0)
+    usual = configs.changed()
+    clipped = configs.changed(grad_max_norm=1.0)
     np.testing.assert_allclose(moment(usual, [3.0, 4.0]), [0.3, 0.4], rtol=1e-5)
     np.testing.assert_allclose(
       moment(clipped, [3.0, 4.0]), [0.06, 0.08], rtol=1e-5
@@ -298,96 +281,9 @@ class CastTest(chex.TestCase):
   def test_bounds_and_box_are_the_scene_s(self):
     box = np.array([[-0.5] * 3, [0.5] * 3], np.float32)
     for scene, near, far in ((_scene(), 2.0, 6.0), (_scene(box), 3.2, 4.8)):
-      cast = build.cast_fn(_config(), scene)
+      cast = build.cast_fn(configs.changed(), scene)
       rays = cast(
         scene.train.cameras, np.zeros(1, np.int32), np.full((1, 2), 4, np.int32)
       )
       np.testing.assert_allclose(rays.near, [[near]], atol=0.4)
       np.testing.assert_allclose(rays.far, [[far]], atol=0.4)
-
-
-class SceneTest(chex.TestCase):
-  def _scene(self, **changes):
-    config = _config(
-      dataset_type='procedural', procedural__size=8, procedural__num_train=2,
-      procedural__num_test=3, num_poses=5, **changes,
-    )  # fmt: skip
-    return build.scene(config, None)
-
-  def test_built_in(self):
-    scene = self._scene()
-    self.assertEqual((scene.near, scene.far), (2.0, 6.0))
-    self.assertLen(scene.train.images, 2)
-    self.assertLen(scene.test.images, 3)
-    self.assertLen(scene.path.camera_to_world, 5)
-    other = self._scene(procedural__seed=1)
-    self.assertGreater(
-      np.mean(scene.train.images.pixels != other.train.images.pixels), 0.05
-    )
-
-  def test_near_far_and_box(self):
-    scene = self._scene(near=1.0, far=5.0, box=(-1, -2, -3, 1, 2, 3))
-    self.assertEqual((scene.near, scene.far), (1.0, 5.0))
-    np.testing.assert_array_equal(scene.box, [[-1, -2, -3], [1, 2, 3]])
-    with self.assertRaisesRegex(ValueError, 'config.near: got 7.0.*far=6.0'):
-      self._scene(near=7.0)
-
-  def _written(self, kind):
-    """The built-in scene of 7 views in the layout of some data set."""
-    folder = pathlib.Path(self.create_tempdir().full_path)
-    made = procedural.make_scene(
-      seed=0, size=8, num_train=5, num_val=2, num_test=2, num_poses=1
-    )
-    if kind == 'llff':
-      writers.write_llff(made, folder / 'toy')
-    elif kind == 'deepvoxels':
-      writers.write_deepvoxels(made, folder, 'toy')
-    else:
-      writers.write_tiny(made, folder / 'toy.npz')
-    return str(folder)
-
-  def test_fields_of_llff(self):
-    folder = self._written('llff')
-
-    def load(**changes):
-      changes = {'llff__spherify': True, 'llff__hold': 3} | changes
-      config = _config(dataset_type='llff', shape='toy', **changes)
-      return build.scene(config, folder)
-
-    scene = load(num_poses=9, near=0.5, far=7.0, box=(-1, -1, -1, 1, 1, 1))
-    self.assertEqual([len(scene.train.images), len(scene.test.images)], [4, 3])
-    self.assertLen(scene.path.sizes, 9)
-    self.assertEqual((scene.near, scene.far, scene.ndc), (0.5, 7.0, None))
-    np.testing.assert_array_equal(scene.box, [[-1] * 3, [1] * 3])
-    self.assertLen(load(llff__hold=2).test.images, 4)
-    np.testing.assert_array_equal(load(down_factor=2).test.cameras.sizes, 4)
-    with self.assertRaisesRegex(ValueError, 'llff.spherify=True'):
-      load(llff__spherify=False)
-
-  def test_fields_of_deepvoxels(self):
-    folder = self._written('deepvoxels')
-    config = _config(
-      dataset_type='deepvoxels', shape='toy', testskip=2, down_factor=2
-    )
-    scene = build.scene(config, folder)
-    self.assertLen(scene.test.images, 1)
-    np.testing.assert_array_equal(scene.train.cameras.sizes, 4)
-    np.testing.assert_allclose([scene.near, scene.far], [2.6, 4.6], rtol=1e-5)
-    config.update(near=1.0, far=9.0)
-    scene = build.scene(config, folder)
-    self.assertEqual((scene.near, scene.far), (1.0, 9.0))
-
-  def test_fields_of_tiny(self):
-    folder = self._written('tiny')
-    config = _config(
-      dataset_type='tiny', shape='toy', testskip=2, tiny__num_train=4,
-      num_poses=3,
-    )  # fmt: skip
-    scene = build.scene(config, folder)
-    self.assertEqual([len(scene.train.images), len(scene.test.images)], [4, 2])
-    self.assertLen(scene.path.sizes, 3)
-    self.assertEqual((scene.near, scene.far), (2.0, 6.0))
-
-  def test_blender_needs_to_know_where(self):
-    with self.assertRaisesRegex(ValueError, '--data_dir'):
-      build.scene(_config(), None)

@@ -10,7 +10,7 @@ import chex
 import jax
 from absl.testing import parameterized
 
-from experiments import build
+from experiments import build, scenes
 from nerf_haiku import devices, training
 from tests import configs
 
@@ -32,7 +32,7 @@ class DeterminismTest(chex.TestCase):
   @parameterized.parameters(('hash', 'hierarchical'), ('mlp', 'occupancy'))
   def test_bit_equal(self, field, renderer):
     config = _config(field, renderer)
-    scene = build.scene(config, None)
+    scene = scenes.load(config, None)
     renderer = build.renderer(config, scene)
 
     update = build.update(config, scene, renderer)

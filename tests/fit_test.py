@@ -19,6 +19,7 @@ from experiments import (
   fit,
   profiling,
   progress,
+  scenes,
   signals,
   summaries,
 )
@@ -54,7 +55,7 @@ class FitTest(chex.TestCase):
         validate or (lambda learnt, step: 30.0 - step),
         lambda kept, learnt: None, film or (lambda kept, learnt: None),
       )  # fmt: skip
-      scene = build.scene(config, None)
+      scene = scenes.load(config, None)
       state, about = fit.fit(
         config, scene, build.renderer(config, scene), outputs,
         seed=seed, start=time.perf_counter(),

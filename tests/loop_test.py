@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-from experiments import build, fit, loop, profiling, progress, summaries
+from experiments import build, fit, loop, profiling, progress, scenes, summaries
 from experiments import folder as folder_lib
 from experiments.configs import laptop_procedural
 from nerf_haiku import cameras, checkpoints, devices, training
@@ -240,7 +240,7 @@ class TrainTest(chex.TestCase):
       self._train(folder, seed=seed, num_steps=3, raw_noise_std=0.1)
       config = _config()
       state = training.init_state(
-        build.renderer(config, build.scene(config, None)),
+        build.renderer(config, scenes.load(config, None)),
         build.optimizer(config),
         jax.random.key(5),
       )
@@ -258,7 +258,7 @@ class GeometryTest(chex.TestCase):
     config = laptop_procedural.get_config()
     config.procedural.update(size=32, num_train=40)
     config.num_steps = 700
-    scene = build.scene(config, None)
+    scene = scenes.load(config, None)
     renderer = build.renderer(config, scene)
     where = pathlib.Path(self.create_tempdir().full_path)
     log = progress.Log(where / 'log.txt')

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from absl import flags
 
-from experiments import build, launch, processes
+from experiments import build, launch, processes, scenes
 from nerf_haiku import cameras, checkpoints, devices, training
 from tests import configs
 
@@ -29,7 +29,7 @@ class Model:
       width=16, num_train=3, num_test=1, num_rand=_RAYS, num_samples=8,
       num_importance=8, chunk=32, microbatch=16,
     )  # fmt: skip
-    self.scene = build.scene(self.config, None)
+    self.scene = scenes.load(self.config, None)
     self.renderer = build.renderer(self.config, self.scene)
     self._optimizer = optax.trace(decay=0.0)
 

@@ -19,7 +19,7 @@ import jax
 import ml_collections
 from absl import flags
 
-from experiments import build, launch, results
+from experiments import build, launch, results, scenes
 from experiments import config as config_lib
 from experiments.benchmarks import machine
 from nerf_haiku import devices, training
@@ -112,7 +112,7 @@ def main() -> None:
   """Measures, and prints the table."""
   config, seeds = launch.CONFIG.value, [int(x) for x in _SEEDS.value]
   configs = {text: varied(config, text) for text in _VARY.value}
-  scene = build.scene(config, launch.DATA_DIR.value)
+  scene = scenes.load(config, launch.DATA_DIR.value)
   rows = []
   for text, one in configs.items():
     found = run(one, scene, seeds)

@@ -123,7 +123,9 @@ def _measure() -> None:
     add, add_each = _make_sum(like), _make_sum(like, each=True)
     arrays = jax.tree.leaves(like)
     size = sum(x.nbytes for x in arrays)
-    steps, sums, sums_each = [], [], []
+    steps: list[float] = []
+    sums: list[float] = []
+    sums_each: list[float] = []
     for turn in range(_TURNS.value + 1):
       times = [machine.timed(x) for x in (take, add, add_each)]
       if turn:  # The first compiles.
