@@ -201,6 +201,8 @@ def update(
     microbatch=config.microbatch or auto,
     skip_nonfinite=config.skip_nonfinite,
     batch_growth=config.batch_growth,
+    random_background=config.random_background,
+    white_background=config.white_bkgd,
   )
 
 
@@ -225,6 +227,7 @@ def batches(
     white_background=config.white_bkgd,
     process=jax.process_index(),
     num_processes=jax.process_count(),
+    with_alpha=config.random_background,
   )
 
 
@@ -251,6 +254,8 @@ def compile_ahead(
     jax.ShapeDtypeStruct(rays, np.int32),
     jax.ShapeDtypeStruct((*rays, 2), np.int32),
     jax.ShapeDtypeStruct((*rays, 3), np.float32),
+    jax.ShapeDtypeStruct(rays, np.float32)
+    if config.random_background else None,
   )  # fmt: skip
   shapes = jax.tree.map(on_devices, state), batch, jax.random.key(0)
   pool = concurrent.futures.ThreadPoolExecutor(1)

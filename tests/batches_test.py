@@ -42,6 +42,19 @@ class BatchesTest(chex.TestCase):
       self.assertTrue(np.all(batch.pixel[:, 0] < heights))
       self.assertTrue(np.all(batch.pixel[:, 1] < widths))
 
+  def test_true_opacity_where_it_is_asked_for(self):
+    (batch, *_) = _batches(batching=True, images=_images(4), with_alpha=True)
+    images = _images(4)
+    expected = [
+      images[c][row, column, 3] / 255
+      for c, (row, column) in zip(batch.camera, batch.pixel, strict=True)
+    ]
+    np.testing.assert_allclose(batch.alpha, expected, atol=1e-6)
+    (batch, *_) = _batches(batching=True, images=_images(3), with_alpha=True)
+    np.testing.assert_array_equal(batch.alpha, 1.0)
+    (batch, *_) = _batches(batching=True, images=_images(3))
+    self.assertIsNone(batch.alpha)
+
   def test_types_and_devices(self):
     arguments = {
       'seed': 0, 'start_step': 0, 'num_steps': 1, 'num_rays': 8,

@@ -79,7 +79,7 @@ class FitTest(chex.TestCase):
   @parameterized.parameters(
     {'batching': True}, {'batching': False, 'precrop_iters': 9},
     {'density_activation': 'relu', 'lr_warmup': 10, 'grad_max_norm': 0.1},
-    {'field': 'hash', 'renderer': 'occupancy',
+    {'field': 'hash', 'renderer': 'occupancy', 'random_background': True,
      'batch_growth': 10, 'hash': {'table_size': 512},
      'occupancy': {'every': 2, 'budget': 1024, 'step': 0.05, 'resolution': 8}},
   )  # fmt: skip

@@ -284,6 +284,7 @@ def _batch(step, rays=24):
     rng.integers(0, 5, rays).astype(np.int32),
     rng.integers(4, 12, (rays, 2)).astype(np.int32),
     rng.uniform(size=(rays, 3)).astype(np.float32),
+    rng.uniform(size=rays).astype(np.float32),
   )
 
 
@@ -294,6 +295,7 @@ def _run(num_devices, field, budget=256, microbatch=0, growth=0, steps=20):
   optimizer = optax.adam(1e-2)
   update = training.make_update(
     renderer, optimizer, cast, microbatch=microbatch, batch_growth=growth,
+    random_background=True, white_background=True,
   )  # fmt: skip
   state = training.init_state(renderer, optimizer, jax.random.key(0))
   state = devices.replicate(state, num_devices)

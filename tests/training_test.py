@@ -374,3 +374,31 @@ class BatchTest(chex.TestCase):
     np.testing.assert_allclose(jnp.sum(weight), 1.0, rtol=1e-5)
     for part in np.split(np.asarray(weight), 4) if total % 4 == 0 else ():
       self.assertLessEqual(abs(np.sum(part > 0) - number / 4), 2)
+
+  @parameterized.parameters(True, False)
+  def test_colours_on_another_background(self, white):
+    """A colour of opacity 0.25, over what it was on and over red."""
+    own = jnp.array([[0.8, 0.4, 0.2]])
+    rgb = 0.25 * own + 0.75 * float(white)
+    red = jnp.array([[1.0, 0.0, 0.0]])
+    found = training.on_background(rgb, jnp.array([0.25]), red, white=white)
+    np.testing.assert_allclose(found, 0.25 * own + 0.75 * red, atol=1e-6)
+
+  def test_a_random_background_shows_what_is_not_opaque(self):
+    """White haze before white: nothing is wrong, unless behind is not white."""
+    renderer, cast = _problem(raw_noise_std=0.0)
+    params = jax.jit(renderer.init)(jax.random.key(0))
+    seen = renderer.train(
+      params, _keys(), cast(_batch().camera, _batch().pixel)
+    )[-1]
+    batch = _batch()._replace(rgb=seen.rgb, alpha=seen.opacity)
+    for alpha, least, most in ((seen.opacity, 0, 1e-9), (0.5, 1e-3, 1)):
+      gradient = training.make_gradient(
+        renderer, cast, microbatch=0, random_background=True,
+        white_background=True,
+      )  # fmt: skip
+      batch = batch._replace(alpha=jnp.broadcast_to(alpha, (_RAYS,)))
+      _, scalars = jax.jit(gradient)(params, _keys(), batch)
+      self.assertLessEqual(float(scalars['mse']), most)
+      self.assertGreaterEqual(float(scalars['mse']), least)
+      np.testing.assert_allclose(scalars['moments'].mse, 0, atol=1e-9)

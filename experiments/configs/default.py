@@ -27,6 +27,9 @@ def get_config() -> ml_collections.ConfigDict:
   # Steps over which the rays of a step grow from a sixteenth of num_rand to all
   # of it; 0: all at once.
   config.batch_growth = 0
+  # Rays are compared on random backgrounds: nothing can hide in the true one.
+  # For images with alpha; others are opaque all over.
+  config.random_background = False
   # A NaN or infinity in a loss or gradient stops the run; or its step is left
   # out and counted.
   config.skip_nonfinite = False

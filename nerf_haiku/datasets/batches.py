@@ -78,6 +78,7 @@ def batches(
   white_background: bool,
   process: int = 0,
   num_processes: int = 1,
+  with_alpha: bool = False,
 ) -> Iterator[training.Batch]:
   """Batches of random pixels, made ahead by tf.data.
 
@@ -95,6 +96,8 @@ def batches(
     white_background: what alpha is composited over: white, or black.
     process: whose part of each batch is read.
     num_processes: that share a batch, in their order.
+    with_alpha: whether batches have the true opacity too; 1 where images have
+      no alpha.
 
   Yields:
     For each step the process's part of its batch, NumPy arrays `[D, R / D,
@@ -111,20 +114,19 @@ def batches(
       crop = precrop_frac if step < precrop_iters else 1.0
       camera, pixel = pick_from_one(images, u, crop=crop)
     camera, pixel = camera[part], pixel[part]
-    rgb = base.to_float(
-      colours(images, camera, pixel), white_background=white_background
-    )
-    return camera.astype(np.int32), pixel.astype(np.int32), rgb
+    stored = colours(images, camera, pixel)
+    rgb = base.to_float(stored, white_background=white_background)
+    found = camera.astype(np.int32), pixel.astype(np.int32), rgb
+    return (*found, base.opacity(stored)) if with_alpha else found
 
   def draw(step):
     u = tf.random.stateless_uniform(
       [num_rays + 1, 2], [tf.constant(seed, tf.int64), step], dtype=tf.float64
     )
     # Outside of TensorFlow, which would hold copies of the images.
-    return tf.numpy_function(
-      look_up, [step, u], [tf.int32, tf.int32, tf.float32]
-    )
+    return tf.numpy_function(look_up, [step, u], types)
 
+  types = [tf.int32, tf.int32, tf.float32] + [tf.float32] * with_alpha
   dataset = tf.data.Dataset.range(start_step, num_steps)
   dataset = dataset.map(draw).prefetch(_PREFETCH)
   for arrays in dataset.as_numpy_iterator():
