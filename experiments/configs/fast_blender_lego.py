@@ -12,7 +12,6 @@ def get_config() -> ml_collections.ConfigDict:
   config.down_factor = 8
   # Holds the model: the grids have no cells outside.
   config.box = (-1.2, -1.2, -1.2, 1.2, 1.2, 1.2)
-  config.random_background = True
   config.num_steps = 800
   config.i_img = 200
   config.i_weights = 800

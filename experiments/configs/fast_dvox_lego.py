@@ -10,6 +10,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.dataset_type = 'deepvoxels'
   config.shape = 'lego'
   config.testskip = 1
+  config.random_background = False  # Its images have no alpha.
   # Holds the model: the grids have no cells outside.
   config.box = (-0.75, -0.75, -0.75, 0.75, 0.75, 0.75)
   config.num_steps = 4_000

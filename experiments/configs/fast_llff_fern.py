@@ -11,6 +11,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.shape = 'fern'
   config.down_factor = 8
   config.white_bkgd = False
+  config.random_background = False  # Photographs have no alpha.
   # The background is opaque, however far it is.
   config.last_interval = 'infinite'
   config.num_steps = 1_800

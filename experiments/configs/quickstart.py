@@ -23,6 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.adam_b2 = 0.99
   config.adam_eps = 1e-15
   config.batch_growth = 200
+  config.random_background = True
   config.num_steps = 600
   config.hash.colour_depth = 1
   config.occupancy.resolution = 64
