@@ -147,7 +147,10 @@ def _read_deepvoxels(root: pathlib.Path) -> list[View]:
   views = []
   for split in ('train', 'validation', 'test'):
     folder = root / split / SHAPE
-    lines = (folder / 'intrinsics.txt').read_text('utf-8-sig').splitlines()
+    lens = folder / 'intrinsics.txt'
+    if not lens.exists():  # As in the original.
+      lens = root / 'train' / SHAPE / 'intrinsics.txt'
+    lines = lens.read_text('utf-8-sig').splitlines()
     focal, height = float(lines[0].split()[0]), float(lines[4].split()[0])
     for path in sorted((folder / 'pose').iterdir()):
       numbers = [float(x) for x in path.read_text('utf-8-sig').split()]

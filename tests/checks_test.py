@@ -46,6 +46,23 @@ class SettingsTest(parameterized.TestCase):
     self.assert_refused(message, near=near, far=far)
 
 
+class ScenesTest(parameterized.TestCase):
+  def test_names_what_can_be_seen(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    for i in range(23):
+      (folder / f'{i:02}').mkdir()
+
+    def is_scene(path):
+      if path.name == '01':
+        raise PermissionError(13, 'Permission denied', str(path))
+      return path.name != '02'
+
+    text = checks.scenes_in([folder, folder / 'gone'], is_scene)
+    self.assertStartsWith(text, '00, 03, 04')
+    self.assertEndsWith(text, ', 21 and 1 more')
+    self.assertEqual(checks.scenes_in([folder], lambda _: False), 'none')
+
+
 class BoundsTest(parameterized.TestCase):
   @parameterized.parameters(
     (0.0, 1.0), (-1.0, 1.0), (2.0, 2.0), (3, 2), (math.nan, 2.0),

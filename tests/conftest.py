@@ -30,5 +30,5 @@ _COMMON = {
 hypothesis.settings.register_profile(
   'short', max_examples=4, derandomize=True, **_COMMON
 )
-hypothesis.settings.register_profile('long', max_examples=40, **_COMMON)
+hypothesis.settings.register_profile('long', max_examples=60, **_COMMON)
 hypothesis.settings.load_profile('short')

@@ -1,9 +1,10 @@
 """What all readers ask of settings, folders and poses."""
 
+import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -12,6 +13,7 @@ from nerf_haiku.datasets import base, image_files, inputs
 
 # Scene units from the origin, or pixels: its square is far from float32's end.
 LARGEST = 1e9
+_MOST_NAMES = 20  # In a message.
 MOST_POSES = 100_000  # Of a path.
 _SMALLEST_FOCAL = 1e-3  # Pixels: of an image that sees all of its half space.
 _RIGID_TOLERANCE = 1e-3  # Of R R^T = I; files with few digits are off by 1e-4.
@@ -152,13 +154,26 @@ def find_scene(
       return root, ()
     return root, (f'data_dir={short(data_dir)} is a scene itself: '
                   f'shape={short(shape)} is not looked for.',)  # fmt: skip
-  parents = (root, root / collection)
-  scenes = [p for parent in parents for p in parent.glob('*') if is_scene(p)]
-  found = ', '.join(sorted(p.name for p in scenes))
+  found = scenes_in((root, root / collection), is_scene)
   raise base.DataError(
     f'shape={short(shape)} is not a scene with {mark} in '
-    f'data_dir={short(data_dir)}. Scenes there: {found or "none"}.'
+    f'data_dir={short(data_dir)}. Scenes there: {found}.'
   )
+
+
+def scenes_in(
+  folders: Iterable[pathlib.Path], is_scene: Callable[[pathlib.Path], bool]
+) -> str:
+  """Names what is seen of the scenes in some folders, for a message."""
+  names = set()
+  for path in (path for folder in folders for path in folder.glob('*')):
+    with contextlib.suppress(OSError):  # A neighbour that may not be read.
+      if is_scene(path):
+        names.add(path.name)
+  shown, more = sorted(names)[:_MOST_NAMES], len(names) - _MOST_NAMES
+  if more > 0:
+    shown[-1] += f' and {more} more'
+  return ', '.join(shown) or 'none'
 
 
 def existing_folder(data_dir: str) -> pathlib.Path:

@@ -105,16 +105,12 @@ def _find_root(data_dir: str, shape: str) -> pathlib.Path:
   for folder in roots:
     if shape and (folder / _SPLITS[0] / shape).is_dir():
       return folder
-  scenes = {
-    path.name
-    for folder in roots
-    for path in (folder / _SPLITS[0]).glob('*')
-    if path.is_dir()
-  }
+  there = checks.scenes_in(
+    [folder / _SPLITS[0] for folder in roots], pathlib.Path.is_dir
+  )
   raise base.DataError(
     f'shape={checks.short(shape)} is not a folder of {_SPLITS[0]} in '
-    f'data_dir={checks.short(data_dir)}. Scenes there: '
-    f'{", ".join(sorted(scenes)) or "none"}.'
+    f'data_dir={checks.short(data_dir)}. Scenes there: {there}.'
   )
 
 

@@ -19,6 +19,7 @@ from nerf_haiku.datasets import base
 # Bytes. A json of poses takes a kilobyte for each view.
 LARGEST_TEXT = 1 << 25
 LARGEST_ARRAY = 1 << 32
+_LONGEST_NAME = 1000  # Characters, in a message.
 _HEADERS = {
   (1, 0): np.lib.format.read_array_header_1_0,
   (2, 0): np.lib.format.read_array_header_2_0,
@@ -35,8 +36,9 @@ def named_errors() -> Iterator[None]:
   try:
     yield
   except OSError as error:
+    name = str(error.filename or 'A file')[:_LONGEST_NAME]
     raise base.DataError(
-      f'{error.filename or "A file"}: can not be read: {error.strerror}.'
+      f'{name}: can not be read: {error.strerror}.'
     ) from error
 
 
