@@ -272,8 +272,11 @@ def optimizer(
   config: ml_collections.ConfigDict,
 ) -> optax.GradientTransformation:
   """Adam at the config's learning rate, with clipped gradients if it says."""
-  adam = optax.adam(
-    learning_rate(config), b2=config.adam_b2, eps=config.adam_eps
+  adam = optax.adamw(
+    learning_rate(config),
+    b2=config.adam_b2,
+    eps=config.adam_eps,
+    weight_decay=config.weight_decay,
   )
   if not config.grad_max_norm:
     return adam
@@ -316,6 +319,9 @@ def update(
     microbatch=config.microbatch or auto,
     skip_nonfinite=config.skip_nonfinite,
     batch_growth=config.batch_growth,
+    random_background=config.random_background,
+    white_background=config.white_bkgd,
+    huber=config.huber,
   )
 
 
@@ -338,6 +344,7 @@ def batches(
     precrop_iters=config.precrop_iters,
     precrop_frac=config.precrop_frac,
     white_background=config.white_bkgd,
+    with_alpha=config.random_background,
   )
 
 
@@ -364,6 +371,8 @@ def compile_ahead(
     jax.ShapeDtypeStruct(rays, np.int32),
     jax.ShapeDtypeStruct((*rays, 2), np.int32),
     jax.ShapeDtypeStruct((*rays, 3), np.float32),
+    jax.ShapeDtypeStruct(rays, np.float32)
+    if config.random_background else None,
   )  # fmt: skip
   shapes = jax.tree.map(on_devices, state), batch, jax.random.key(0)
   pool = concurrent.futures.ThreadPoolExecutor(1)

@@ -41,6 +41,8 @@ _RULES: dict[str, _Rule] = {
   'num_rand': _at_least(1),
   'adam_b2': (lambda x: 0 <= x < 1, '0 or more, under 1'),
   'adam_eps': _POSITIVE,
+  'weight_decay': _at_least(0),
+  'huber': _at_least(0),
   'batch_growth': _at_least(0),
   'field': _one_of(*FIELDS),
   'renderer': _one_of(*RENDERERS),

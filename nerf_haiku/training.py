@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nerf_haiku import cameras, renderers
+from nerf_haiku import cameras, renderers, sampling
 
 _AXIS = 'devices'
 # A growing batch begins with this share of its rays.
 _FIRST_SHARE = 1 / 16
 # What the run's key is folded with for the renderer's memory: no step.
 _REFRESH = np.uint32(2**32 - 1)
+_BACKGROUND = np.uint32(2**32 - 2)  # A ray's key: no position on it.
 # Of what is seen, from one step to the next: some 50 steps are remembered.
 _FADING = 0.98
 
@@ -33,6 +34,8 @@ class Batch(NamedTuple):
   camera: chex.Array  # [R] int32, index into the training cameras.
   pixel: chex.Array  # [R, 2] int32, row and column.
   rgb: chex.Array  # [R, 3] float32 in [0, 1].
+  # [R] opacity of the true image; None where a background is not asked for.
+  alpha: chex.Array | None = None
 
 
 class Moments(NamedTuple):
@@ -162,9 +165,22 @@ def moments(seen: chex.Array, true: chex.Array, weight: chex.Array) -> Moments:
   return Moments(total(true), total(true**2), total(seen), total(seen**2), mse)
 
 
+def _for_background(keys: chex.PRNGKey) -> chex.PRNGKey:
+  return jax.vmap(lambda key: jax.random.fold_in(key, _BACKGROUND))(keys)
+
+
+def on_background(
+  rgb: chex.Array, opacity: chex.Array, background: chex.Array, *, white: bool
+) -> chex.Array:
+  """Colours `[R, 3]` on a background `[R, 3]`, of those on white or black."""
+  return rgb + (1.0 - opacity[:, None]) * (background - float(white))
+
+
 def make_gradient(
-  renderer: renderers.Renderer, cast_fn: CastFn, *, microbatch: int
-) -> Callable[..., tuple[renderers.Params, Scalars]]:
+  renderer: renderers.Renderer, cast_fn: CastFn, *, microbatch: int,
+  random_background: bool = False, white_background: bool = False,
+  huber: float = 0.0,
+) -> Callable[..., tuple[renderers.Params, Scalars]]:  # fmt: skip
   """Builds `gradient(params, keys, batch)`: the mean over a batch's rays.
 
   The gradient is accumulated over pieces of at most `microbatch` rays (0: all
@@ -176,6 +192,10 @@ def make_gradient(
     renderer: renders the rays.
     cast_fn: casts the rays of a batch.
     microbatch: rays whose gradient is taken at a time, 0 for all.
+    random_background: whether each ray is compared on a random background;
+      batches then have the true `alpha`.
+    white_background: what the renderer's and the batch's colours are on.
+    huber: error of a colour from which on the loss grows evenly; 0: never.
 
   Returns:
     A function of parameters, `[R]` keys, a batch of `R` rays, and by name the
@@ -184,12 +204,30 @@ def make_gradient(
     `mse`, `mse_coarse`, the batch's `moments`, `samples` per ray and `pieces`.
   """
 
-  def loss_fn(params, plan, rays, batch, weight):
+  def loss_fn(params, plan, rays, batch, keys, weight):
     seen = renderer.train(params, plan.details, rays)
     fits = renderers.fitting(plan.num_samples, renderer.budget)
     weight = jnp.where(fits, weight, 0.0)
-    loss, scalars = squared_errors(seen, batch.rgb, weight)
-    means = moments(seen[-1].rgb, batch.rgb, weight)
+    rgb = batch.rgb
+    means = moments(seen[-1].rgb, rgb, weight)
+    if random_background:
+      behind = sampling.uniforms(_for_background(keys), 3)
+      rgb = on_background(rgb, batch.alpha, behind, white=white_background)
+      seen = tuple(
+        x._replace(
+          rgb=on_background(x.rgb, x.opacity, behind, white=white_background)
+        )
+        for x in seen
+      )
+    loss, scalars = squared_errors(seen, rgb, weight)
+    if huber:  # Squares up to this error, straight beyond.
+      loss = sum(
+        jnp.sum(
+          weight
+          * jnp.mean(2 * optax.huber_loss(x.rgb, rgb, delta=huber), axis=-1)
+        )
+        for x in seen
+      )
     samples = jnp.sum(weight * plan.num_samples)
     scalars |= {'loss': loss, 'moments': means, 'samples': samples}
     return loss, scalars
@@ -205,7 +243,7 @@ def make_gradient(
     rays = rays._replace(
       far=jnp.where(weight[:, None] > 0, rays.far, rays.near)
     )
-    whole = renderer.plan(params, memory, keys, rays), rays, batch, weight
+    whole = renderer.plan(params, memory, keys, rays), rays, batch, keys, weight
     size = -(-count // -(-count // (microbatch or count)))
 
     def piece(begin):
@@ -273,6 +311,9 @@ def make_update(
   microbatch: int,
   skip_nonfinite: bool = False,
   batch_growth: int = 0,
+  random_background: bool = False,
+  white_background: bool = False,
+  huber: float = 0.0,
 ) -> Callable[[TrainState, Batch, chex.PRNGKey], tuple[TrainState, Scalars]]:
   """Builds the pmapped `update(state, batch, key)` for all devices.
 
@@ -291,6 +332,9 @@ def make_update(
     microbatch: rays whose gradient is taken at a time, 0 for all.
     skip_nonfinite: whether a NaN or infinity skips its step.
     batch_growth: steps over which the batch grows, see `batch_share`.
+    random_background: see `make_gradient`.
+    white_background: see `make_gradient`.
+    huber: see `make_gradient`.
 
   Returns:
     A function that gives the new state and a dict of scalars averaged over
@@ -300,7 +344,11 @@ def make_update(
     `fault` found, as in the state, and the new state's `skipped`; `samples` per
     ray, and the most `pieces` that a device took them in.
   """
-  gradient = make_gradient(renderer, cast_fn, microbatch=microbatch)
+  gradient = make_gradient(
+    renderer, cast_fn, microbatch=microbatch,
+    random_background=random_background, white_background=white_background,
+    huber=huber,
+  )  # fmt: skip
 
   def update(state, batch, key):
     rays = batch.camera.shape[0]

@@ -24,9 +24,13 @@ def get_config() -> ml_collections.ConfigDict:
   # their root. The small gradients of a hash grid need a small one.
   config.adam_b2 = 0.999
   config.adam_eps = 1e-8
+  config.weight_decay = 0.0  # of a step: weights shrink by this and the rate.
   # Steps over which the rays of a step grow from a sixteenth of num_rand to all
   # of it; 0: all at once.
   config.batch_growth = 0
+  # Rays are compared on random backgrounds: nothing can hide in the true one.
+  config.random_background = False
+  config.huber = 0.0  # error from which on the loss grows evenly; 0: never.
   # A NaN or infinity in a loss or gradient stops the run; or its step is left
   # out and counted.
   config.skip_nonfinite = False

@@ -81,6 +81,13 @@ class Scene(NamedTuple):
   ndc: cameras.Ndc | None = None
 
 
+def opacity(image: np.ndarray) -> np.ndarray:
+  """The alpha `[...]` in [0, 1] of stored colours `[..., C]`; 1 without it."""
+  if image.shape[-1] == 3:
+    return np.ones(image.shape[:-1], np.float32)
+  return image[..., 3].astype(np.float32) / np.iinfo(image.dtype).max
+
+
 def to_float(image: np.ndarray, *, white_background: bool) -> np.ndarray:
   """Composites stored colours over a background.
 

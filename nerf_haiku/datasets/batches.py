@@ -76,6 +76,7 @@ def batches(
   precrop_iters: int,
   precrop_frac: float,
   white_background: bool,
+  with_alpha: bool = False,
 ) -> Iterator[training.Batch]:
   """Batches of random pixels, made ahead by tf.data.
 
@@ -91,6 +92,8 @@ def batches(
     precrop_iters: steps that see only the middle of an image; 0 if batching.
     precrop_frac: the fraction of height and width that this middle has.
     white_background: what alpha is composited over: white, or black.
+    with_alpha: whether batches have the true opacity too; 1 where images have
+      no alpha.
 
   Yields:
     For each step its batch, NumPy arrays `[D, R / D, ...]` for `D` local
@@ -104,20 +107,19 @@ def batches(
     else:
       crop = precrop_frac if step < precrop_iters else 1.0
       camera, pixel = pick_from_one(images, u, crop=crop)
-    rgb = base.to_float(
-      colours(images, camera, pixel), white_background=white_background
-    )
-    return camera.astype(np.int32), pixel.astype(np.int32), rgb
+    stored = colours(images, camera, pixel)
+    rgb = base.to_float(stored, white_background=white_background)
+    found = camera.astype(np.int32), pixel.astype(np.int32), rgb
+    return (*found, base.opacity(stored)) if with_alpha else found
 
   def draw(step):
     u = tf.random.stateless_uniform(
       [num_rays + 1, 2], [tf.constant(seed, tf.int64), step], dtype=tf.float64
     )
     # Outside of TensorFlow, which would hold copies of the images.
-    return tf.numpy_function(
-      look_up, [step, u], [tf.int32, tf.int32, tf.float32]
-    )
+    return tf.numpy_function(look_up, [step, u], types)
 
+  types = [tf.int32, tf.int32, tf.float32] + [tf.float32] * with_alpha
   dataset = tf.data.Dataset.range(start_step, num_steps)
   dataset = dataset.map(draw).prefetch(_PREFETCH)
   for arrays in dataset.as_numpy_iterator():
