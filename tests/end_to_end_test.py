@@ -110,8 +110,8 @@ class StopTest(chex.TestCase):
       folder / 'checkpoints' / str(step) / 'state'
     )
 
-  @parameterized.parameters(signal.SIGTERM, signal.SIGINT)
-  def test_a_stop_leaves_no_trace(self, number):
+  def test_a_stop_leaves_no_trace(self):
+    """By SIGINT; SIGTERM ends the runs of `preemption_test`."""
     folder = pathlib.Path(self.create_tempdir().full_path)
     process = subprocess.Popen(
       [sys.executable, _ROOT / 'experiments' / 'train.py', *self._ARGUMENTS,
@@ -121,10 +121,10 @@ class StopTest(chex.TestCase):
     )  # fmt: skip
     for line in process.stdout:
       if line.startswith('step'):
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
         break
     _, err = process.communicate(timeout=120)
-    self.assertEqual(process.returncode, 128 + number)
+    self.assertEqual(process.returncode, 128 + signal.SIGINT)
     match = re.search(r'kept after step (\d+): the same command goes on', err)
     stopped = int(match[1])
     last = stopped + 100
@@ -190,8 +190,7 @@ class TrainTest(chex.TestCase):
     again = json.loads(path.read_text())
     self.assertEqual(again['psnr_per_view'], stored['psnr_per_view'])
 
-  @parameterized.parameters(1, 4)
-  def test_blender_files_of_odd_sizes(self, devices):
+  def test_blender_files_of_odd_sizes(self):
     folder = self._folder()
     made = procedural.make_scene(
       seed=1, size=(33, 17), num_train=5, num_val=2, num_test=4
@@ -201,7 +200,7 @@ class TrainTest(chex.TestCase):
       *_SMALL, f'--config={_CONFIGS}/test_blender_lego.py',
       '--data_dir=my data', '--config.shape=still', '--config.num_steps=3',
       '--config.testskip=2', '--config.down_factor=1',
-      '--model_dir=a run', folder=folder, devices=devices,
+      '--model_dir=a run', folder=folder, devices=4,
     )  # fmt: skip
     self.assertEmpty(err)
     self.assertIn('2 test views of 17x33', '\n'.join(out))
@@ -218,25 +217,25 @@ class TrainTest(chex.TestCase):
   @parameterized.parameters(
     ('paper_blender_lego', ['--config.testskip=200'],
      '100 train views of 800x800; 1 val views of 800x800; '
-     '1 test views of 800x800', (3, 100, 100)),
+     '1 test views of 800x800', None),
     ('test_blender_lego', ['--config.testskip=200'],
      '100 train views of 400x400; 1 val views of 400x400; '
      '1 test views of 400x400', (3, 50, 50)),
     ('paper_llff_fern', ['--config.llff.hold=20'],
      '19 train views of 1008x756; 1 val views of 1008x756; '
-     '1 test views of 1008x756', (3, 94, 126)),
+     '1 test views of 1008x756', None),
     ('test_llff_fern', ['--config.llff.hold=20'],
      '19 train views of 504x378; 1 val views of 504x378; '
      '1 test views of 504x378', (3, 47, 63)),
     ('paper_dvox_cube', ['--config.shape=lego', '--config.testskip=16'],
      '40 train views of 512x512; 1 val views of 512x512; '
-     '1 test views of 512x512', (1, 64, 64)),
+     '1 test views of 512x512', None),
     ('test_dvox_greek', ['--config.shape=lego', '--config.testskip=16'],
      '40 train views of 512x512; 1 val views of 512x512; '
      '1 test views of 512x512', (1, 64, 64)),
   )  # fmt: skip
   def test_the_original_s_configs(self, name, changes, splits, video):
-    """They start, step and render; with networks that take no time."""
+    """They start and step, one of each layout renders; with tiny networks."""
     folder, data = self._folder(), shared.folder('data')
     config = (f'--config={_CONFIGS}/{name}.py', *changes)
     out, err = _train(
@@ -245,6 +244,10 @@ class TrainTest(chex.TestCase):
     )  # fmt: skip
     self.assertEmpty(err)
     self.assertIn(splits, out)
+    stored = json.loads((folder / 'run' / 'results.json').read_text())
+    self.assertEqual((stored['views'], stored['steps']), (1, 2))
+    if video is None:
+      return
     frames, height, width = video
     out, err = _run(
       'render', '--model_dir=run', '--config.render_factor=8',
@@ -253,8 +256,6 @@ class TrainTest(chex.TestCase):
     )  # fmt: skip
     self.assertEmpty(err)
     self.assertStartsWith(out[-1], f'{frames} frames of {width}x{height}: out')
-    stored = json.loads((folder / 'run' / 'results.json').read_text())
-    self.assertEqual((stored['views'], stored['steps']), (1, 2))
     self.assertGreater((folder / 'out' / 'rgb.mp4').stat().st_size, 0)
 
 
