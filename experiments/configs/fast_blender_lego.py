@@ -12,7 +12,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.down_factor = 8
   # Holds the model: the grids have no cells outside.
   config.box = (-1.2, -1.2, -1.2, 1.2, 1.2, 1.2)
-  config.num_steps = 800
+  config.decay_factor = 0.01
+  config.num_steps = 600
   config.i_img = 200
-  config.i_weights = 800
+  config.i_weights = 600
   return config

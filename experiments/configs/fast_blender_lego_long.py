@@ -9,6 +9,7 @@ def get_config() -> ml_collections.ConfigDict:
   config = fast_blender_lego.get_config()
   config.num_steps = 6_000
   config.lr_decay = 6
+  config.decay_factor = 0.03
   config.i_print = 500
   config.i_img = 500
   config.i_weights = 3000

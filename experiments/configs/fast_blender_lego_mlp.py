@@ -19,6 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.adam_b2 = 0.999
   config.adam_eps = 1e-8
   config.batch_growth = 0
+  config.random_background = False
   config.num_rand = 512
   config.num_samples = 64
   config.num_importance = 128

@@ -16,11 +16,12 @@ def get_config() -> ml_collections.ConfigDict:
   config.last_interval = 'infinite'
   config.num_steps = 1_800
   config.lr_decay = 2
+  config.decay_factor = 0.03
   config.num_rand = 2048
   config.num_poses = 120
   config.render_factor = 4
   # In device coordinates: from near plane to infinity is 2.
-  config.occupancy.step = 0.02
+  config.occupancy.step = 0.04
   config.occupancy.budget = 65_536
   config.i_print = 100
   config.i_img = 300
