@@ -136,6 +136,13 @@ class ImagesTest(_SceneTest):
     self.assertIn('\\udcff.png', notice.encode().decode())
 
 
+class NamesTest(_SceneTest):
+  def test_splits_of_deepvoxels_are_three_folders(self):
+    self.write('deepvoxels')
+    for shape in (str(self.root / 'train' / _TOY), f'../train/{_TOY}'):
+      self.assert_refused('shape=.* is not a folder of train', shape=shape)
+
+
 class NumbersTest(_SceneTest):
   def test_units_of_llff(self):
     self.write('llff')

@@ -102,8 +102,11 @@ def load(
 def _find_root(data_dir: str, shape: str) -> pathlib.Path:
   root = checks.existing_folder(data_dir)
   roots = root, root / 'deepvoxels'
+  # Of a path that leads elsewhere, all splits would be one folder.
+  name = pathlib.PurePath(shape)
+  below = shape and not name.is_absolute() and '..' not in name.parts
   for folder in roots:
-    if shape and (folder / _SPLITS[0] / shape).is_dir():
+    if below and (folder / _SPLITS[0] / shape).is_dir():
       return folder
   there = checks.scenes_in(
     [folder / _SPLITS[0] for folder in roots], pathlib.Path.is_dir
