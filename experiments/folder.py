@@ -226,7 +226,7 @@ def read_json(
   """
   try:
     content = json.loads(path.read_text())
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     content = error
   if not isinstance(content, dict) or not all(x in content for x in fields):
     raise ValueError(
