@@ -56,6 +56,7 @@ def run(task: Callable[[], None], default: Default) -> None:
     process.keep_compiled(_CACHE.value)
     try:
       signals.end_by_sigterm()
+      config_path()  # One that is not there is told before it is asked for.
       processes.start(
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_INDEX.value
       )

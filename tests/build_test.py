@@ -111,9 +111,10 @@ class RendererTest(chex.TestCase):
 class PairsTest(chex.TestCase):
   """Any field with any renderer."""
 
-  @parameterized.product(
-    field=('mlp', 'hash'), renderer=('hierarchical', 'occupancy'),
-    ndc=(False, True),
+  @parameterized.parameters(
+    ('mlp', 'hierarchical', False), ('hash', 'hierarchical', True),
+    ('mlp', 'occupancy', False), ('mlp', 'occupancy', True),
+    ('hash', 'occupancy', False), ('hash', 'occupancy', True),
   )  # fmt: skip
   def test_a_step_and_a_view(self, field, renderer, ndc):
     config = configs.changed(

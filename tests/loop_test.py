@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from experiments import build, fit, loop, profiling, progress, scenes, summaries
 from experiments import folder as folder_lib
-from experiments.configs import laptop_procedural
+from experiments.configs import laptop_procedural, quickstart
 from nerf_haiku import cameras, checkpoints, devices, training
 from nerf_haiku.datasets import procedural, still_life
 from tests import configs
@@ -255,9 +255,9 @@ class TrainTest(chex.TestCase):
 class GeometryTest(chex.TestCase):
   def test_the_depth_that_is_learnt_is_the_true_one(self):
     """Nothing but colours is shown to the run; its depth must be right."""
-    config = laptop_procedural.get_config()
+    config = quickstart.get_config()
     config.procedural.update(size=32, num_train=40)
-    config.num_steps = 700
+    config.update(num_steps=250, num_rand=1024)
     scene = scenes.load(config, None)
     renderer = build.renderer(config, scene)
     where = pathlib.Path(self.create_tempdir().full_path)

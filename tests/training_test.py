@@ -165,7 +165,7 @@ class GradientTest(chex.TestCase):
 
 
 class UpdateTest(chex.TestCase):
-  @parameterized.parameters((2, 0), (4, 0), (1, 7), (2, 5), (4, 1))
+  @parameterized.parameters((4, 0), (1, 7), (2, 5))
   def test_devices_and_pieces_change_nothing(self, num_devices, microbatch):
     expected, losses = _run(1, 0, steps=20)
     params, others = _run(num_devices, microbatch, steps=20)

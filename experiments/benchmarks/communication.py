@@ -29,8 +29,8 @@ from nerf_haiku import devices, training
 
 _TURNS = flags.DEFINE_integer('turns', 5, 'Times that each is done.')
 _NUM_RAND = flags.DEFINE_integer('num_rand', 0, 'Rays of a step; 0: as given.')
-_COORDINATOR = flags.DEFINE_string('coordinator', None, 'Of its own use.')
-_INDEX = flags.DEFINE_integer('process_index', None, 'Of its own use.')
+_MEETS_AT = flags.DEFINE_string('meets_at', None, 'Of its own use.')
+_INDEX = flags.DEFINE_integer('index', None, 'Of its own use.')
 
 _CONFIGS = {
   'the paper': paper_blender_lego,
@@ -187,14 +187,14 @@ def main(argv: list[str]) -> None:
   process.keep_freed_memory()
   if _INDEX.value is not None:
     os.sched_setaffinity(0, {_INDEX.value})  # Of one core each.
-    processes.start(_COORDINATOR.value, 2, _INDEX.value)
+    processes.start(_MEETS_AT.value, 2, _INDEX.value)
     _measure()
     processes.end(0)
   with socket.socket() as opened:
     opened.bind(('127.0.0.1', 0))
     port = opened.getsockname()[1]
-  line = [*sys.orig_argv, f'--coordinator=127.0.0.1:{port}']
-  both = [subprocess.Popen([*line, f'--process_index={i}']) for i in range(2)]
+  line = [*sys.orig_argv, f'--meets_at=127.0.0.1:{port}']
+  both = [subprocess.Popen([*line, f'--index={i}']) for i in range(2)]
   sys.exit(max(x.wait() for x in both))
 
 
