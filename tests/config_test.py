@@ -70,9 +70,10 @@ class CheckTest(chex.TestCase):
     'quickstart', 'fast_blender_lego', 'fast_blender_lego_long',
     'fast_blender_lego_half', 'fast_blender_lego_mlp', 'fast_dvox_lego',
     'fast_llff_fern',
-    'laptop_blender_lego', 'laptop_tiny',
+    'laptop_blender_lego', 'laptop_tiny', 'paper_llff_fern', 'paper_dvox_cube',
+    'test_llff_fern', 'test_dvox_greek',
   )  # fmt: skip
-  def test_our_own_pass(self, name):
+  def test_shipped_ones_pass(self, name):
     module = importlib.import_module(f'experiments.configs.{name}')
     self.assertIsNone(config_lib.check(module.get_config(), num_devices=4))
 
