@@ -7,10 +7,10 @@ from experiments.configs import fast_blender_lego
 
 def get_config() -> ml_collections.ConfigDict:
   config = fast_blender_lego.get_config()
-  config.num_steps = 6_000
-  config.lr_decay = 6
+  config.num_steps = 2_800
+  config.lr_decay = 3
   config.decay_factor = 0.03
   config.i_print = 500
   config.i_img = 500
-  config.i_weights = 3000
+  config.i_weights = 1400
   return config

@@ -19,16 +19,16 @@ def get_config() -> ml_collections.ConfigDict:
   # small, and forgotten soon.
   config.learning_rate = 2e-2
   config.lr_decay = 1
-  config.decay_factor = 0.005
+  config.decay_factor = 0.0005
   config.adam_b2 = 0.99
   config.adam_eps = 1e-15
   config.batch_growth = 200
   config.random_background = True
-  config.num_steps = 480
+  config.num_steps = 320
   config.hash.colour_depth = 1
   config.occupancy.resolution = 64
   # Four to six samples a ray once space is known to be empty.
   config.occupancy.budget = 26_624
-  config.i_img = 240
-  config.i_weights = 480
+  config.i_img = 160
+  config.i_weights = 320
   return config
