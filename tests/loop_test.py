@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from experiments import build, fit, loop, profiling, progress, scenes, summaries
 from experiments import folder as folder_lib
-from experiments.configs import laptop_procedural, quickstart
+from experiments.configs import quickstart
 from nerf_haiku import cameras, checkpoints, devices, training
 from nerf_haiku.datasets import procedural, still_life
 from tests import configs

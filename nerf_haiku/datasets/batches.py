@@ -129,6 +129,9 @@ def batches(
   types = [tf.int32, tf.int32, tf.float32] + [tf.float32] * with_alpha
   dataset = tf.data.Dataset.range(start_step, num_steps)
   dataset = dataset.map(draw).prefetch(_PREFETCH)
-  for arrays in dataset.as_numpy_iterator():
+  # Counted here: TensorFlow took up to a minute to say that there is no more.
+  for _, arrays in zip(
+    range(start_step, num_steps), dataset.as_numpy_iterator(), strict=False
+  ):
     batch = training.Batch(*arrays)
     yield devices.shard(batch, jax.local_device_count())
