@@ -168,8 +168,10 @@ class Checkpoints:
       DamagedError: if it is damaged, or all are.
       ValueError: if they are of another shape.
     """
-    step = self._newest_whole() if step is None else self._step(step)
-    self._check(step)
+    if step is None:
+      step = self._newest_whole()
+    else:
+      self._check(self._step(step))
     kept = self._load(step, ocp.args.StandardRestore())
     found = {name: kept.state.get(name) for name in template._fields}
     template = jax.eval_shape(lambda: template)

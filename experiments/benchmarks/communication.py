@@ -81,16 +81,9 @@ def _make_step(config: ml_collections.ConfigDict) -> tuple[Callable, Any]:
     renderer, build.optimizer(config), jax.random.key(0)
   )
   like = jax.tree.map(np.asarray, state.params)
-  rng = np.random.default_rng(jax.process_index())
+  index = jax.process_index()
   rays = config.num_rand // jax.process_count()
-  batch = devices.shard(
-    training.Batch(
-      rng.integers(0, 4, rays).astype(np.int32),
-      rng.integers(0, 64, (rays, 2)).astype(np.int32),
-      rng.uniform(size=(rays, 3)).astype(np.float32),
-    ),
-    jax.local_device_count(),
-  )
+  batch = machine.make_batch(config, 64, num_rays=rays, seed=index)
   state = devices.replicate(state)
 
   def take() -> dict[str, Any]:

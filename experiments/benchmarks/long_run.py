@@ -20,7 +20,7 @@ from typing import NamedTuple
 from absl import app, flags
 
 from experiments import launch
-from experiments.benchmarks import machine
+from experiments.benchmarks import commands, machine
 
 _STEPS = flags.DEFINE_integer('steps', 20_000, 'Of the run.', lower_bound=4)
 _PLOT = flags.DEFINE_string('plot', None, 'PNG of memory, files and speed.')
@@ -29,13 +29,7 @@ _TRAIN = pathlib.Path(__file__).parents[1] / 'train.py'
 _STEP = re.compile(r'step +(\d+)  loss')
 _ARGUMENTS = (
   f'--config={launch.CONFIGS}/laptop_procedural.py', '--config.i_print=20',
-  '--config.i_weights=200', '--config.i_img=200', '--config.num_rand=32',
-  '--config.procedural.size=16', '--config.procedural.num_train=3',
-  '--config.procedural.num_test=2', '--config.model.net_width=16',
-  '--config.model.net_depth=2', '--config.model.skips=()',
-  '--config.model_fine.net_width=16', '--config.model_fine.net_depth=2',
-  '--config.model_fine.skips=()', '--config.num_samples=8',
-  '--config.num_importance=8',
+  '--config.i_weights=200', '--config.i_img=200', *commands.TINY,
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 
 from experiments import build
-from nerf_haiku import cameras, paths
+from nerf_haiku import cameras, devices, paths, training
 from nerf_haiku.datasets import base
 
 # What density needs of a network: its trunk, and its own layer.
@@ -127,3 +127,17 @@ def make_scene(size: int) -> base.Scene:
   pixels = np.zeros((4 * size * size, 3), np.uint8)
   split = base.Split(base.Images(pixels, np.full((4, 2), size)), views)
   return base.Scene(split, split, split, 2.0, 6.0, None, views, ())
+
+
+def make_batch(
+  config: ml_collections.ConfigDict, size: int, *, num_rays: int, seed: int
+) -> training.Batch:
+  """Random pixels of `make_scene(size)`, in random colours, on the devices."""
+  rng = np.random.default_rng(seed)
+  batch = training.Batch(
+    rng.integers(0, 4, num_rays).astype(np.int32),
+    rng.integers(0, size, (num_rays, 2)).astype(np.int32),
+    rng.uniform(size=(num_rays, 3)).astype(np.float32),
+    np.ones(num_rays, np.float32) if config.random_background else None,
+  )
+  return devices.shard(batch, jax.local_device_count())

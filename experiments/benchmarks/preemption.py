@@ -29,6 +29,7 @@ from absl import app, flags
 
 from experiments import folder as folder_lib
 from experiments import launch, process
+from experiments.benchmarks import commands
 
 _ROUNDS = flags.DEFINE_integer('rounds', 30, 'Runs that are killed.')
 _KILLS = flags.DEFINE_integer('kills', 1, 'Kills of each.')
@@ -47,13 +48,7 @@ SAVED_EVERY = 5
 ARGUMENTS = (
   f'--config={launch.CONFIGS}/laptop_procedural.py',
   '--config.num_steps=100', f'--config.i_weights={SAVED_EVERY}',
-  '--config.i_print=1', '--config.i_img=50', '--config.num_rand=32',
-  '--config.procedural.size=16', '--config.procedural.num_train=3',
-  '--config.procedural.num_test=2', '--config.model.net_width=16',
-  '--config.model.net_depth=2', '--config.model.skips=()',
-  '--config.model_fine.net_width=16', '--config.model_fine.net_depth=2',
-  '--config.model_fine.skips=()', '--config.num_samples=8',
-  '--config.num_importance=8',
+  '--config.i_print=1', '--config.i_img=50', *commands.TINY,
 )  # fmt: skip
 
 

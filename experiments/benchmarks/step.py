@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from absl import app, flags
 
 from experiments import build, process
@@ -50,15 +49,7 @@ def make_step(microbatch: int, dtype: str, remat: bool) -> Step:
   scene = machine.make_scene(800)
   renderer = build.renderer(config, scene)
   update: Any = build.update(config, scene, renderer)
-  rng = np.random.default_rng(0)
-  batch = devices.shard(
-    training.Batch(
-      rng.integers(0, 4, config.num_rand).astype(np.int32),
-      rng.integers(0, 800, (config.num_rand, 2)).astype(np.int32),
-      rng.uniform(size=(config.num_rand, 3)).astype(np.float32),
-    ),
-    jax.local_device_count(),
-  )
+  batch = machine.make_batch(config, 800, num_rays=config.num_rand, seed=0)
   state = devices.replicate(
     training.init_state(renderer, build.optimizer(config), jax.random.key(0))
   )
