@@ -120,8 +120,7 @@ class Summaries:
 
 
 def _append(path: pathlib.Path, content: bytes) -> None:
-  with path.open('ab') as file:
-    before = file.tell()
+  before = path.stat().st_size if path.exists() else 0
   try:
     with path.open('ab') as file:
       file.write(content)

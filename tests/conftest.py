@@ -3,14 +3,13 @@
 What one test compiles is kept for the others, and for the next time.
 """
 
-import tempfile
-
 import chex
 import hypothesis
 import jax
 from absl import flags
 
 from experiments import process
+from tests import environment
 
 # `create_tempdir` of absl's test cases asks for a flag.
 flags.FLAGS.mark_as_parsed()
@@ -18,7 +17,7 @@ flags.FLAGS.mark_as_parsed()
 jax.config.update('jax_platforms', 'cpu')
 chex.set_n_cpu_devices(4)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-process.keep_compiled(f'{tempfile.gettempdir()}/nerf_haiku_tests')
+process.keep_compiled(environment.CACHE)
 
 # Cases of each kind of generated bad input: always the same few, or with
 # --hypothesis-profile=long many that differ from run to run. What hangs is

@@ -17,7 +17,7 @@ import pytest
 from absl.testing import parameterized
 
 from nerf_haiku.datasets import procedural, writers
-from tests import shared
+from tests import environment, shared
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _CONFIGS = _ROOT / 'experiments' / 'configs'
@@ -35,20 +35,11 @@ _SMALL_HASH = (
 _LAPTOP = (f'--config={_CONFIGS}/laptop_procedural.py', *_SMALL)
 
 
-def _environment(devices):
-  return {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'} | {
-    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-    'JAX_PLATFORMS': 'cpu',
-    # Not the user's own; what one test has compiled serves the others.
-    'JAX_COMPILATION_CACHE_DIR': f'{tempfile.gettempdir()}/nerf_haiku_tests',
-  }
-
-
 def _run(program, *arguments, folder, devices=1, status=0):
   """Runs a program in a folder; gives its two outputs, line by line."""
   done = subprocess.run(
     [sys.executable, _ROOT / 'experiments' / f'{program}.py', *arguments],
-    cwd=folder, env=_environment(devices), capture_output=True, text=True,
+    cwd=folder, env=environment.make(devices), capture_output=True, text=True,
     timeout=300,
   )  # fmt: skip
   assert done.returncode == status, done.stderr
@@ -110,7 +101,7 @@ class StopTest(chex.TestCase):
     process = subprocess.Popen(
       [sys.executable, _ROOT / 'experiments' / 'train.py', *self._ARGUMENTS,
        '--config.num_steps=1000000', '--model_dir=run'],
-      cwd=folder, env=_environment(1), stdout=subprocess.PIPE,
+      cwd=folder, env=environment.make(1), stdout=subprocess.PIPE,
       stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     for line in process.stdout:

@@ -1,16 +1,16 @@
 """The notebook runs as it stands, and shows what it shows when it is run."""
 
 import json
-import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 
 import chex
 import pytest
+
+from tests import environment
 
 _NOTEBOOK = pathlib.Path(__file__).parents[1] / 'docs' / 'tiny_nerf.ipynb'
 _PSNR = 22.0  # dB, what its last line has at least.
@@ -25,14 +25,10 @@ nbformat.write(notebook, sys.argv[1])
 
 
 def _environment(folder):
+  made = environment.make(1) | {'IPYTHONDIR': f'{folder}/ipython'}
   # A backend for plots would be chosen over the notebook's own.
-  left_out = ('XLA_FLAGS', 'MPLBACKEND')
-  return {k: v for k, v in os.environ.items() if k not in left_out} | {
-    'XLA_FLAGS': '--xla_force_host_platform_device_count=1',
-    'JAX_PLATFORMS': 'cpu',
-    'IPYTHONDIR': f'{folder}/ipython',  # Not the user's own.
-    'JAX_COMPILATION_CACHE_DIR': f'{tempfile.gettempdir()}/nerf_haiku_tests',
-  }
+  made.pop('MPLBACKEND', None)
+  return made
 
 
 def _read(path):

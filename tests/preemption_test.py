@@ -10,13 +10,13 @@ import resource
 import signal
 import subprocess
 import sys
-import tempfile
 from unittest import mock
 
 import chex
 import pytest
 
 from experiments.benchmarks import preemption
+from tests import environment
 
 _EXPERIMENTS = pathlib.Path(preemption.__file__).parents[1]
 
@@ -26,7 +26,7 @@ class PreemptionTest(chex.TestCase):
   def setUp(self):
     super().setUp()
     self.folder = pathlib.Path(self.create_tempdir().full_path)
-    self.enterContext(_one_device())
+    self.enterContext(mock.patch.dict(os.environ, environment.make(1)))
 
   def test_killed_at_random_moments_it_ends_with_the_same_bits(self):
     whole = preemption.run(self.folder / 'whole')
@@ -112,13 +112,3 @@ def _steps(model_dir):
     int(x.name) for x in (model_dir / 'checkpoints').iterdir()
     if x.name.isdecimal()
   ]  # fmt: skip
-
-
-def _one_device():
-  """An environment for processes, put back at the end."""
-  changes = {
-    'XLA_FLAGS': '--xla_force_host_platform_device_count=1',
-    'JAX_PLATFORMS': 'cpu',
-    'JAX_COMPILATION_CACHE_DIR': f'{tempfile.gettempdir()}/nerf_haiku_tests',
-  }
-  return mock.patch.dict(os.environ, changes)

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from unittest import mock
 
@@ -21,10 +20,9 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from experiments import processes
 from nerf_haiku import checkpoints
-from tests import worker
+from tests import environment, worker
 
 _ROOT = pathlib.Path(__file__).parents[1]
-_CACHE = f'{tempfile.gettempdir()}/nerf_haiku_tests'
 _TRAIN = _ROOT / 'experiments' / 'train.py'
 _WORKER = _ROOT / 'tests' / 'worker.py'
 _SMALL = (
@@ -56,14 +54,10 @@ class _Launched:
     self._files = []
     self.processes = []
     for i in range(count):
-      environment = os.environ | {
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-        'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(_ROOT),
-        'JAX_COMPILATION_CACHE_DIR': _CACHE,
-      }  # fmt: skip
+      found = environment.make(devices) | {'PYTHONPATH': str(_ROOT)}
       line = [sys.executable, program, *arguments]
       if slurm:
-        environment |= {
+        found |= {
           'SLURM_JOB_ID': '1', 'SLURM_STEP_NODELIST': 'localhost',
           'SLURM_NTASKS': str(count), 'SLURM_PROCID': str(i),
           'SLURM_LOCALID': str(i), 'JAX_COORDINATOR_PORT': str(port),
@@ -80,7 +74,7 @@ class _Launched:
         # Without cores of their own they would wait for each other's threads.
         subprocess.Popen(
           ['taskset', '--cpu-list', str(i % os.cpu_count()), *line],
-          cwd=folder, env=environment, stdout=out, stderr=err,
+          cwd=folder, env=found, stdout=out, stderr=err,
         )
       )  # fmt: skip
 
