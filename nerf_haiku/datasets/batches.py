@@ -128,10 +128,10 @@ def batches(
 
   types = [tf.int32, tf.int32, tf.float32] + [tf.float32] * with_alpha
   dataset = tf.data.Dataset.range(start_step, num_steps)
-  dataset = dataset.map(draw).prefetch(_PREFETCH)
-  # Counted here: TensorFlow took up to a minute to say that there is no more.
-  for _, arrays in zip(
-    range(start_step, num_steps), dataset.as_numpy_iterator(), strict=False
-  ):
-    batch = training.Batch(*arrays)
-    yield devices.shard(batch, jax.local_device_count())
+  # Its tuner has nothing to choose here, and its thread sleeps up to a minute
+  # before it notices that an iterator is gone.
+  options = tf.data.Options()
+  options.autotune.enabled = False
+  dataset = dataset.map(draw).prefetch(_PREFETCH).with_options(options)
+  for arrays in dataset.as_numpy_iterator():
+    yield devices.shard(training.Batch(*arrays), jax.local_device_count())
