@@ -160,19 +160,24 @@ def _arrays(levels: GridLevels) -> _Level:
 def _gather(
   tables: Sequence[chex.Array], points: chex.Array, levels: GridLevels
 ) -> chex.Array:
-  def interpolate(level):
+  def interpolate(before, level):
     corners = _corners(points, level)
-    # The barrier keeps the sum apart from its place in the loop's result: a
-    # CPU would compute both together, and on one core.
-    return jax.lax.optimization_barrier([
+    features = [
       sum(
         weight * jnp.asarray(table).at[row].get(mode='promise_in_bounds')
         for row, weight in corners
       )
       for table in tables
-    ])  # fmt: skip
+    ]
+    # Put in its place by the next turn: a CPU computes what goes right into
+    # the loop's result on one core.
+    return features, before
 
-  features = jax.lax.map(interpolate, _arrays(levels))
+  nothing = [jnp.zeros(points.shape[1], points.dtype) for _ in tables]
+  last, before = jax.lax.scan(interpolate, nothing, _arrays(levels))
+  features = [
+    jnp.concatenate([x[1:], y[None]]) for x, y in zip(before, last, strict=True)
+  ]
   return jnp.stack(features, axis=1).reshape(-1, points.shape[1])
 
 
@@ -190,14 +195,13 @@ def _interpolate_backward(levels, kept, g):
   def add(totals, part):
     level, shares = part
     rows, weights = zip(*_corners(points, level), strict=True)
-    row = jax.lax.optimization_barrier(jnp.concatenate(rows))
-    updates = jax.lax.optimization_barrier([
-      jnp.concatenate([weight * share for weight in weights])
-      for share in shares
-    ])  # fmt: skip
+    row = jnp.concatenate(rows)
     totals = [
-      total.at[row].add(update, mode='promise_in_bounds')
-      for total, update in zip(totals, updates, strict=True)
+      total.at[row].add(
+        jnp.concatenate([weight * share for weight in weights]),
+        mode='promise_in_bounds',
+      )
+      for total, share in zip(totals, shares, strict=True)
     ]
     return totals, None
 
