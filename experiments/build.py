@@ -145,11 +145,13 @@ def encoding(
 def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
   """The learning rate of each step."""
   constant = config.lr_schedule == 'constant'
+  cosine = config.lr_schedule == 'cosine'
   return training.learning_rate(
     config.learning_rate,
     decay_factor=1.0 if constant else config.decay_factor,
-    decay_steps=config.lr_decay * 1000,
+    decay_steps=config.num_steps if cosine else config.lr_decay * 1000,
     warmup_steps=config.lr_warmup,
+    cosine=cosine,
   )
 
 

@@ -11,7 +11,7 @@ from experiments.configs import default
 from nerf_haiku import encodings, volume
 from nerf_haiku.datasets import checks
 
-LR_SCHEDULES = ('constant * decay_every', 'constant')
+LR_SCHEDULES = ('constant * decay_every', 'constant', 'cosine')
 DTYPES = ('float32', 'bfloat16')
 DATASET_TYPES = ('llff', 'blender', 'deepvoxels', 'tiny', 'procedural')
 FIELDS = ('mlp', 'hash')

@@ -68,7 +68,12 @@ class TrainState(NamedTuple):
 
 
 def learning_rate(
-  peak: float, *, decay_factor: float, decay_steps: int, warmup_steps: int
+  peak: float,
+  *,
+  decay_factor: float,
+  decay_steps: int,
+  warmup_steps: int,
+  cosine: bool = False,
 ) -> optax.Schedule:
   """The rate of a step: `peak` times `decay_factor` per `decay_steps`.
 
@@ -78,8 +83,12 @@ def learning_rate(
     decay_steps: steps that it falls by the factor in, continuously.
     warmup_steps: the first steps, over which the rate rises evenly to where
       the decay is then; 0 for none.
+    cosine: whether it falls as half a cosine does, once, and stays at the
+      factor (Loshchilov and Hutter, *SGDR*, 2017, equation 5).
   """
   decay = optax.exponential_decay(peak, decay_steps, decay_factor)
+  if cosine:
+    decay = optax.cosine_decay_schedule(peak, decay_steps, decay_factor)
 
   def schedule(step):
     rise = jnp.minimum(1.0, (step + 1) / max(warmup_steps, 1))

@@ -244,6 +244,9 @@ class OptimizerTest(chex.TestCase):
     ({'lr_decay': 1, 'decay_factor': 0.5}, 5e-4 * 0.5 ** (999 / 1000)),
     ({'lr_decay': 1, 'lr_schedule': 'constant'}, 5e-4),
     ({'lr_schedule': 'constant', 'lr_warmup': 4000}, 5e-4 / 4),
+    ({'lr_schedule': 'cosine', 'num_steps': 1998}, 5e-4 * (1 + 0.1) / 2),
+    ({'lr_schedule': 'cosine', 'num_steps': 999}, 5e-4 * 0.1),
+    ({'lr_schedule': 'cosine', 'num_steps': 500}, 5e-4 * 0.1),
   )  # fmt: skip
   def test_learning_rate_of_the_1000th_step(self, changes, expected):
     optimizer = build.optimizer(configs.changed(**changes))

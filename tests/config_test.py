@@ -84,7 +84,7 @@ class CheckTest(chex.TestCase):
     ('learning_rate', 0.0, 'over 0'),
     ('learning_rate', float('nan'), 'a finite number'),
     ('learning_rate', '1e-3', 'a finite number'),
-    ('lr_schedule', 'cosine', "'constant \\* decay_every', 'constant'"),
+    ('lr_schedule', 'step', "'constant \\* decay_every', 'constant', 'cosine'"),
     ('num_steps', 0, '1 or more'),
     ('num_steps', 1.5, 'of type int'),
     ('num_steps', True, 'of type int'),

@@ -345,6 +345,16 @@ class ScheduleTest(chex.TestCase):
     ):
       np.testing.assert_allclose(schedule(step), expected, rtol=1e-5)
 
+  def test_a_cosine_falls_slowly_at_both_ends(self):
+    schedule = training.learning_rate(
+      1.0, decay_factor=0.2, decay_steps=300, warmup_steps=0, cosine=True
+    )
+    np.testing.assert_allclose(
+      [schedule(step) for step in (0, 100, 150, 200, 300, 900)],
+      [1.0, 0.8, 0.6, 0.4, 0.2, 0.2],
+      rtol=1e-6,
+    )
+
   def test_the_rate_rises_evenly_in_the_first_steps(self):
     schedule = training.learning_rate(
       0.8, decay_factor=1.0, decay_steps=1, warmup_steps=4

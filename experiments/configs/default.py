@@ -9,7 +9,8 @@ def get_config() -> ml_collections.ConfigDict:
 
   # Optimisation.
   config.learning_rate = 5e-4
-  config.lr_schedule = 'constant * decay_every'  # or 'constant'.
+  # Or 'constant', or 'cosine': to `decay_factor` of it at the last step.
+  config.lr_schedule = 'constant * decay_every'
   config.lr_decay = 250  # thousands of steps per factor of `decay_factor`.
   config.decay_factor = 0.1
   config.num_steps = 1_000_000

@@ -8,8 +8,6 @@ from experiments.configs import fast_blender_lego
 def get_config() -> ml_collections.ConfigDict:
   config = fast_blender_lego.get_config()
   config.num_steps = 2_800
-  config.lr_decay = 3
-  config.decay_factor = 0.03
   config.i_print = 500
   config.i_img = 500
   config.i_weights = 1400

@@ -14,6 +14,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.field = 'mlp'
   config.density_activation = 'softplus'
   config.learning_rate = 5e-4
+  config.lr_schedule = 'constant * decay_every'
   config.lr_decay = 250
   config.decay_factor = 0.1
   config.adam_b2 = 0.999

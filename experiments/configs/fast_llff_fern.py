@@ -15,8 +15,6 @@ def get_config() -> ml_collections.ConfigDict:
   # The background is opaque, however far it is.
   config.last_interval = 'infinite'
   config.num_steps = 1_800
-  config.lr_decay = 2
-  config.decay_factor = 0.03
   config.num_rand = 2048
   config.num_poses = 120
   config.render_factor = 4

@@ -15,20 +15,20 @@ def get_config() -> ml_collections.ConfigDict:
   config.renderer = 'occupancy'
   config.density_activation = 'exp'
   config.last_interval = 'far'
-  # A hash grid learns best at a high rate that falls fast; its gradients are
+  # A hash grid learns best at a high rate that falls late; its gradients are
   # small, and forgotten soon.
   config.learning_rate = 2e-2
-  config.lr_decay = 1
-  config.decay_factor = 0.0005
+  config.lr_schedule = 'cosine'
+  config.decay_factor = 0.03
   config.adam_b2 = 0.99
   config.adam_eps = 1e-15
-  config.batch_growth = 200
+  config.batch_growth = 130
   config.random_background = True
-  config.num_steps = 320
+  config.num_steps = 260
   config.hash.colour_depth = 1
   config.occupancy.resolution = 64
   # A ray has four to six samples once space is known to be empty: two pieces.
   config.occupancy.budget = 10_304
-  config.i_img = 160
-  config.i_weights = 320
+  config.i_img = 130
+  config.i_weights = 260
   return config
