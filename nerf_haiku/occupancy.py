@@ -123,10 +123,7 @@ def march(
     side = jnp.clip(side, 0, resolution - 1).astype(jnp.int32)
     cell = cell * resolution + side
   seen = occupied.at[cell].get(mode='promise_in_bounds')
-  # Without the barrier the sum below is fused with the look-ups, and slower.
-  seen = jax.lax.optimization_barrier(
-    seen & (index < jnp.minimum(number, num_positions))
-  )
+  seen &= index < jnp.minimum(number, num_positions)
   bit = jnp.arange(_WORD, dtype=jnp.uint32)[None, None]
   seen = seen.reshape(-1, words, _WORD).astype(jnp.uint32)
   return March(jnp.sum(seen << bit, axis=-1, dtype=jnp.uint32), shift)

@@ -5,6 +5,7 @@
 
 Seconds are counted from the start of the process to its end: imports, loading,
 compilation (nothing is compiled before) and the evaluation of all test views.
+The rate of matrix products says how fast the machine was between the runs.
 """
 
 import json
@@ -100,16 +101,19 @@ def main(argv: list[str]) -> None:
   del argv
   data = launch.DATA_DIR.value
   runs: dict[str, list[Run]] = {}
+  products = machine.Products()
   for name in _CONFIGS.value:
     for seed in _SEEDS.value:
       arguments = [f'--config={launch.CONFIGS / name}.py', f'--seed={seed}']
       arguments += [f'--{field}' for field in _SET.value]
       if data is not None and name != 'quickstart':
         arguments.append(f'--data_dir={pathlib.Path(data).resolve()}')
+      products.sample()
       with tempfile.TemporaryDirectory() as folder:
         runs.setdefault(name, []).append(
           run(arguments, pathlib.Path(folder), _LEVEL.value)
         )
+  print(f'Matrix products ran at {products.rate() / 1e9:.0f} GFLOP/s.')
   if _LEVEL.value is not None:
     print(f'Seconds to {_LEVEL.value} dB, from the start and the first step.')
     machine.print_table(
