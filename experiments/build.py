@@ -205,6 +205,7 @@ def update(
     batch_growth=config.batch_growth,
     random_background=config.random_background,
     white_background=config.white_bkgd,
+    distortion=config.distortion,
   )
 
 

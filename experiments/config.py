@@ -65,6 +65,7 @@ _RULES: dict[str, _Rule] = {
   'adam_b2': (lambda x: 0 <= x < 1, '0 or more, under 1'),
   'adam_eps': _FRACTION,
   'batch_growth': _at_least(0),
+  'distortion': _zero_or(_SMALLEST),
   'field': _one_of(*FIELDS),
   'renderer': _one_of(*RENDERERS),
   'hash.num_levels': (lambda x: 1 <= x <= 32, '1 to 32'),

@@ -48,6 +48,15 @@ class Details(NamedTuple):
   keys: chex.PRNGKey  # [R] for the noise.
 
 
+class _Places(NamedTuple):
+  """Where `B` samples lie on their rays, in t."""
+
+  t: chex.Array  # [B]
+  width: chex.Array  # [B] of their intervals, to the ray's end at most.
+  near: chex.Array  # [B] where their rays begin.
+  far: chex.Array  # [B] where they end.
+
+
 class _Sums(NamedTuple):
   """What `R` rays have gathered so far."""
 
@@ -145,36 +154,45 @@ class _Marcher:
     t = along.near[:, 0] + (samples.position + shift) * step
     points = along.origins + t[:, None] * along.directions
     density, rgb = self.field.apply(params['field'], points, along.viewdirs)
-    length = jnp.minimum(step, along.far[:, 0] - t)
+    near, far = along.near[:, 0], along.far[:, 0]
+    width = length = jnp.minimum(step, far - t)
     if self.infinite_end:
-      length = jnp.where(t + step < along.far[:, 0], length, volume.INFINITE)
+      length = jnp.where(t + step < far, length, volume.INFINITE)
     # Back from t to scene units, as in `volume.composite`.
     length *= jnp.linalg.norm(along.directions, axis=-1)
     optical_depth = self.activation(density + added) * length
-    ends = (along.near[:, 0], along.far[:, 0])
-    return jnp.where(samples.used, optical_depth, 0.0), rgb, t, ends
+    optical_depth = jnp.where(samples.used, optical_depth, 0.0)
+    return optical_depth, rgb, _Places(t, width, near, far)
 
   def _gather(self, params, rays, marched, samples, added):
-    optical_depth, rgb, t, ends = self._see(
-      params, rays, marched, samples, added
-    )
+    optical_depth, rgb, at = self._see(params, rays, marched, samples, added)
+    longest = self.settings.num_positions()
     packed = volume.composite_packed(
-      rgb, optical_depth, t, ray=samples.ray, rank=samples.rank,
-      num_rays=len(marched.shift), longest=self.settings.num_positions(),
+      rgb, optical_depth, at.t, ray=samples.ray, rank=samples.rank,
+      num_rays=len(marched.shift), longest=longest,
     )  # fmt: skip
-    at_ends = volume.weight_at_ends(packed.weights, t, *ends)
-    return packed, jax.ops.segment_sum(
-      at_ends, samples.ray, len(marched.shift), indices_are_sorted=True
+    at_ends = volume.weight_at_ends(packed.weights, at.t, at.near, at.far)
+    way = jnp.maximum(at.far - at.near, renderers.LEAST_WAY)
+    apart = volume.distortion(
+      packed.weights, (at.t - at.near) / way, at.width / way,
+      lambda x: volume.sum_before(x, samples.rank, longest),
+    )  # fmt: skip
+    at_ends, apart = (  # Apart, so that what nobody asks for is left out.
+      jax.ops.segment_sum(
+        x, samples.ray, len(marched.shift), indices_are_sorted=True
+      )
+      for x in (at_ends, apart)
     )
+    return packed, at_ends, apart
 
-  def _finish(self, rgb, opacity, depth, at_ends):
+  def _finish(self, rgb, opacity, depth, at_ends, distortion):
     if self.white_background:
       rgb = rgb + (1.0 - opacity[:, None])
     nothing = jnp.zeros((len(depth), 0), depth.dtype)  # Samples are not kept.
     return (
       volume.Rendering(
         rgb, depth, volume.disparity(depth, opacity), opacity, nothing,
-        nothing, jnp.zeros_like(depth), at_ends,
+        nothing, jnp.zeros_like(depth), at_ends, distortion,
       ),
     )  # fmt: skip
 
@@ -190,10 +208,8 @@ class _Marcher:
       budget=min(self.settings.budget, most),
     )  # fmt: skip
     added = self._noise(details.keys, samples)
-    packed, at_ends = self._gather(
-      params, rays, details.marched, samples, added
-    )
-    return self._finish(packed.rgb, packed.opacity, packed.depth, at_ends)
+    packed, *more = self._gather(params, rays, details.marched, samples, added)
+    return self._finish(packed.rgb, packed.opacity, packed.depth, *more)
 
   def render(
     self, params: renderers.Params, rays: cameras.Rays, grid: occupancy.Grid
@@ -217,7 +233,7 @@ class _Marcher:
       next_ = jnp.minimum(number - sums.taken, quota)
       next_ = jnp.where(going, next_, 0)
       samples = occupancy.pack(marched, sums.taken, next_, budget=budget)
-      packed, at_ends = self._gather(params, rays, marched, samples, 0.0)
+      packed, at_ends, _ = self._gather(params, rays, marched, samples, 0.0)
       light = sums.light
       return _Sums(
         sums.taken + next_,
@@ -234,7 +250,10 @@ class _Marcher:
       zero, zero, jnp.zeros((num_rays, 2)),
     )  # fmt: skip
     sums = jax.lax.while_loop(lambda x: jnp.any(live(x)), advance, none)
-    return self._finish(sums.rgb, sums.opacity, sums.depth, sums.at_ends)
+    # Over rounds the distances between samples are not summed up.
+    return self._finish(
+      sums.rgb, sums.opacity, sums.depth, sums.at_ends, zero
+    )  # fmt: skip
 
   def refresh(
     self,

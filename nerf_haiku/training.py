@@ -189,6 +189,7 @@ def on_background(
 def make_gradient(
   renderer: renderers.Renderer, cast_fn: CastFn, *, microbatch: int,
   random_background: bool = False, white_background: bool = False,
+  distortion: float = 0.0,
 ) -> Callable[..., tuple[renderers.Params, Scalars]]:  # fmt: skip
   """Builds `gradient(params, keys, batch)`: the mean over a batch's rays.
 
@@ -204,6 +205,7 @@ def make_gradient(
     random_background: whether each ray is compared on a random background;
       batches then have the true `alpha`.
     white_background: what the renderer's and the batch's colours are on.
+    distortion: how much of `volume.distortion` is added to the loss.
 
   Returns:
     A function of parameters, `[R]` keys, a batch of `R` rays, and by name the
@@ -228,6 +230,8 @@ def make_gradient(
         for x in seen
       )
     loss, scalars = squared_errors(seen, rgb, weight)
+    if distortion:
+      loss += distortion * sum(jnp.sum(weight * x.distortion) for x in seen)
     samples = jnp.sum(weight * plan.num_samples)
     scalars |= {'loss': loss, 'moments': means, 'samples': samples}
     return loss, scalars
@@ -313,6 +317,7 @@ def make_update(
   batch_growth: int = 0,
   random_background: bool = False,
   white_background: bool = False,
+  distortion: float = 0.0,
 ) -> Callable[[TrainState, Batch, chex.PRNGKey], tuple[TrainState, Scalars]]:
   """Builds the pmapped `update(state, batch, key)` for all devices.
 
@@ -334,6 +339,7 @@ def make_update(
     batch_growth: steps over which the batch grows, see `batch_share`.
     random_background: see `make_gradient`.
     white_background: see `make_gradient`.
+    distortion: see `make_gradient`.
 
   Returns:
     A function that gives the new state and a dict of scalars averaged over
@@ -346,6 +352,7 @@ def make_update(
   gradient = make_gradient(
     renderer, cast_fn, microbatch=microbatch,
     random_background=random_background, white_background=white_background,
+    distortion=distortion,
   )  # fmt: skip
 
   def update(state, batch, key):

@@ -40,6 +40,7 @@ class Rendering(NamedTuple):
   spread: chex.Array
   # [R, 2] weights of samples in the first and last 2 % from near to far.
   at_ends: chex.Array
+  distortion: chex.Array  # [R] how far apart the weights lie, see `distortion`.
 
 
 def composite(
@@ -88,7 +89,30 @@ def composite(
   return Rendering(
     colour, depth, disparity(depth, opacity), opacity, weights, t,
     jnp.zeros_like(depth), jnp.zeros((rays, 2), depth.dtype),
+    jnp.zeros_like(depth),
   )  # fmt: skip
+
+
+def distortion(
+  weights: chex.Array,
+  t: chex.Array,
+  width: chex.Array,
+  sum_before: Callable[[chex.Array], chex.Array],
+) -> chex.Array:
+  """What samples add to how far apart the weights of their rays lie.
+
+  Of a ray it is the sum of `w_i w_j |t_i - t_j|` over all pairs of samples,
+  and of `w_i^2 width_i / 3`: it is least where all weight is in one place. It
+  is equation 15 of Barron et al., *Mip-NeRF 360*, 2022.
+
+  Args:
+    weights: of the samples, each in [0, 1].
+    t: positions, not decreasing along a ray.
+    width: of the intervals.
+    sum_before: gives for each sample the sum of those before it on its ray.
+  """
+  pairs = weights * (t * sum_before(weights) - sum_before(weights * t))
+  return 2.0 * pairs + weights**2 * width / 3.0
 
 
 class Packed(NamedTuple):

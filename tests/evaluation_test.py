@@ -115,6 +115,7 @@ class RenderViewTest(chex.TestCase):
           zeros[:, None],
           zeros,
           jnp.zeros((len(zeros), 2)),
+          zeros,
         ),
       )
 
@@ -153,6 +154,7 @@ class NdcTest(chex.TestCase):
           nothing,
           t,
           jnp.tile(nothing, (1, 2)),
+          t,
         ),
       )
 

@@ -394,6 +394,21 @@ class BatchTest(chex.TestCase):
     found = training.on_background(rgb, jnp.array([0.25]), red, white=white)
     np.testing.assert_allclose(found, 0.25 * own + 0.75 * red, atol=1e-6)
 
+  def test_distortion_of_all_networks_is_added_to_the_loss(self):
+    renderer, cast = _problem(raw_noise_std=0.0)
+    params = jax.jit(renderer.init)(jax.random.key(0))
+    batch = _batch()
+    seen = renderer.train(params, _keys(), cast(batch.camera, batch.pixel))
+    expected = sum(np.mean(x.distortion) for x in seen)
+    losses = []
+    for distortion in (0.0, 0.5):
+      gradient = training.make_gradient(
+        renderer, cast, microbatch=0, distortion=distortion
+      )
+      losses.append(jax.jit(gradient)(params, _keys(), batch)[1]['loss'])
+    np.testing.assert_allclose(losses[1] - losses[0], 0.5 * expected, rtol=1e-3)
+    self.assertGreater(expected, 0)
+
   def test_a_random_background_shows_what_is_not_opaque(self):
     """White haze before white: nothing is wrong, unless behind is not white."""
     renderer, cast = _problem(raw_noise_std=0.0)

@@ -222,3 +222,44 @@ class EndsTest(chex.TestCase):
     near, far = jnp.full((1, 1), 2.0), jnp.full((1, 1), 6.0)
     found = jnp.sum(volume.weight_at_ends(weights, t, near, far), axis=1)
     np.testing.assert_allclose(found, [[0.03, 0.16]], rtol=1e-6)
+
+
+class DistortionTest(chex.TestCase):
+  """Rays of 1, 4 and 7 samples, by all pairs of their samples."""
+
+  def setUp(self):
+    super().setUp()
+    rng = np.random.default_rng(0)
+    counts = (1, 4, 7)
+    self.weights = [rng.uniform(0, 1 / n, n) for n in counts]
+    self.t = [np.sort(rng.uniform(0, 1, n)) for n in counts]
+    self.width = [rng.uniform(0.1, 0.3, n) for n in counts]
+    self.expected = [
+      sum(
+        w[i] * w[j] * abs(t[i] - t[j])
+        for i in range(len(w)) for j in range(len(w))
+      ) + sum(w**2 * width / 3)
+      for w, t, width in zip(self.weights, self.t, self.width, strict=True)
+    ]  # fmt: skip
+
+  def test_matches_all_pairs(self):
+    for *arrays, expected in zip(
+      self.weights, self.t, self.width, self.expected, strict=True
+    ):
+      arrays = [jnp.asarray(x, jnp.float32) for x in arrays]
+      found = volume.distortion(*arrays, lambda x: jnp.cumsum(x) - x)
+      np.testing.assert_allclose(jnp.sum(found), expected, rtol=1e-5)
+
+  def test_packed_rays_have_their_own_pairs_alone(self):
+    rank = jnp.concatenate([jnp.arange(len(x)) for x in self.t])
+    arrays = [
+      jnp.asarray(np.concatenate(x), jnp.float32)
+      for x in (self.weights, self.t, self.width)
+    ]
+    found = volume.distortion(
+      *arrays, lambda x: volume.sum_before(x, rank, 7)
+    )  # fmt: skip
+    found = np.split(found, [1, 5])
+    np.testing.assert_allclose(
+      [np.sum(x) for x in found], self.expected, rtol=1e-5
+    )

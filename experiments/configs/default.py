@@ -31,6 +31,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Rays are compared on random backgrounds: nothing can hide in the true one.
   # For images with alpha; others are opaque all over.
   config.random_background = False
+  # Of the loss on how far apart the weights of a ray lie: less haze.
+  config.distortion = 0.0
   # A NaN or infinity in a loss or gradient stops the run; or its step is left
   # out and counted.
   config.skip_nonfinite = False
