@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 
-from experiments import launch
+from experiments import launch, process
 from experiments.benchmarks import machine
 
 _CONFIGS = flags.DEFINE_list('configs', ['quickstart'], 'Names of configs.')
@@ -51,23 +51,23 @@ def run(arguments: list[str], folder: pathlib.Path, level: float | None) -> Run:
     RuntimeError: if it fails.
   """
   begin, curve = time.perf_counter(), []
-  process = subprocess.Popen(
+  child = subprocess.Popen(
     [
       sys.executable, str(_TRAIN), *arguments, f'--model_dir={folder / "run"}',
       f'--compilation_cache={folder / "cache"}',
     ],
     stdout=subprocess.PIPE, text=True,
   )  # fmt: skip
-  assert process.stdout is not None
-  for line in process.stdout:
+  assert child.stdout is not None
+  for line in child.stdout:
     found = _VALIDATION.match(line)
     if found:
       curve.append((time.perf_counter() - begin, float(found.group(2))))
       if level is not None and curve[-1][1] >= level:
-        process.kill()
-        process.wait()
+        child.kill()
+        child.wait()
         return Run(curve, curve[-1][0], {})
-  if process.wait():
+  if child.wait():
     raise RuntimeError(f'train.py {arguments} failed.')
   if level is not None:
     raise RuntimeError(f'train.py {arguments} ended below {level} dB.')
@@ -99,6 +99,7 @@ def plot(runs: dict[str, list[Run]], path: str) -> None:
 def main(argv: list[str]) -> None:
   """Runs all, and prints the table."""
   del argv
+  process.quiet_libraries()
   data = launch.DATA_DIR.value
   runs: dict[str, list[Run]] = {}
   products = machine.Products()
