@@ -7,11 +7,11 @@ from experiments.configs import fast_blender_lego
 
 def get_config() -> ml_collections.ConfigDict:
   config = fast_blender_lego.get_config()
-  config.num_steps = 3_200
+  config.num_steps = 3_550
   config.hash.num_levels = 8
   config.hash.finest = 160
   config.hash.table_size = 2**18
   config.i_print = 500
-  config.i_img = 800
-  config.i_weights = 1600
+  config.i_img = 710
+  config.i_weights = 1775
   return config
