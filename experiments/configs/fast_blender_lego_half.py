@@ -8,6 +8,10 @@ from experiments.configs import fast_blender_lego
 def get_config() -> ml_collections.ConfigDict:
   config = fast_blender_lego.get_config()
   config.down_factor = 2
+  config.random_background = False
+  config.lr_schedule = 'constant * decay_every'
+  config.lr_decay = 14
+  config.decay_factor = 0.05
   config.hash.num_levels = 8
   config.hash.finest = 0  # As its pixels.
   config.hash.table_size = 2**18
