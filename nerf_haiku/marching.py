@@ -172,10 +172,9 @@ class _Marcher:
       num_rays=len(marched.shift), longest=longest,
     )  # fmt: skip
     at_ends = volume.weight_at_ends(packed.weights, at.t, at.near, at.far)
-    way = jnp.maximum(at.far - at.near, renderers.LEAST_WAY)
     apart = volume.distortion(
-      packed.weights, (at.t - at.near) / way, at.width / way,
-      lambda x: volume.sum_before(x, samples.rank, longest),
+      packed.weights, *at,
+      sum_before=lambda x: volume.sum_before(x, samples.rank, longest),
     )  # fmt: skip
     at_ends, apart = (  # Apart, so that what nobody asks for is left out.
       jax.ops.segment_sum(

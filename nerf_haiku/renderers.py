@@ -10,8 +10,6 @@ import jax.numpy as jnp
 
 from nerf_haiku import cameras, sampling, volume
 
-# Of a ray, so that one that sees nothing divides by no 0.
-LEAST_WAY = 1e-10
 # The parameters of each network of a renderer, by its name.
 Params = dict[str, hk.Params]
 # One rendering per network: the last is the result, those before guide it.
@@ -155,13 +153,11 @@ def make_hierarchical(
       white_background=white_background,
     )
     at_ends = volume.weight_at_ends(seen.weights, t, rays.near, rays.far)
-    way = jnp.maximum(rays.far - rays.near, LEAST_WAY)
+    width = jnp.diff(jnp.concatenate([t, rays.far], axis=-1), axis=-1)
     apart = volume.distortion(
-      seen.weights,
-      (t - rays.near) / way,
-      jnp.diff(jnp.concatenate([t, rays.far], axis=-1), axis=-1) / way,
-      lambda x: jnp.cumsum(x, axis=-1) - x,
-    )
+      seen.weights, t, width, rays.near, rays.far,
+      sum_before=lambda x: jnp.cumsum(x, axis=-1) - x,
+    )  # fmt: skip
     return seen._replace(
       at_ends=jnp.sum(at_ends, axis=1), distortion=jnp.sum(apart, axis=1)
     )

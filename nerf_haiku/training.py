@@ -86,9 +86,10 @@ def learning_rate(
     cosine: whether it falls as half a cosine does, once, and stays at the
       factor (Loshchilov and Hutter, *SGDR*, 2017, equation 5).
   """
-  decay = optax.exponential_decay(peak, decay_steps, decay_factor)
   if cosine:
     decay = optax.cosine_decay_schedule(peak, decay_steps, decay_factor)
+  else:
+    decay = optax.exponential_decay(peak, decay_steps, decay_factor)
 
   def schedule(step):
     rise = jnp.minimum(1.0, (step + 1) / max(warmup_steps, 1))

@@ -17,6 +17,8 @@ _LARGEST_EXPONENT = 15.0
 _END = 0.02  # Of a ray's way: where near and far may cut the scene.
 # Least depth that disparity divides by, scene units.
 _LEAST_DEPTH = 1e-10
+# Least way of a ray that distances on it are divided by, in t.
+_LEAST_WAY = 1e-10
 
 DENSITY_ACTIVATIONS: dict[str, Callable[[chex.Array], chex.Array]] = {
   'relu': jax.nn.relu,
@@ -97,20 +99,31 @@ def distortion(
   weights: chex.Array,
   t: chex.Array,
   width: chex.Array,
+  near: chex.Array,
+  far: chex.Array,
+  *,
   sum_before: Callable[[chex.Array], chex.Array],
 ) -> chex.Array:
   """What samples add to how far apart the weights of their rays lie.
 
   Of a ray it is the sum of `w_i w_j |t_i - t_j|` over all pairs of samples,
-  and of `w_i^2 width_i / 3`: it is least where all weight is in one place. It
-  is equation 15 of Barron et al., *Mip-NeRF 360*, 2022.
+  and of `w_i^2 width_i / 3`, with its way from near to far as 1: it is least
+  where all weight is in one place. It is equation 15 of Barron et al.,
+  *Mip-NeRF 360*, 2022.
 
   Args:
-    weights: of the samples, each in [0, 1].
-    t: positions, not decreasing along a ray.
-    width: of the intervals.
+    weights: `[...]` of the samples, each in [0, 1].
+    t: `[...]` positions, not decreasing along a ray.
+    width: `[...]` of the intervals, in t.
+    near: where their rays begin, broadcast against them.
+    far: where they end; at `near` for a ray that sees nothing.
     sum_before: gives for each sample the sum of those before it on its ray.
+
+  Returns:
+    `[...]`, 0 or more; the sum over a ray's samples is less than 1.
   """
+  way = jnp.maximum(far - near, _LEAST_WAY)
+  t, width = (t - near) / way, width / way
   pairs = weights * (t * sum_before(weights) - sum_before(weights * t))
   return 2.0 * pairs + weights**2 * width / 3.0
 

@@ -110,11 +110,10 @@ class RenderingTest(chex.TestCase):
     np.testing.assert_allclose(trained.depth, seen.depth, atol=4e-4)
     self.assertGreater(float(np.ptp(seen.opacity)), 0.2)
     near, far = cameras.clip(rays, _BOX)[3:]
-    ends = jnp.concatenate([expected.t, far], axis=-1)
-    ends = (ends - near) / jnp.maximum(far - near, 1e-10)
+    width = jnp.diff(jnp.concatenate([expected.t, far], axis=-1))
     apart = volume.distortion(
-      expected.weights, ends[:, :-1], jnp.diff(ends), lambda x:
-      jnp.cumsum(x, axis=-1) - x,
+      expected.weights, expected.t, width, near, far,
+      sum_before=lambda x: jnp.cumsum(x, axis=-1) - x,
     )  # fmt: skip
     np.testing.assert_allclose(trained.distortion, apart.sum(-1), atol=1e-4)
     self.assertGreater(float(np.ptp(trained.distortion)), 0.01)

@@ -241,13 +241,19 @@ class DistortionTest(chex.TestCase):
       ) + sum(w**2 * width / 3)
       for w, t, width in zip(self.weights, self.t, self.width, strict=True)
     ]  # fmt: skip
+    # The same on rays that go from 2 to 6: their way counts as 1.
+    self.t = [2 + 4 * t for t in self.t]
+    self.width = [4 * width for width in self.width]
 
   def test_matches_all_pairs(self):
     for *arrays, expected in zip(
       self.weights, self.t, self.width, self.expected, strict=True
     ):
       arrays = [jnp.asarray(x, jnp.float32) for x in arrays]
-      found = volume.distortion(*arrays, lambda x: jnp.cumsum(x) - x)
+      found = volume.distortion(
+        *arrays, jnp.array(2.0), jnp.array(6.0),
+        sum_before=lambda x: jnp.cumsum(x) - x,
+      )  # fmt: skip
       np.testing.assert_allclose(jnp.sum(found), expected, rtol=1e-5)
 
   def test_packed_rays_have_their_own_pairs_alone(self):
@@ -257,7 +263,8 @@ class DistortionTest(chex.TestCase):
       for x in (self.weights, self.t, self.width)
     ]
     found = volume.distortion(
-      *arrays, lambda x: volume.sum_before(x, rank, 7)
+      *arrays, jnp.array(2.0), jnp.array(6.0),
+      sum_before=lambda x: volume.sum_before(x, rank, 7),
     )  # fmt: skip
     found = np.split(found, [1, 5])
     np.testing.assert_allclose(
