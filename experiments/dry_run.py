@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from experiments import build, loop, scenes
+from experiments import build, build_update, loop, scenes
 from nerf_haiku import cameras, devices, renderers, training
 from nerf_haiku.datasets import base
 
@@ -113,12 +113,12 @@ def _describe_steps(
 ) -> list[str]:
   key = jax.random.key(seed)
   state = devices.replicate(
-    training.init_state(renderer, build.optimizer(config), key)
+    training.init_state(renderer, build_update.optimizer(config), key)
   )
-  update: Any = build.update(config, scene, renderer)
+  update: Any = build_update.update(config, scene, renderer)
   compiled: Any = None
   begin, seconds = time.perf_counter(), []
-  for batch in build.batches(
+  for batch in build_update.batches(
     config, scene, seed=seed, start_step=0, num_steps=_STEPS + 1
   ):
     if compiled is None:

@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from experiments import (
-  build,
+  build_update,
   collapse,
   processes,
   profiling,
@@ -125,7 +125,9 @@ def _begin(
   weights: renderers.Params | None,
 ) -> training.TrainState:
   init_key, _ = jax.random.split(jax.random.key(seed))
-  state = training.init_state(renderer, build.optimizer(config), init_key)
+  state = training.init_state(
+    renderer, build_update.optimizer(config), init_key
+  )
   return state if weights is None else state._replace(params=weights)
 
 
@@ -159,9 +161,11 @@ class _Steps:
   ):
     self._config, self._scene = config, scene
     self._outputs, self._start = outputs, start
-    self._learning_rate = build.learning_rate(config)
+    self._learning_rate = build_update.learning_rate(config)
     state = jax.eval_shape(
-      lambda key: training.init_state(renderer, build.optimizer(config), key),
+      lambda key: training.init_state(
+        renderer, build_update.optimizer(config), key
+      ),
       jax.random.key(0),
     )
     self._names = training.checked_names(state.params)
@@ -170,8 +174,8 @@ class _Steps:
     if processes.many():
       self._greatest = training.make_greatest()
     # Compiled beside the initial weights and the start of TensorFlow.
-    self._update = build.compile_ahead(
-      build.update(config, scene, renderer), config, state
+    self._update = build_update.compile_ahead(
+      build_update.update(config, scene, renderer), config, state
     )
 
   def run(
@@ -205,7 +209,7 @@ class _Steps:
     # Several devices of one CPU deadlock when steps are queued up.
     in_turn = jax.device_count() > 1 and jax.default_backend() == 'cpu'
     pending: collections.deque = collections.deque()
-    batches = build.batches(
+    batches = build_update.batches(
       config,
       self._scene,
       seed=self._about['seed'],

@@ -1,7 +1,6 @@
 """The folder of a run: what lies where, and whose it is."""
 
 import contextlib
-import json
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from typing import Any
 import ml_collections
 
 from experiments import config as config_lib
-from experiments import results
+from experiments import json_files
 from experiments.configs import default
 from nerf_haiku import checkpoints
 
@@ -46,17 +45,12 @@ def describe(
   init_from: str | None,
 ) -> dict[str, Any]:
   """What makes a run what it is, as JSON holds it."""
-  return plain({
+  return json_files.plain({
     'seed': seed,
     'data_dir': _resolved(data_dir),
     'init_from': _resolved(init_from),
     'config': dict(config_lib.flatten(config)),
   })  # fmt: skip
-
-
-def plain(content: dict[str, Any]) -> dict[str, Any]:
-  """Settings as JSON gives them back."""
-  return json.loads(json.dumps(content))
 
 
 def _resolved(path: str | None) -> str | None:
@@ -71,13 +65,13 @@ def check(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
   """
   if not (model_dir / CONFIG).exists():
     return
-  there = read_json(model_dir / CONFIG, *settings)
+  there = json_files.read_json(model_dir / CONFIG, *settings)
   with checkpoints.Checkpoints(model_dir / CHECKPOINTS) as kept:
     begun = bool(kept.steps())
   if not begun and not (model_dir / RESULTS).exists():
     return  # Stopped before there was anything to keep.
   # Of a field that is newer than the run, the run had the default.
-  known = plain(dict(config_lib.flatten(default.get_config())))
+  known = json_files.plain(dict(config_lib.flatten(default.get_config())))
   there = there | {'config': known | there['config']}
   differing = _differences(there, settings)
   if differing:
@@ -113,7 +107,7 @@ def claim_output(
   """
   mark = where / IDENTITY
   if mark.exists():
-    there = read_json(mark, 'config', option='--save_dir')
+    there = json_files.read_json(mark, 'config', option='--save_dir')
     differing = _differences(there, identity)
     if not differing:
       return
@@ -134,7 +128,7 @@ def claim_output(
         f'--save_dir: {where} holds files, and no {IDENTITY} that says of '
         'what. Choose another folder.'
       )
-    results.write_json(mark, identity)
+    json_files.write_json(mark, identity)
   except OSError as error:
     raise ValueError(
       f'--save_dir: {where} can not be written ({error.strerror}). Choose '
@@ -155,7 +149,7 @@ def claimed(
     try:
       model_dir.mkdir(parents=True, exist_ok=True)
       held.enter_context(locked(model_dir))
-      results.write_json(model_dir / CONFIG, settings)
+      json_files.write_json(model_dir / CONFIG, settings)
     except OSError as error:
       raise ValueError(
         f'--model_dir: {model_dir} can not be written ({error.strerror}). '
@@ -206,30 +200,8 @@ def finished(model_dir: pathlib.Path, num_steps: int) -> dict[str, Any] | None:
   """The results of a run that has done so many steps, if there are any."""
   if not (model_dir / RESULTS).exists():
     return None
-  content = read_json(
+  content = json_files.read_json(
     model_dir / RESULTS, 'psnr', 'steps',
     cure='Delete it: the same command scores the run again.',
   )  # fmt: skip
   return content if content['steps'] >= num_steps else None
-
-
-def read_json(
-  path: pathlib.Path,
-  *fields: str,
-  option: str = '--model_dir',
-  cure: str = 'Choose another folder.',
-) -> dict[str, Any]:
-  """Reads what a run wrote; an error names a flag, and what helps.
-
-  Raises:
-    ValueError: if the file is not one that a run wrote, with such fields.
-  """
-  try:
-    content = json.loads(path.read_text())
-  except (OSError, ValueError, RecursionError) as error:
-    content = error
-  if not isinstance(content, dict) or not all(x in content for x in fields):
-    raise ValueError(
-      f'{option}: {path} is none that a run wrote, or it is damaged. {cure}'
-    )
-  return content

@@ -1,6 +1,5 @@
 """Frames of a video on disk: drawn one by one, and gone on with."""
 
-import hashlib
 import io
 import pathlib
 from collections.abc import Callable, Iterator
@@ -38,14 +37,6 @@ class Drawn(NamedTuple):
 
   new: int  # frames that were drawn now.
   files: tuple[pathlib.Path, ...]  # videos and contact sheet.
-
-
-def fingerprint(taken: cameras.Cameras) -> str:
-  """Tells cameras from others."""
-  digest = hashlib.sha256()
-  for array in taken:
-    digest.update(np.ascontiguousarray(array).tobytes())
-  return digest.hexdigest()[:16]
 
 
 def draw(

@@ -11,6 +11,7 @@ from experiments import (
   build,
   fit,
   folder,
+  json_files,
   processes,
   profiling,
   progress,
@@ -100,7 +101,7 @@ def train(
 
     def score() -> dict[str, Any]:
       content = scoring.evaluate(run, model_dir / folder.VIEWS)
-      results.write_json(model_dir / folder.RESULTS, content)
+      json_files.write_json(model_dir / folder.RESULTS, content)
       fields = dict(config_lib.flatten(config)) | {'seed': seed}
       board.hyperparameters(fields, scoring.means(content))
       log.note(f'test PSNR {content["psnr"]} dB over {content["views"]} views')

@@ -6,7 +6,16 @@ from typing import Any
 
 import ml_collections
 
-from experiments import folder, frames, processes, results, runs, scoring, views
+from experiments import (
+  folder,
+  frames,
+  json_files,
+  processes,
+  results,
+  runs,
+  scoring,
+  views,
+)
 from nerf_haiku import cameras
 
 FPS = 30
@@ -76,11 +85,11 @@ def score(
   before = ''
   content: dict[str, Any] = {}
   if path.exists():
-    content = folder.read_json(path, 'psnr', 'views', option='--save_dir')
+    content = json_files.read_json(path, 'psnr', 'views', option='--save_dir')
     before = ' (scored before)'
   if not results.measures_there().keys() <= content.keys():
     content, before = scoring.evaluate(run, save_dir), ''
-    results.write_json(path, content)
+    json_files.write_json(path, content)
   return content, f'{scoring.describe(content)}{before}: {path}'
 
 

@@ -1,22 +1,15 @@
 """What a finished run leaves: scores, images and what they came from."""
 
-import datetime
-import importlib.metadata
-import json
 import math
-import os
 import pathlib
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import tqdm
 
-from nerf_haiku import evaluation, files, lpips, media, metrics
+from nerf_haiku import evaluation, lpips, media, metrics
 from nerf_haiku.datasets import base
 
 # (view, truth), both `[H, W, 3]` uint8 -> a score; None where it has none.
@@ -27,7 +20,6 @@ DEFINITIONS = metrics.DEFINITIONS | lpips.DEFINITIONS
 
 # Views of the overview are at least half as wide, in pixels.
 _OVERVIEW_WIDTH = 256
-_VERSIONED = ('nerf_haiku', 'jax', 'dm-haiku', 'optax', 'chex', 'numpy')
 
 
 def evaluate(
@@ -158,63 +150,3 @@ def mean(values: Sequence[float | None]) -> float | None:
   """The mean, or None where a value is missing."""
   known = [x for x in values if x is not None]
   return float(np.mean(known)) if len(known) == len(values) else None
-
-
-def circumstances() -> dict[str, Any]:
-  """Machine, versions and date, to stand beside every figure."""
-  return {
-    'machine': {
-      'processor': _processor(),
-      'cores': os.cpu_count(),
-      'devices': [str(device.device_kind) for device in jax.devices()],
-      'system': platform.system(),
-      'python': platform.python_version(),
-    },
-    'commit': _commit(),
-    'versions': {x: _version(x) for x in _VERSIONED},
-    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-  }
-
-
-def _commit() -> str | None:
-  """What git calls this version; `-dirty` if files were changed since."""
-  try:
-    done = subprocess.run(
-      ['git', 'describe', '--always', '--dirty', '--exclude=*'],
-      cwd=pathlib.Path(__file__).parent, capture_output=True, text=True,
-      check=True, timeout=10,
-    )  # fmt: skip
-  except (OSError, subprocess.SubprocessError):
-    return None  # Installed without its history.
-  return done.stdout.strip()
-
-
-def _version(package: str) -> str:
-  try:
-    return importlib.metadata.version(package)
-  except importlib.metadata.PackageNotFoundError:
-    return 'not installed'
-
-
-def _processor() -> str:
-  """What the system calls the processor."""
-  info = pathlib.Path('/proc/cpuinfo')
-  if info.exists():
-    for line in info.read_text().splitlines():
-      if line.startswith('model name'):
-        return line.partition(':')[2].strip()
-  return platform.processor() or platform.machine()
-
-
-def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
-  """Writes JSON whole or not at all; an infinite PSNR becomes null."""
-
-  def valid(x):
-    if isinstance(x, dict):
-      return {key: valid(value) for key, value in x.items()}
-    if isinstance(x, list | tuple):
-      return [valid(value) for value in x]
-    return None if isinstance(x, float) and not math.isfinite(x) else x
-
-  text = json.dumps(valid(content), indent=2, allow_nan=False)
-  files.write(path, text.encode())

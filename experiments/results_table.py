@@ -12,7 +12,7 @@ import pathlib
 import sys
 from typing import Any
 
-from experiments import folder
+from experiments import folder, json_files
 
 _ROOT = pathlib.Path(__file__).parents[1]
 STORE = _ROOT / 'docs' / 'results'
@@ -45,7 +45,7 @@ def store(run: pathlib.Path, where: pathlib.Path) -> None:
   Raises:
     ValueError: if there are none.
   """
-  content = folder.read_json(run / folder.RESULTS, *_FIELDS, option='run')
+  content = json_files.read_json(run / folder.RESULTS, *_FIELDS, option='run')
   kept = {name: x for name, x in content.items() if name not in _PATHS}
   where.mkdir(parents=True, exist_ok=True)
   text = json.dumps(kept, indent=1)
@@ -55,7 +55,7 @@ def store(run: pathlib.Path, where: pathlib.Path) -> None:
 def read(where: pathlib.Path) -> dict[str, dict[str, Any]]:
   """The stored results by the names of their runs, in their order."""
   return {
-    path.stem: folder.read_json(path, *_FIELDS, option='results')
+    path.stem: json_files.read_json(path, *_FIELDS, option='results')
     for path in sorted(where.glob('*.json'))
   }
 

@@ -1,5 +1,6 @@
 """A trained run, ready to draw from any camera."""
 
+import hashlib
 import pathlib
 import sys
 from collections.abc import Callable
@@ -7,8 +8,9 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
+import numpy as np
 
-from experiments import build, folder, frames, processes, scenes
+from experiments import build, folder, json_files, processes, scenes
 from nerf_haiku import cameras, checkpoints, devices, evaluation, renderers
 from nerf_haiku.datasets import base
 
@@ -25,12 +27,12 @@ class Run(NamedTuple):
 
   def identity(self, taken: cameras.Cameras) -> dict[str, Any]:
     """What its pictures depend on, see `folder.claim_output`."""
-    return folder.plain({
+    return json_files.plain({
       'steps': self.kept.step,
       'seed_in_use': self.kept.about['seed'],
       'init_from': self.settings['init_from'],
       'bounds': (self.scene.near, self.scene.far),
-      'cameras': frames.fingerprint(taken),
+      'cameras': fingerprint(taken),
       'config': self.settings['config'],
     })  # fmt: skip
 
@@ -72,7 +74,7 @@ def _read_settings(model_dir: pathlib.Path) -> dict[str, Any]:
     raise ValueError(
       f'--model_dir: {model_dir} holds no run: there is no {folder.CONFIG}.'
     )
-  return folder.read_json(
+  return json_files.read_json(
     model_dir / folder.CONFIG, 'seed', 'data_dir', 'init_from'
   )
 
@@ -99,3 +101,11 @@ def read_learnt(
 
 def _warn(text: str) -> None:
   print(text, file=sys.stderr)
+
+
+def fingerprint(taken: cameras.Cameras) -> str:
+  """Tells cameras from others."""
+  digest = hashlib.sha256()
+  for array in taken:
+    digest.update(np.ascontiguousarray(array).tobytes())
+  return digest.hexdigest()[:16]

@@ -4,7 +4,7 @@ import math
 import pathlib
 from typing import Any
 
-from experiments import results, runs
+from experiments import provenance, results, runs
 
 
 def evaluate(run: runs.Run, views: pathlib.Path) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def evaluate(run: runs.Run, views: pathlib.Path) -> dict[str, Any]:
     'metrics': {
       name: text for name, text in results.DEFINITIONS.items() if name in scores
     },
-    **results.circumstances(),
+    **provenance.circumstances(),
   }
 
 

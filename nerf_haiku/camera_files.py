@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from nerf_haiku import cameras, files
-from nerf_haiku.datasets import base, checks
+from nerf_haiku import cameras, errors, files
+from nerf_haiku.datasets import checks
 
 _FIELDS = ('camera_to_world', 'intrinsics', 'size')
 _LARGEST = 1 << 14  # pixels of a side.
@@ -41,7 +41,7 @@ def read(path: str | os.PathLike[str]) -> cameras.Cameras:
   content = checks.read_json(path)
   listed = content.get('cameras') if isinstance(content, dict) else None
   if not isinstance(listed, list) or not listed:
-    raise base.DataError(
+    raise errors.DataError(
       f'{path}: must hold {{"cameras": [...]}}, one or more.'
     )
   parts = [_camera(f'{path}: cameras[{i}]', x) for i, x in enumerate(listed)]
@@ -58,26 +58,26 @@ def _camera(field: str, camera: Any) -> tuple[np.ndarray, list, list]:
     got = checks.short(camera)
     if isinstance(camera, dict):
       got = ', '.join(camera) or 'none of them'
-    raise base.DataError(
+    raise errors.DataError(
       f'{field} must be an object of {", ".join(_FIELDS)}, got {got}.'
     )
   pose = checks.pose(f'{field}.camera_to_world', camera['camera_to_world'])
   lens, size = camera['intrinsics'], camera['size']
   numbers = checks.matrix([lens])
   if numbers is None or numbers.shape != (1, 4) or not min(lens[:2]) > 0:
-    raise base.DataError(
+    raise errors.DataError(
       f'{field}.intrinsics must be fx, fy, cx, cy in pixels, the first two '
       f'over 0, got {checks.short(lens)}.'
     )
   sides = isinstance(size, list) and len(size) == 2
   if not sides or not all(type(x) is int and 0 < x <= _LARGEST for x in size):
-    raise base.DataError(
+    raise errors.DataError(
       f'{field}.size must be height and width, 1 to {_LARGEST} pixels, got '
       f'{checks.short(size)}.'
     )
   checks.focal(f'{field}.intrinsics', numbers[0, :2])
   if max(abs(numbers[0, 2:])) > checks.LARGEST:
-    raise base.DataError(
+    raise errors.DataError(
       f'{field}.intrinsics must have cx and cy up to {checks.LARGEST:g} '
       f'pixels, got {checks.short(lens)}.'
     )

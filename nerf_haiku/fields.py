@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nerf_haiku import encodings
+from nerf_haiku import encodings, hash_grid
 
 Encoding = Callable[[chex.Array], chex.Array]
 # (params, points, viewdirs) -> (density before its activation, rgb).
@@ -213,7 +213,7 @@ class Hash(hk.Module):
     if table_size & (table_size - 1):
       raise ValueError(f'table_size must be a power of 2, got {table_size}.')
     self._box = np.asarray(box, np.float32)
-    self._levels = encodings.grid_levels(
+    self._levels = hash_grid.grid_levels(
       num_levels=num_levels, coarsest=coarsest, finest=finest,
       table_size=table_size,
     )  # fmt: skip
@@ -257,7 +257,7 @@ class Hash(hk.Module):
       )
       for i in range(self._num_features)
     ]
-    features = encodings.hash_grid(tables, inside, self._levels)
+    features = hash_grid.hash_grid(tables, inside, self._levels)
     features = features.astype(self._dtype)
     return features.reshape(-1, *points.shape[:-1])
 

@@ -10,7 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nerf_haiku import cameras, occupancy, renderers, sampling, volume
+from nerf_haiku import (
+  cameras,
+  occupancy,
+  ray_marching,
+  renderers,
+  sampling,
+  volume,
+)
 
 # Parts that the cells of a grid are looked over in, interleaved, and how many
 # of them in one look after the first steps.
@@ -43,7 +50,7 @@ class Settings(NamedTuple):
 class Details(NamedTuple):
   """What is planned of `R` rays."""
 
-  marched: occupancy.March
+  marched: ray_marching.March
   number: chex.Array  # [R] int32, samples.
   keys: chex.PRNGKey  # [R] for the noise.
 
@@ -88,7 +95,7 @@ class _Marcher:
     return cameras.clip(rays, self.settings.box)
 
   def _march(self, grid, rays, shift):
-    return occupancy.march(
+    return ray_marching.march(
       grid.occupied, rays, shift,
       box=self.settings.box, step=self.settings.step,
       num_positions=self.settings.num_positions(),
@@ -114,7 +121,7 @@ class _Marcher:
 
     Asks for density alone, which costs a fraction of a gradient.
     """
-    number = occupancy.count(marched)
+    number = ray_marching.count(marched)
     longest = self.settings.num_positions()
     budget = min(_DENSITY_BUDGET * self.settings.budget, len(number) * longest)
 
@@ -122,7 +129,7 @@ class _Marcher:
       begin, found = carry
       left = number * (jnp.arange(len(number)) >= begin)
       fits = renderers.fitting(left, budget)
-      samples = occupancy.pack(
+      samples = ray_marching.pack(
         marched, jnp.zeros_like(left), left * fits, budget=budget
       )
       added = self._noise(keys, samples)
@@ -149,7 +156,7 @@ class _Marcher:
   def _see(self, params, rays, marched, samples, added):
     """Asks the field: optical depths and what is composited with them."""
     along = jax.tree.map(lambda x: x[samples.ray], rays)
-    step = occupancy.steps(along, self.settings.step)[:, 0]
+    step = ray_marching.steps(along, self.settings.step)[:, 0]
     shift = marched.shift[samples.ray]
     t = along.near[:, 0] + (samples.position + shift) * step
     points = along.origins + t[:, None] * along.directions
@@ -202,7 +209,7 @@ class _Marcher:
     fits = renderers.fitting(details.number, self.settings.budget)
     number = jnp.where(fits, details.number, 0)
     most = len(number) * self.settings.num_positions()
-    samples = occupancy.pack(
+    samples = ray_marching.pack(
       details.marched, jnp.zeros_like(number), number,
       budget=min(self.settings.budget, most),
     )  # fmt: skip
@@ -221,7 +228,7 @@ class _Marcher:
     num_rays = len(rays.near)
     budget = max(self.settings.budget, num_rays)
     marched = self._march(grid, rays, jnp.full(num_rays, 0.5))
-    number = occupancy.count(marched)
+    number = ray_marching.count(marched)
 
     def live(sums):
       return (sums.taken < number) & (sums.light > _SPENT)
@@ -231,7 +238,7 @@ class _Marcher:
       quota = budget // jnp.maximum(jnp.sum(going), 1)
       next_ = jnp.minimum(number - sums.taken, quota)
       next_ = jnp.where(going, next_, 0)
-      samples = occupancy.pack(marched, sums.taken, next_, budget=budget)
+      samples = ray_marching.pack(marched, sums.taken, next_, budget=budget)
       packed, at_ends, _ = self._gather(params, rays, marched, samples, 0.0)
       light = sums.light
       return _Sums(

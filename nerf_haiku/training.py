@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from nerf_haiku import cameras, renderers, sampling
+from nerf_haiku.datasets import base
 
 AXIS = 'devices'
 # A growing batch begins with this share of its rays.
@@ -27,16 +28,6 @@ _FADING = 0.98
 Scalars = dict[str, Any]
 # (camera [R], pixel [R, 2]) -> rays.
 CastFn = Callable[[chex.Array, chex.Array], cameras.Rays]
-
-
-class Batch(NamedTuple):
-  """`R` pixels of training images; on devices `[D, R / D, ...]`."""
-
-  camera: chex.Array  # [R] int32, index into the training cameras.
-  pixel: chex.Array  # [R, 2] int32, row and column.
-  rgb: chex.Array  # [R, 3] float32 in [0, 1].
-  # [R] opacity of the true image; None where a background is not asked for.
-  alpha: chex.Array | None = None
 
 
 class Moments(NamedTuple):
@@ -319,7 +310,9 @@ def make_update(
   random_background: bool = False,
   white_background: bool = False,
   distortion: float = 0.0,
-) -> Callable[[TrainState, Batch, chex.PRNGKey], tuple[TrainState, Scalars]]:
+) -> Callable[
+  [TrainState, base.Batch, chex.PRNGKey], tuple[TrainState, Scalars]
+]:
   """Builds the pmapped `update(state, batch, key)` for all devices.
 
   `state` leads with `[D]`, the devices of this process, and is donated; `batch`

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import nerf_haiku
-from nerf_haiku.datasets import base
+from nerf_haiku import errors
 from tests import bad_scenes, mutations
 
 _VALUES = (
@@ -86,7 +86,7 @@ def _as_a_user():
 
 def check_refusal(test, error, names):
   """An error must be ours, of one line, and say where the fault is."""
-  ours = type(error) in (base.DataError, ValueError)
+  ours = type(error) in (errors.DataError, ValueError)
   where = traceback.extract_tb(error.__traceback__)[-1].filename
   text = ''.join(traceback.format_exception(error))
   test.assertTrue(ours and where.startswith(_LIBRARY), text)

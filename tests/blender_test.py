@@ -8,6 +8,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from PIL import Image
 
+from nerf_haiku import errors
 from nerf_haiku.datasets import base, blender
 from tests import references, shared
 
@@ -121,9 +122,9 @@ class RealTest(chex.TestCase):
 
   def test_missing_views_hint_at_testskip(self):
     message = r'val/r_1: no such image.* 261 more.*set testskip=8\.'
-    with self.assertRaisesRegex(base.DataError, message):
+    with self.assertRaisesRegex(errors.DataError, message):
       self.load(testskip=1)
-    with self.assertRaisesRegex(base.DataError, r'every 8th.*set testskip=8'):
+    with self.assertRaisesRegex(errors.DataError, r'every 8th.*set testskip=8'):
       self.load(testskip=2)
 
 
@@ -297,20 +298,20 @@ class FolderTest(_SceneTest):
     there = self.root / 'nerf_synthetic' / 'ship' / 'transforms_train.json'
     there.write_text(text, 'utf-8')
     message = f"shape='{shape}'.*Scenes there: ship, toy"
-    with self.assertRaisesRegex(base.DataError, message):
+    with self.assertRaisesRegex(errors.DataError, message):
       self.load(shape)
 
   def test_no_scene(self):
-    with self.assertRaisesRegex(base.DataError, 'Scenes there: none'):
+    with self.assertRaisesRegex(errors.DataError, 'Scenes there: none'):
       self.load(data_dir=self.scene / 'train')
 
   def test_no_data_dir(self):
-    with self.assertRaisesRegex(base.DataError, 'data_dir=.*/gone.*folder'):
+    with self.assertRaisesRegex(errors.DataError, 'data_dir=.*/gone.*folder'):
       self.load(data_dir=self.root / 'gone')
 
 
 class ErrorsTest(_SceneTest):
-  def assert_refused(self, message, error=base.DataError, **changes):
+  def assert_refused(self, message, error=errors.DataError, **changes):
     with self.assertRaisesRegex(error, message):
       self.load(**changes)
 

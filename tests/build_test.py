@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from absl.testing import parameterized
 
-from experiments import build
+from experiments import build, build_update
 from nerf_haiku import cameras, devices, paths, training
 from nerf_haiku.datasets import base
 from tests import configs
@@ -131,11 +131,13 @@ class PairsTest(chex.TestCase):
       )
     made = build.renderer(config, scene)
     state = devices.replicate(
-      training.init_state(made, build.optimizer(config), jax.random.key(0))
+      training.init_state(
+        made, build_update.optimizer(config), jax.random.key(0)
+      )
     )
-    update = build.update(config, scene, made)
+    update = build_update.update(config, scene, made)
     losses = []
-    for batch in build.batches(
+    for batch in build_update.batches(
       config, scene, seed=0, start_step=0, num_steps=8
     ):
       state, scalars = update(state, batch, jax.random.key(1))
@@ -189,7 +191,7 @@ class PairsTest(chex.TestCase):
     """The second step of Adam, of a gradient that has vanished."""
     for b2, eps in ((0.999, 1e-8), (0.5, 1e-8), (0.999, 1.0)):
       config = configs.changed(adam_b2=b2, adam_eps=eps, lr_schedule='constant')
-      optimizer = build.optimizer(config)
+      optimizer = build_update.optimizer(config)
       params = jnp.zeros(1)
       state = optimizer.init(params)
       for gradient in (1.0, 0.0):
@@ -213,10 +215,12 @@ class NdcTest(chex.TestCase):
     scene = base.Scene(split, split, split, 1.0, 9.0, None, views, (), ndc)
     renderer = build.renderer(config, scene)
     state = training.init_state(
-      renderer, build.optimizer(config), jax.random.key(0)
+      renderer, build_update.optimizer(config), jax.random.key(0)
     )
-    (batch,) = build.batches(config, scene, seed=0, start_step=0, num_steps=1)
-    _, scalars = build.update(config, scene, renderer)(
+    (batch,) = build_update.batches(
+      config, scene, seed=0, start_step=0, num_steps=1
+    )
+    _, scalars = build_update.update(config, scene, renderer)(
       devices.replicate(state), batch, jax.random.key(1)
     )
     pixel = batch.pixel.reshape(-1, 2)
@@ -249,7 +253,7 @@ class OptimizerTest(chex.TestCase):
     ({'lr_schedule': 'cosine', 'num_steps': 500}, 5e-4 * 0.1),
   )  # fmt: skip
   def test_learning_rate_of_the_1000th_step(self, changes, expected):
-    optimizer = build.optimizer(configs.changed(**changes))
+    optimizer = build_update.optimizer(configs.changed(**changes))
 
     def step(state, _):
       update, state = optimizer.update(jnp.ones(1), state)
@@ -265,7 +269,7 @@ class ClipTest(chex.TestCase):
     """Adam forgets a scale, but not one that changes from step to step."""
 
     def moment(config, gradient):
-      optimizer = build.optimizer(config)
+      optimizer = build_update.optimizer(config)
       state = optimizer.init(jnp.ones(2))
       _, state = optimizer.update(jnp.array(gradient), state)
       return optax.tree.get(state, 'mu')

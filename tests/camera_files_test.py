@@ -5,8 +5,7 @@ import pathlib
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from nerf_haiku import camera_files, cameras
-from nerf_haiku.datasets import base
+from nerf_haiku import camera_files, cameras, errors
 
 # A quarter turn about x, and no two numbers alike in the last column.
 _ROWS = [[1, 0, 0, 0.5], [0, 0, -1.0, -2], [0, 1, 0, 3e2]]
@@ -38,7 +37,7 @@ class CameraFilesTest(parameterized.TestCase):
     self.path.write_text(json.dumps({'cameras': listed}))
 
   def assert_refused(self, message):
-    with self.assertRaisesRegex(base.DataError, rf'some\.json: {message}'):
+    with self.assertRaisesRegex(errors.DataError, rf'some\.json: {message}'):
       camera_files.read(self.path)
 
   @parameterized.parameters(str, pathlib.Path)
@@ -88,7 +87,9 @@ class CameraFilesTest(parameterized.TestCase):
 
   def test_no_file(self):
     self.assert_refused('there is no such file')
-    with self.assertRaisesRegex(base.DataError, 'x.json: there is no such fi'):
+    with self.assertRaisesRegex(
+      errors.DataError, 'x.json: there is no such fi'
+    ):
       camera_files.read('~no such user/x.json')
 
   @parameterized.named_parameters(

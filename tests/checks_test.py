@@ -7,7 +7,8 @@ from unittest import mock
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from nerf_haiku.datasets import base, checks, image_files
+from nerf_haiku import errors
+from nerf_haiku.datasets import checks, image_files
 
 
 class SettingsTest(parameterized.TestCase):
@@ -118,7 +119,7 @@ class FoldersTest(parameterized.TestCase):
   @parameterized.parameters('~no user of that name/data', 'a\0b', 'x' * 300)
   def test_no_folder(self, name):
     message = re.escape(f'data_dir={checks.short(name)} is not a folder.')
-    with self.assertRaisesRegex(base.DataError, message):
+    with self.assertRaisesRegex(errors.DataError, message):
       checks.existing_folder(name)
 
 
@@ -136,7 +137,7 @@ class OneSizeTest(parameterized.TestCase):
   def test_names_one_that_differs_from_most(self):
     splits = self.files((2, 3)), self.files((4, 6), (4, 6)), self.files((4, 6))
     with self.assertRaisesRegex(
-      base.DataError, '^2x3.png: is 3x2 pixels, most images are 6x4: all '
+      errors.DataError, '^2x3.png: is 3x2 pixels, most images are 6x4: all '
     ):
       checks.one_size(splits)
 

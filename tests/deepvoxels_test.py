@@ -7,7 +7,8 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from PIL import Image
 
-from nerf_haiku.datasets import base, deepvoxels
+from nerf_haiku import errors
+from nerf_haiku.datasets import deepvoxels
 from tests import references, shared
 
 _SPLITS = ('train', 'validation', 'test')
@@ -187,10 +188,12 @@ class SceneTest(_SceneTest):
     for split in _SPLITS:
       self.write(split, [_image()], 2 * [_pose(0.75)])
     message = r'train/toy: .*0\.75 from the origin.*-0\.25 and 1\.75.*Set near'
-    with self.assertRaisesRegex(base.DataError, message):
+    with self.assertRaisesRegex(errors.DataError, message):
       self.load()
     self.assertEqual(self.load(near=0.1).near, 0.1)
-    with self.assertRaisesRegex(base.DataError, 'near and far are 2 and 1.75'):
+    with self.assertRaisesRegex(
+      errors.DataError, 'near and far are 2 and 1.75'
+    ):
       self.load(near=2.0)
 
   def test_names_of_two_kinds_belong_together_in_order(self):
@@ -241,7 +244,7 @@ class SceneTest(_SceneTest):
 
 
 class ErrorsTest(_SceneTest):
-  def assert_refused(self, message, error=base.DataError, **changes):
+  def assert_refused(self, message, error=errors.DataError, **changes):
     with self.assertRaisesRegex(error, message):
       self.load(**changes)
 

@@ -10,7 +10,7 @@ import chex
 import jax
 from absl.testing import parameterized
 
-from experiments import build, scenes
+from experiments import build, build_update, scenes
 from nerf_haiku import devices, training
 from tests import configs
 
@@ -35,14 +35,14 @@ class DeterminismTest(chex.TestCase):
     scene = scenes.load(config, None)
     renderer = build.renderer(config, scene)
 
-    update = build.update(config, scene, renderer)
+    update = build_update.update(config, scene, renderer)
 
     def run(seed):
       init, key = jax.random.split(jax.random.key(seed))
       state = devices.replicate(
-        training.init_state(renderer, build.optimizer(config), init)
+        training.init_state(renderer, build_update.optimizer(config), init)
       )
-      batches = build.batches(
+      batches = build_update.batches(
         config, scene, seed=seed, start_step=0, num_steps=_STEPS
       )
       for batch in batches:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import parameterized
 
-from nerf_haiku import encodings
+from nerf_haiku import encodings, hash_grid
 from tests import references
 
 
@@ -87,7 +87,7 @@ def _grid(levels, num_features=2, seed=0):
 
 
 class HashGridTest(chex.TestCase):
-  _LEVELS = encodings.grid_levels(
+  _LEVELS = hash_grid.grid_levels(
     num_levels=4, coarsest=3, finest=24, table_size=256
   )
 
@@ -98,14 +98,14 @@ class HashGridTest(chex.TestCase):
 
   def test_levels_grow_geometrically(self):
     # 16, 32, 64 and so on; (side + 1) ** 3 corners, as far as there is room.
-    levels = encodings.grid_levels(
+    levels = hash_grid.grid_levels(
       num_levels=6, coarsest=16, finest=512, table_size=2**17
     )
     self.assertEqual(levels.resolutions, (16, 32, 64, 128, 256, 512))
     self.assertEqual(levels.sizes, (17**3, 33**3) + (2**17,) * 4)
     self.assertEqual(levels.offsets()[:3], (0, 17**3, 17**3 + 33**3))
     self.assertEqual(
-      encodings.grid_resolutions(num_levels=1, coarsest=7, finest=99), (7,)
+      hash_grid.grid_resolutions(num_levels=1, coarsest=7, finest=99), (7,)
     )
 
   @chex.variants(with_jit=True, without_jit=True)
@@ -113,7 +113,7 @@ class HashGridTest(chex.TestCase):
     tables, points = _grid(self._LEVELS, 3), self._points()
     self.assertIn(4**3, self._LEVELS.sizes)  # Direct levels and hashed ones.
     self.assertIn(256, self._LEVELS.sizes)
-    code = self.variant(lambda t, x: encodings.hash_grid(t, x, self._LEVELS))(
+    code = self.variant(lambda t, x: hash_grid.hash_grid(t, x, self._LEVELS))(
       tables, points
     )
     chex.assert_shape(code, (12, 9))
@@ -126,7 +126,7 @@ class HashGridTest(chex.TestCase):
     tables, points = _grid(self._LEVELS), self._points(4)
     g = np.random.default_rng(3).normal(size=(8, 4))
     found = jax.grad(
-      lambda t: jnp.sum(encodings.hash_grid(t, points, self._LEVELS) * g)
+      lambda t: jnp.sum(hash_grid.hash_grid(t, points, self._LEVELS) * g)
     )(tables)
     expected = np.zeros((2, self._LEVELS.num_rows()))
     for row in range(self._LEVELS.num_rows()):
@@ -141,7 +141,7 @@ class HashGridTest(chex.TestCase):
     tables = _grid(self._LEVELS)
     point = np.array([[0.31], [0.52], [0.77]])  # Of no cell's border.
     jacobian = jax.jacobian(
-      lambda x: encodings.hash_grid(tables, x, self._LEVELS)[:, 0]
+      lambda x: hash_grid.hash_grid(tables, x, self._LEVELS)[:, 0]
     )(jnp.asarray(point, jnp.float32))
     for k in range(3):
       move = np.zeros((3, 1))
@@ -159,7 +159,7 @@ class HashGridTest(chex.TestCase):
     for side in self._LEVELS.resolutions:
       border = np.full((3, 2), 0.43)
       border[1] = 1 / side + np.array([-1e-6, 1e-6])
-      code = encodings.hash_grid(
+      code = hash_grid.hash_grid(
         tables, jnp.asarray(border, jnp.float32), self._LEVELS
       )
       np.testing.assert_allclose(code[:, 0], code[:, 1], atol=1e-3)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import parameterized
 
-from nerf_haiku import encodings, fields
+from nerf_haiku import encodings, fields, hash_grid
 
 
 def _encoding(octaves):
@@ -235,12 +235,12 @@ class HashTest(chex.TestCase):
   def _slow(self, params, points, viewdirs, depth, use_viewdirs):
     """One point, in NumPy; the grid's features are those of `encodings`."""
     params = {name.removeprefix('hash/'): p for name, p in params.items()}
-    levels = encodings.grid_levels(
+    levels = hash_grid.grid_levels(
       num_levels=3, coarsest=3, finest=12, table_size=256
     )
     inside = np.clip((points - _BOX[0]) / (_BOX[1] - _BOX[0]), 0, 1)
     tables = [params['hash'][f'feature_{i}'] for i in range(2)]
-    code = encodings.hash_grid(
+    code = hash_grid.hash_grid(
       tables, jnp.asarray(inside[:, None], jnp.float32), levels
     )[:, 0]
 

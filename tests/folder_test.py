@@ -7,7 +7,7 @@ from unittest import mock
 import chex
 from absl.testing import parameterized
 
-from experiments import folder, results
+from experiments import folder, json_files
 from experiments.configs import laptop_procedural, saved
 
 
@@ -28,7 +28,7 @@ class FolderTest(chex.TestCase):
     with folder.claimed(self._path, settings):
       pass
     (self._path / folder.CHECKPOINTS / '5').mkdir(parents=True)
-    results.write_json(
+    json_files.write_json(
       self._path / folder.RESULTS, {'psnr': 20.0, 'steps': 1800}
     )
 

@@ -6,7 +6,7 @@ import chex
 import numpy as np
 from PIL import Image
 
-from experiments import frames
+from experiments import frames, runs
 from nerf_haiku import cameras, evaluation, paths, video
 
 _FAR = 5.0
@@ -125,10 +125,10 @@ class FramesTest(chex.TestCase):
     self.assertEmpty(again.calls)
 
   def test_fingerprints_tell_cameras_apart(self):
-    prints = {frames.fingerprint(_taken(n)) for n in (1, 2, 3)}
-    prints.add(frames.fingerprint(_taken(2, (16, 22))))
+    prints = {runs.fingerprint(_taken(n)) for n in (1, 2, 3)}
+    prints.add(runs.fingerprint(_taken(2, (16, 22))))
     self.assertLen(prints, 4)
-    self.assertIn(frames.fingerprint(_taken(2)), prints)
+    self.assertIn(runs.fingerprint(_taken(2)), prints)
 
   def test_more_than_a_thousand_frames_stay_in_order(self):
     taken = cameras.along(

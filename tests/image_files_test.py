@@ -13,6 +13,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from PIL import Image
 
+from nerf_haiku import errors
 from nerf_haiku.datasets import areas, base, image_files
 
 _GREY = np.array([[0, 90], [200, 255]], np.uint8)
@@ -200,7 +201,7 @@ class DecodeTest(_FilesTest):
 
 class ErrorsTest(_FilesTest):
   def assert_refused(self, path, message):
-    with self.assertRaisesRegex(base.DataError, f'{path.name}.*{message}'):
+    with self.assertRaisesRegex(errors.DataError, f'{path.name}.*{message}'):
       image_files.open_splits([[path]], down_factor=1)
 
   def test_missing(self):
@@ -246,7 +247,7 @@ class ErrorsTest(_FilesTest):
     path = self.write(f'cut.{extension}', _noise(64, 64, 3))
     path.write_bytes(path.read_bytes()[:-1000])
     splits = [[good, path], [good]] if kept else [[good], [good, path]]
-    with self.assertRaisesRegex(base.DataError, 'cut.*decoded|cut.*not an'):
+    with self.assertRaisesRegex(errors.DataError, 'cut.*decoded|cut.*not an'):
       image_files.load(*image_files.open_splits(splits, down_factor=1))
 
   def test_all_that_fail_are_counted(self):
@@ -255,7 +256,7 @@ class ErrorsTest(_FilesTest):
     cut = self.write('a.jpg', _noise(64, 64, 3))
     cut.write_bytes(cut.read_bytes()[:-1000])  # The header is whole.
     splits = [[good, cut], [text, good, text_2]]
-    with self.assertRaisesRegex(base.DataError, r'a\.jpg.* And 2 more\.$'):
+    with self.assertRaisesRegex(errors.DataError, r'a\.jpg.* And 2 more\.$'):
       image_files.open_splits(splits, down_factor=1)
 
   def test_large_down_factor(self):
@@ -311,10 +312,10 @@ class LoadTest(_FilesTest):
     self.write('1.png', 255 - _RGB)
     np.testing.assert_array_equal(lazy[0], 255 - _RGB)
     self.write('1.png', _noise(5, 5, 3))
-    with self.assertRaisesRegex(base.DataError, r'1\.png: changed'):
+    with self.assertRaisesRegex(errors.DataError, r'1\.png: changed'):
       lazy[0]
     (self.folder / '1.png').unlink()
-    with self.assertRaisesRegex(base.DataError, r'1\.png: no such image'):
+    with self.assertRaisesRegex(errors.DataError, r'1\.png: no such image'):
       lazy[0]
 
   def test_no_files(self):
@@ -364,11 +365,11 @@ class MapFilesTest(chex.TestCase):
   def test_names_the_first_error(self):
     def fail(x):
       if x % 2:
-        raise base.DataError(f'bad {x}.')
+        raise errors.DataError(f'bad {x}.')
 
-    with self.assertRaisesRegex(base.DataError, r'^bad 1\. And 2 more\.$'):
+    with self.assertRaisesRegex(errors.DataError, r'^bad 1\. And 2 more\.$'):
       image_files.map_files(fail, range(6))
-    with self.assertRaisesRegex(base.DataError, r'^bad 1\.$'):
+    with self.assertRaisesRegex(errors.DataError, r'^bad 1\.$'):
       image_files.map_files(fail, range(2))
 
   def test_other_errors_pass(self):

@@ -9,7 +9,8 @@ import chex
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from nerf_haiku.datasets import base, checks, image_files, inputs
+from nerf_haiku import errors
+from nerf_haiku.datasets import checks, image_files, inputs
 
 
 class _Bait:
@@ -38,7 +39,7 @@ class _FilesTest(chex.TestCase):
     self.path = pathlib.Path(folder.name) / 'some'
 
   def assert_refused(self, message, read, *args):
-    with self.assertRaisesRegex(base.DataError, f'{self.path}.*{message}'):
+    with self.assertRaisesRegex(errors.DataError, f'{self.path}.*{message}'):
       read(*args)
 
 
@@ -76,7 +77,7 @@ class FilesTest(_FilesTest):
     with inputs.named_errors():
       pass
     with (
-      self.assertRaisesRegex(base.DataError, f'{self.path}: {message}'),
+      self.assertRaisesRegex(errors.DataError, f'{self.path}: {message}'),
       inputs.named_errors(),
     ):
       self.path.read_bytes()

@@ -7,7 +7,7 @@ from absl.testing import parameterized
 from PIL import Image
 from scipy.spatial import transform
 
-from nerf_haiku.datasets import base
+from nerf_haiku import errors
 from tests import llff_test
 
 _TABLE = r'poses_bounds\.npy'
@@ -33,7 +33,7 @@ def _write_npz(path):
 
 
 class _ErrorsTest(llff_test.SceneTest):
-  def assert_refused(self, message, error=base.DataError, **changes):
+  def assert_refused(self, message, error=errors.DataError, **changes):
     with self.assertRaisesRegex(error, message):
       self.load(**changes)
 

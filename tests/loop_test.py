@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-from experiments import build, fit, loop, profiling, progress, scenes, summaries
+from experiments import (
+  build,
+  build_update,
+  fit,
+  loop,
+  profiling,
+  progress,
+  scenes,
+  summaries,
+)
 from experiments import folder as folder_lib
 from experiments.configs import quickstart
 from nerf_haiku import cameras, checkpoints, devices, training
@@ -241,7 +250,7 @@ class TrainTest(chex.TestCase):
       config = _config()
       state = training.init_state(
         build.renderer(config, scenes.load(config, None)),
-        build.optimizer(config),
+        build_update.optimizer(config),
         jax.random.key(5),
       )
       with checkpoints.Checkpoints(folder / folder_lib.CHECKPOINTS) as kept:

@@ -20,6 +20,7 @@ from nerf_haiku import (
   training,
   volume,
 )
+from nerf_haiku.datasets import base
 
 _BOX = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]], np.float32)
 _STEP = 0.07
@@ -288,7 +289,7 @@ def _problem(field, budget=256, growth=0):
 
 def _batch(step, rays=24):
   rng = np.random.default_rng(step)
-  return training.Batch(
+  return base.Batch(
     rng.integers(0, 5, rays).astype(np.int32),
     rng.integers(4, 12, (rays, 2)).astype(np.int32),
     rng.uniform(size=(rays, 3)).astype(np.float32),

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import parameterized
 
-from nerf_haiku import cameras, occupancy
+from nerf_haiku import cameras, occupancy, ray_marching
 
 _BOX = np.array([[-1.0, -2.0, 0.0], [1.0, 1.0, 2.0]], np.float32)
 
@@ -58,7 +58,7 @@ class MarchTest(chex.TestCase):
     occupied = rng.uniform(size=8**3) < 0.3
     rays, shift = _rays(), rng.uniform(size=12)
     march = self.variant(
-      lambda o, r, s: occupancy.march(
+      lambda o, r, s: ray_marching.march(
         o, r, s, box=_BOX, step=step, num_positions=120
       )
     )
@@ -70,15 +70,15 @@ class MarchTest(chex.TestCase):
     self.assertEqual(expected[0], [])
     self.assertGreater(max(map(len, expected)), 3)
     np.testing.assert_array_equal(
-      occupancy.count(marched), [len(x) for x in expected]
+      ray_marching.count(marched), [len(x) for x in expected]
     )
 
   def test_positions_are_no_more_than_asked_for(self):
-    march = occupancy.march(
+    march = ray_marching.march(
       jnp.ones(8, bool), _rays(), jnp.zeros(12), box=_BOX, step=0.01,
       num_positions=40,
     )  # fmt: skip
-    self.assertEqual(int(jnp.max(occupancy.count(march))), 40)
+    self.assertEqual(int(jnp.max(ray_marching.count(march))), 40)
 
 
 class PackTest(chex.TestCase):
@@ -94,8 +94,8 @@ class PackTest(chex.TestCase):
     number = [max(0, min(len(p) - f, 30)) for p, f in zip(
       positions, first, strict=True)]  # fmt: skip
     samples = self.variant(
-      lambda b, f, n: occupancy.pack(
-        occupancy.March(b, jnp.zeros(9)), f, n, budget=320
+      lambda b, f, n: ray_marching.pack(
+        ray_marching.March(b, jnp.zeros(9)), f, n, budget=320
       )
     )(jnp.asarray(bits), jnp.asarray(first), jnp.asarray(number, jnp.int32))
     expected = [
@@ -111,8 +111,8 @@ class PackTest(chex.TestCase):
 
   def test_a_full_list(self):
     bits = jnp.full((4, 1), 7, jnp.uint32)
-    samples = occupancy.pack(
-      occupancy.March(bits, jnp.zeros(4)), jnp.zeros(4, int),
+    samples = ray_marching.pack(
+      ray_marching.March(bits, jnp.zeros(4)), jnp.zeros(4, int),
       jnp.full(4, 3, jnp.int32), budget=12,
     )  # fmt: skip
     np.testing.assert_array_equal(samples.ray, np.repeat(np.arange(4), 3))
@@ -133,10 +133,12 @@ class GridTest(chex.TestCase):
         jnp.tile(jnp.array([[0.0, 0.0, 1.0]]), (64, 1)),
         points, jnp.full((64, 1), 9.0), jnp.full((64, 1), 9.001),
       )  # fmt: skip
-      march = occupancy.march(
+      march = ray_marching.march(
         occupied, rays, jnp.zeros(64), box=_BOX, step=0.5, num_positions=4
       )
-      np.testing.assert_array_equal(np.flatnonzero(occupancy.count(march)), [i])
+      np.testing.assert_array_equal(
+        np.flatnonzero(ray_marching.count(march)), [i]
+      )
 
   def test_what_is_remembered_fades_when_it_is_looked_at(self):
     grid = occupancy.unknown(2)

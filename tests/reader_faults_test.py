@@ -13,8 +13,8 @@ from absl.testing import absltest, parameterized
 from PIL import Image
 
 from experiments.configs import saved
-from nerf_haiku import camera_files
-from nerf_haiku.datasets import base, checks, image_files
+from nerf_haiku import camera_files, errors
+from nerf_haiku.datasets import checks, image_files
 from tests import bad_scenes, mutations
 
 _TOY = bad_scenes.SHAPE
@@ -37,7 +37,7 @@ class _SceneTest(chex.TestCase):
     problem = bad_scenes.compare(self.layout, scene, self.views)
     self.assertIsNone(problem)
 
-  def assert_refused(self, message, error=base.DataError, **settings):
+  def assert_refused(self, message, error=errors.DataError, **settings):
     with self.assertRaisesRegex(error, message) as caught:
       self.layout.load(self.root, **settings)
     self.assertIs(type(caught.exception), error)
@@ -176,7 +176,7 @@ class NumbersTest(_SceneTest):
         'size': [2, 2],
       }  # fmt: skip
       path.write_text(json.dumps({'cameras': [camera]}))
-      with self.assertRaisesRegex(base.DataError, r'cameras\[0\].intrinsics'):
+      with self.assertRaisesRegex(errors.DataError, r'cameras\[0\].intrinsics'):
         camera_files.read(path)
 
   def test_places(self):
@@ -184,7 +184,7 @@ class NumbersTest(_SceneTest):
     pose[0, 3] = 1e9
     self.assertEqual(checks.pose('x', pose.tolist()).shape, (4, 4))
     pose[0, 3] = 2e9
-    with self.assertRaisesRegex(base.DataError, 'x is 2e.09 from the origin'):
+    with self.assertRaisesRegex(errors.DataError, 'x is 2e.09 from the origin'):
       checks.pose('x', pose.tolist())
 
   @parameterized.parameters('blender', 'llff', 'tiny')

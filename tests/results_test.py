@@ -5,7 +5,7 @@ import chex
 import imageio.v3 as iio
 import numpy as np
 
-from experiments import results
+from experiments import json_files, provenance, results
 from nerf_haiku import cameras, evaluation, paths
 from nerf_haiku.datasets import base
 
@@ -101,17 +101,17 @@ class EvaluateTest(chex.TestCase):
 class WriteJsonTest(chex.TestCase):
   def test_infinity_is_null_and_the_old_file_lives(self):
     path = pathlib.Path(self.create_tempdir().full_path) / 'results.json'
-    results.write_json(
+    json_files.write_json(
       path, {'psnr': float('inf'), 'list': [1.5, float('nan')]}
     )
     expected = {'psnr': None, 'list': [1.5, None]}
     self.assertEqual(json.loads(path.read_text()), expected)
     with self.assertRaises(TypeError):
-      results.write_json(path, {'x': object()})
+      json_files.write_json(path, {'x': object()})
     self.assertEqual(json.loads(path.read_text()), expected)
 
   def test_circumstances(self):
-    about = results.circumstances()
+    about = provenance.circumstances()
     self.assertTrue(about['machine']['processor'])
     self.assertIn('jax', about['versions'])
     self.assertRegex(about['date'], r'^20\d\d-\d\d-\d\dT')

@@ -7,7 +7,8 @@ import chex
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from nerf_haiku.datasets import base, tiny
+from nerf_haiku import errors
+from nerf_haiku.datasets import tiny
 from tests import shared
 
 _SETTINGS = {
@@ -218,7 +219,7 @@ class SceneTest(_SceneTest):
 
 
 class ErrorsTest(_SceneTest):
-  def assert_refused(self, message, error=base.DataError, **changes):
+  def assert_refused(self, message, error=errors.DataError, **changes):
     with self.assertRaisesRegex(error, message):
       self.load(**changes)
 

@@ -8,6 +8,7 @@ import optax
 from absl.testing import parameterized
 
 from nerf_haiku import cameras, devices, fields, paths, renderers, training
+from nerf_haiku.datasets import base
 from tests import models, references
 
 _RAYS = 24
@@ -38,7 +39,7 @@ def _problem(**changes):
 
 def _batch(step=0, rays=_RAYS):
   rng = np.random.default_rng(step)
-  return training.Batch(
+  return base.Batch(
     rng.integers(0, 5, rays).astype(np.int32),
     rng.integers(0, 16, (rays, 2)).astype(np.int32),
     rng.uniform(size=(rays, 3)).astype(np.float32),
@@ -96,7 +97,7 @@ class GradientTest(chex.TestCase):
         lambda camera, pixel: jax.tree.map(lambda x: x[camera], rays),
         microbatch=24,  # Does not divide 64.
       )
-      batch = training.Batch(jnp.arange(64), jnp.zeros((64, 2), int), rgb)
+      batch = base.Batch(jnp.arange(64), jnp.zeros((64, 2), int), rgb)
       grads, scalars = gradient(params, _keys(64), batch)
       updates, opt_state = optimizer.update(grads, opt_state)
       return optax.apply_updates(params, updates), opt_state, grads, scalars
@@ -256,7 +257,7 @@ class FaultTest(chex.TestCase):
     )
     states, faults = [], []
     for colour, camera in colours:
-      batch = training.Batch(
+      batch = base.Batch(
         np.full(2, camera, np.int32), np.zeros((2, 2), np.int32),
         np.full((2, 3), colour, np.float32),
       )  # fmt: skip

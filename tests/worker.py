@@ -13,6 +13,7 @@ from absl import flags
 
 from experiments import build, launch, processes, scenes
 from nerf_haiku import cameras, checkpoints, devices, training
+from nerf_haiku.datasets import base
 from tests import configs
 
 _TASK = flags.DEFINE_enum('task', 'wait', ('wait', 'step'), 'What to do.')
@@ -49,7 +50,7 @@ class Model:
       lambda camera, pixel: cast(views, camera, pixel), microbatch=8,
     )  # fmt: skip
     draw = np.random.default_rng(0)
-    batch = training.Batch(
+    batch = base.Batch(
       draw.integers(0, 3, _RAYS, dtype=np.int32),
       draw.integers(0, 16, (_RAYS, 2), dtype=np.int32),
       draw.random((_RAYS, 3), dtype=np.float32),

@@ -19,7 +19,7 @@ import jax
 import ml_collections
 from absl import flags
 
-from experiments import build, launch, results, scenes
+from experiments import build, build_update, launch, results, scenes
 from experiments import config as config_lib
 from experiments.benchmarks import machine
 from nerf_haiku import devices, training
@@ -60,18 +60,18 @@ def run(
 ) -> Row:
   """Trains with each seed, and scores the test views."""
   renderer = build.renderer(config, scene)
-  optimizer = build.optimizer(config)
+  optimizer = build_update.optimizer(config)
   begin = [
     training.init_state(renderer, optimizer, _keys(seed)[0]) for seed in seeds
   ]
-  update = build.compile_ahead(
-    build.update(config, scene, renderer), config, begin[0]
+  update = build_update.compile_ahead(
+    build_update.update(config, scene, renderer), config, begin[0]
   ).result()
   render = build.render_view(config, scene, renderer)
   row = Row([], [], [])
   for seed, host in zip(seeds, begin, strict=True):
     state, key = devices.replicate(host), _keys(seed)[1]
-    batches = build.batches(
+    batches = build_update.batches(
       config, scene, seed=seed, start_step=0, num_steps=config.num_steps
     )
     start = time.perf_counter()

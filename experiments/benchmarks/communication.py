@@ -22,7 +22,7 @@ import ml_collections
 import numpy as np
 from absl import app, flags
 
-from experiments import build, process, processes
+from experiments import build, build_update, process, processes
 from experiments.benchmarks import machine
 from experiments.configs import fast_blender_lego, paper_blender_lego
 from nerf_haiku import devices, training
@@ -76,9 +76,9 @@ def _make_step(config: ml_collections.ConfigDict) -> tuple[Callable, Any]:
   """A step of all processes; arrays like those of its gradient."""
   scene = machine.make_scene(64)
   renderer = build.renderer(config, scene)
-  update = build.update(config, scene, renderer)
+  update = build_update.update(config, scene, renderer)
   state = training.init_state(
-    renderer, build.optimizer(config), jax.random.key(0)
+    renderer, build_update.optimizer(config), jax.random.key(0)
   )
   like = jax.tree.map(np.asarray, state.params)
   index = jax.process_index()

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 
 from experiments import build
-from nerf_haiku import cameras, devices, paths, training
+from nerf_haiku import cameras, devices, paths
 from nerf_haiku.datasets import base
 
 # What density needs of a network: its trunk, and its own layer.
@@ -131,10 +131,10 @@ def make_scene(size: int) -> base.Scene:
 
 def make_batch(
   config: ml_collections.ConfigDict, size: int, *, num_rays: int, seed: int
-) -> training.Batch:
+) -> base.Batch:
   """Random pixels of `make_scene(size)`, in random colours, on the devices."""
   rng = np.random.default_rng(seed)
-  batch = training.Batch(
+  batch = base.Batch(
     rng.integers(0, 4, num_rays).astype(np.int32),
     rng.integers(0, size, (num_rays, 2)).astype(np.int32),
     rng.uniform(size=(num_rays, 3)).astype(np.float32),

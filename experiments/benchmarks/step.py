@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 from absl import app, flags
 
-from experiments import build, process
+from experiments import build, build_update, process
 from experiments.benchmarks import machine
 from experiments.configs import paper_blender_lego
 from nerf_haiku import devices, training
@@ -48,10 +48,12 @@ def make_step(microbatch: int, dtype: str, remat: bool) -> Step:
   config.microbatch, config.dtype, config.remat = microbatch, dtype, remat
   scene = machine.make_scene(800)
   renderer = build.renderer(config, scene)
-  update: Any = build.update(config, scene, renderer)
+  update: Any = build_update.update(config, scene, renderer)
   batch = machine.make_batch(config, 800, num_rays=config.num_rand, seed=0)
   state = devices.replicate(
-    training.init_state(renderer, build.optimizer(config), jax.random.key(0))
+    training.init_state(
+      renderer, build_update.optimizer(config), jax.random.key(0)
+    )
   )
   compiled = update.lower(state, batch, jax.random.key(0)).compile()
 

@@ -3,13 +3,10 @@
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
+import chex
 import numpy as np
 
 from nerf_haiku import cameras
-
-
-class DataError(ValueError):
-  """A file or folder that cannot be used: names it, and says the cure."""
 
 
 class Images:
@@ -103,3 +100,13 @@ def to_float(image: np.ndarray, *, white_background: bool) -> np.ndarray:
     return scaled
   rgb, alpha = scaled[..., :3], scaled[..., 3:]
   return rgb * alpha + (1.0 - alpha if white_background else 0.0)
+
+
+class Batch(NamedTuple):
+  """`R` pixels of training images; on devices `[D, R / D, ...]`."""
+
+  camera: chex.Array  # [R] int32, index into the training cameras.
+  pixel: chex.Array  # [R, 2] int32, row and column.
+  rgb: chex.Array  # [R, 3] float32 in [0, 1].
+  # [R] opacity of the true image; None where a background is not asked for.
+  alpha: chex.Array | None = None

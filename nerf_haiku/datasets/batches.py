@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from nerf_haiku import devices, lazy_tensorflow, training
+from nerf_haiku import devices, lazy_tensorflow
 from nerf_haiku.datasets import base
 
 # Batches made ahead of the step that uses them.
@@ -79,7 +79,7 @@ def batches(
   process: int = 0,
   num_processes: int = 1,
   with_alpha: bool = False,
-) -> Iterator[training.Batch]:
+) -> Iterator[base.Batch]:
   """Batches of random pixels, made ahead by tf.data.
 
   Pixels are drawn with replacement, so a batch may be of any size.
@@ -134,4 +134,4 @@ def batches(
   options.autotune.enabled = False
   dataset = dataset.map(draw).prefetch(_PREFETCH).with_options(options)
   for arrays in dataset.as_numpy_iterator():
-    yield devices.shard(training.Batch(*arrays), jax.local_device_count())
+    yield devices.shard(base.Batch(*arrays), jax.local_device_count())

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nerf_haiku import cameras, paths
+from nerf_haiku import cameras, errors, paths
 from nerf_haiku.datasets import base, checks, image_files, inputs
 
 _SPLITS = ('train', 'val', 'test')
@@ -102,20 +102,20 @@ def _read_views(path: pathlib.Path, skip: int) -> _Views:
   """Reads and checks every `skip`-th frame of a json."""
   content = _read_json(path)
   if not isinstance(content, dict):
-    raise base.DataError(f'{path}: must hold an object {{...}} with frames.')
+    raise errors.DataError(f'{path}: must hold an object {{...}} with frames.')
   angle = content.get('camera_angle_x')
   if not (checks.is_finite(angle) and 0 < angle < math.pi):
-    raise base.DataError(
+    raise errors.DataError(
       f'{path}: camera_angle_x must be an angle in radians, more than 0 and '
       f'less than pi, got {checks.short(angle)}.'
     )
   frames = content.get('frames')
   if not isinstance(frames, list):
-    raise base.DataError(
+    raise errors.DataError(
       f'{path}: frames must be a list, got {checks.short(frames)}.'
     )
   if not frames:
-    raise base.DataError(f'{path}: there are no frames.')
+    raise errors.DataError(f'{path}: there are no frames.')
   used = range(0, len(frames), skip)
   names = tuple(_image_name(path, i, frames[i]) for i in used)
   poses = [
@@ -131,10 +131,10 @@ def _read_views(path: pathlib.Path, skip: int) -> _Views:
 def _read_json(path: pathlib.Path) -> Any:
   try:
     return checks.read_json(path)
-  except base.DataError as error:
+  except errors.DataError as error:
     if not isinstance(error.__cause__, FileNotFoundError):
       raise
-    raise base.DataError(
+    raise errors.DataError(
       f'{path}: no such file; a scene has transforms_train.json, '
       'transforms_val.json and transforms_test.json.'
     ) from error
@@ -143,16 +143,16 @@ def _read_json(path: pathlib.Path) -> Any:
 def _image_name(path: pathlib.Path, index: int, frame: Any) -> str:
   """The name of a frame's image, which must be below the scene's folder."""
   if not isinstance(frame, dict):
-    raise base.DataError(
+    raise errors.DataError(
       f'{path}: frames[{index}] must be an object, got {checks.short(frame)}.'
     )
   name = frame.get('file_path')
   field = f'{path}: frames[{index}].file_path'
   if not isinstance(name, str) or not name:
-    raise base.DataError(f'{field} must be a name, got {checks.short(name)}.')
+    raise errors.DataError(f'{field} must be a name, got {checks.short(name)}.')
   pure = pathlib.PurePosixPath(name)
   if pure.is_absolute() or '..' in pure.parts:
-    raise base.DataError(
+    raise errors.DataError(
       f'{field} must stay in the folder of the scene, got {checks.short(name)}.'
     )
   return str(pure)
@@ -178,7 +178,7 @@ def _find_images(
   if missing:
     more = f', and {len(missing) - 1} more' if len(missing) > 1 else ''
     hint = _testskip_hint(found, testskip)
-    raise base.DataError(f'{missing[0]}{more}.{hint}')
+    raise errors.DataError(f'{missing[0]}{more}.{hint}')
   return [[path for path in split if path] for split in found]
 
 
@@ -201,7 +201,7 @@ def _check_inside(
       homes = (root, os.path.realpath(folder / first)) if rest else (root,)
       real = pathlib.Path(os.path.realpath(path))
       if not any(real.is_relative_to(home) for home in homes):
-        raise base.DataError(
+        raise errors.DataError(
           f'{path}: is a link out of the scene, to {real} ({view.json.name} '
           'names it): set blender.follow_links=True if this is meant.'
         )
@@ -222,7 +222,7 @@ def _check_twice(
         os.path.realpath(path), (view.json.name, pose)
       )
       if not np.allclose(pose, other, atol=1e-4):
-        raise base.DataError(
+        raise errors.DataError(
           f'{view.json}: {path} has two poses, another one in {name}: leave '
           'one out.'
         )

@@ -9,7 +9,8 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from nerf_haiku.datasets import base, image_files, inputs
+from nerf_haiku import errors
+from nerf_haiku.datasets import image_files, inputs
 
 # Scene units from the origin, or pixels: its square is far from float32's end.
 LARGEST = 1e9
@@ -81,7 +82,7 @@ def focal(field: str, lengths: np.ndarray) -> None:
     DataError: one is too small or large for any ray to be cast.
   """
   if not np.all((lengths >= _SMALLEST_FOCAL) & (lengths <= LARGEST)):
-    raise base.DataError(
+    raise errors.DataError(
       f'{field}: is a focal length of {lengths[0]:g} pixels; must be '
       f'{_SMALLEST_FOCAL:g} to {LARGEST:g}.'
     )
@@ -95,7 +96,7 @@ def place(field: str, centres: np.ndarray) -> None:
   """
   distance = np.max(np.abs(centres))
   if distance > LARGEST:
-    raise base.DataError(
+    raise errors.DataError(
       f'{field} is {distance:.3g} from the origin; must be up to {LARGEST:g} '
       'scene units: move the scene to the origin, or scale it.'
     )
@@ -155,7 +156,7 @@ def find_scene(
     return root, (f'data_dir={short(data_dir)} is a scene itself: '
                   f'shape={short(shape)} is not looked for.',)  # fmt: skip
   found = scenes_in((root, root / collection), is_scene)
-  raise base.DataError(
+  raise errors.DataError(
     f'shape={short(shape)} is not a scene with {mark} in '
     f'data_dir={short(data_dir)}. Scenes there: {found}.'
   )
@@ -184,7 +185,7 @@ def existing_folder(data_dir: str) -> pathlib.Path:
   """
   root = home(data_dir)
   if not os.path.isdir(root):  # Of any string: pathlib's raises for some.
-    raise base.DataError(f'data_dir={short(data_dir)} is not a folder.')
+    raise errors.DataError(f'data_dir={short(data_dir)} is not a folder.')
   return root
 
 
@@ -201,12 +202,12 @@ def read_text(path: pathlib.Path) -> str:
   """
   try:
     return inputs.read_bytes(path, inputs.LARGEST_TEXT).decode('utf-8-sig')
-  except base.DataError:
+  except errors.DataError:
     raise
   except FileNotFoundError as error:
-    raise base.DataError(f'{path}: there is no such file.') from error
+    raise errors.DataError(f'{path}: there is no such file.') from error
   except (OSError, ValueError) as error:
-    raise base.DataError(f'{path}: can not be read: {error}.') from error
+    raise errors.DataError(f'{path}: can not be read: {error}.') from error
 
 
 def read_json(path: pathlib.Path) -> Any:
@@ -219,11 +220,11 @@ def read_json(path: pathlib.Path) -> Any:
   try:
     return json.loads(text)
   except json.JSONDecodeError as error:
-    raise base.DataError(
+    raise errors.DataError(
       f'{path}: line {error.lineno} is not JSON: {error.msg}.'
     ) from error
   except (ValueError, RecursionError) as error:
-    raise base.DataError(f'{path}: can not be read: {error}.') from error
+    raise errors.DataError(f'{path}: can not be read: {error}.') from error
 
 
 def one_size(splits: Sequence[image_files.Files]) -> None:
@@ -240,7 +241,7 @@ def one_size(splits: Sequence[image_files.Files]) -> None:
     (most, _), *_, (size, names) = sorted(
       found.items(), key=lambda item: -len(item[1])
     )
-    raise base.DataError(
+    raise errors.DataError(
       f'{names[0]}: is {size[0]}x{size[1]} pixels, most images are '
       f'{most[0]}x{most[1]}: all images of a scene must have one size.'
     )
@@ -261,13 +262,13 @@ def pose(field: str, value: Any) -> np.ndarray:
   """
   result = matrix(value)
   if result is None or result.shape not in ((3, 4), (4, 4)):
-    raise base.DataError(
+    raise errors.DataError(
       f'{field} must be 4 rows of 4 finite numbers, got {short(value)}.'
     )
   last = result[3:]
   result = np.concatenate([result[:3], [[0.0, 0.0, 0.0, 1.0]]])
   if np.any(np.abs(last - result[3]) > _RIGID_TOLERANCE):
-    raise base.DataError(
+    raise errors.DataError(
       f'{field} is not a rigid motion: its last row is {last[0].tolist()}, '
       'must be [0, 0, 0, 1]: are rows and columns exchanged?'
     )
@@ -275,13 +276,13 @@ def pose(field: str, value: Any) -> np.ndarray:
   with np.errstate(over='ignore', invalid='ignore'):
     deviation = np.max(np.abs(rotation @ rotation.T - np.eye(3)))
   if not deviation <= _RIGID_TOLERANCE:
-    raise base.DataError(
+    raise errors.DataError(
       f'{field} is not a rigid motion: its columns are not of length 1 and '
       f'perpendicular, R R^T differs from the identity by {deviation:.3g}: '
       'take scale and shear out of the pose.'
     )
   if np.linalg.det(rotation) < 0:
-    raise base.DataError(
+    raise errors.DataError(
       f'{field} is not a rigid motion but mirrors (its determinant is -1): '
       'flip the sign of one column, axes are x right, y up, z back.'
     )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nerf_haiku import cameras
+from nerf_haiku import cameras, errors
 from nerf_haiku.datasets import base, checks, image_files, inputs
 
 _SPLITS = ('train', 'validation', 'test')
@@ -85,7 +85,7 @@ def load(
   distance = float(np.mean(np.linalg.norm(centres, axis=-1)))
   near, far = near or distance - _RADIUS, far or distance + _RADIUS
   if not 0 < near < far:
-    raise base.DataError(
+    raise errors.DataError(
       f'{folders[0]}: the cameras are {distance:.3g} from the origin on '
       f'average, so near and far are {near:.3g} and {far:.3g}: must be 0 < '
       'near < far. Set near and far.'
@@ -111,7 +111,7 @@ def _find_root(data_dir: str, shape: str) -> pathlib.Path:
   there = checks.scenes_in(
     [folder / _SPLITS[0] for folder in roots], pathlib.Path.is_dir
   )
-  raise base.DataError(
+  raise errors.DataError(
     f'shape={checks.short(shape)} is not a folder of {_SPLITS[0]} in '
     f'data_dir={checks.short(data_dir)}. Scenes there: {there}.'
   )
@@ -132,7 +132,7 @@ def _pairs(
       + [path.name for path in images if path.stem not in stems[0]]
     )
     shown = ', '.join(alone[:5]) + (' ...' if len(alone) > 5 else '')
-    raise base.DataError(
+    raise errors.DataError(
       f'{folder}: holds {len(texts)} poses (pose/*.txt) and {len(images)} '
       f'images (rgb/*.png); without a partner: {shown or "none by name"}.'
     )
@@ -149,14 +149,14 @@ def _natural(path: pathlib.Path) -> list[tuple[int, str]]:
 
 def _files(folder: pathlib.Path, suffix: str) -> list[pathlib.Path]:
   if not folder.is_dir():
-    raise base.DataError(f'{folder}: there is no such folder.')
+    raise errors.DataError(f'{folder}: there is no such folder.')
   found = sorted(
     path
     for path in folder.iterdir()
     if path.suffix.lower() == suffix and not path.name.startswith('.')
   )
   if not found:
-    raise base.DataError(f'{folder}: holds no files *{suffix}.')
+    raise errors.DataError(f'{folder}: holds no files *{suffix}.')
   return found
 
 
@@ -164,7 +164,7 @@ def _read_pose(path: pathlib.Path) -> np.ndarray:
   """The `[4, 4]` pose of a file, with OpenGL's axes."""
   numbers = _numbers(path, checks.read_text(path).split())
   if len(numbers) != 16:
-    raise base.DataError(
+    raise errors.DataError(
       f'{path}: must hold 16 numbers, a matrix row by row, got {len(numbers)}.'
     )
   rows = np.reshape(numbers, (4, 4)).tolist()
@@ -188,19 +188,19 @@ def _read_lens(path: pathlib.Path) -> _Lens:
   for i, least in enumerate((3, 3, 1, 1, 2)):
     there = len(lines[i]) if i < len(lines) else 0
     if there < least:
-      raise base.DataError(
+      raise errors.DataError(
         f'{path}: line {i + 1} must hold {least} or more numbers, got {there}.'
       )
   focal, cx, cy, height, width = _numbers(path, [*lines[0][:3], *lines[4][:2]])
   if min(focal, height, width) <= 0:
-    raise base.DataError(
+    raise errors.DataError(
       f'{path}: focal length, height and width must be over 0, got {focal:g}, '
       f'{height:g} and {width:g}.'
     )
   checks.focal(f'{path}: focal length', np.array([focal]))
   most = max(abs(cx), abs(cy), height, width)
   if most > checks.LARGEST or min(height, width) < 1:
-    raise base.DataError(
+    raise errors.DataError(
       f'{path}: cx, cy, height and width must be pixels up to '
       f'{checks.LARGEST:g}, the last two 1 or more, got {cx:g}, {cy:g}, '
       f'{height:g} and {width:g}.'
@@ -214,11 +214,11 @@ def _numbers(path: pathlib.Path, words: list[str]) -> list[float]:
     try:
       numbers.append(float(word))
     except ValueError:
-      raise base.DataError(
+      raise errors.DataError(
         f'{path}: holds what is no number: {checks.short(word)}.'
       ) from None
     if not checks.is_finite(numbers[-1]):
-      raise base.DataError(
+      raise errors.DataError(
         f'{path}: holds {word[:80]}, which is no finite number.'
       )
   return numbers

@@ -15,7 +15,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from nerf_haiku import lazy_tensorflow
+from nerf_haiku import errors, lazy_tensorflow
 from nerf_haiku.datasets import areas, base, inputs
 
 # What images are converted from, and what becomes of them.
@@ -74,7 +74,7 @@ def open_splits(
   paths = [path for split in splits for path in split]
   try:
     headers = iter(map_files(read_header, paths))
-  except base.DataError:
+  except errors.DataError:
     map_files(_probe, paths)  # Counts those with whole headers as well.
     raise
   result = [
@@ -198,25 +198,25 @@ def map_files(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
   Raises:
     DataError: of the first item that raised one, and how many others did.
   """
-  errors: list[base.DataError] = []
+  failures: list[errors.DataError] = []
 
-  def attempt(item: T) -> R | base.DataError:
+  def attempt(item: T) -> R | errors.DataError:
     try:
       return function(item)
-    except base.DataError as error:
+    except errors.DataError as error:
       return error
 
   results = []
   threads = min(os.cpu_count() or 1, _MAX_THREADS)
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     for result in pool.map(attempt, items):
-      if isinstance(result, base.DataError):
-        errors.append(result)
+      if isinstance(result, errors.DataError):
+        failures.append(result)
       else:
         results.append(result)
-  if errors:
-    more = f' And {len(errors) - 1} more.' if len(errors) > 1 else ''
-    raise base.DataError(f'{errors[0]}{more}') from errors[0]
+  if failures:
+    more = f' And {len(failures) - 1} more.' if len(failures) > 1 else ''
+    raise errors.DataError(f'{failures[0]}{more}') from failures[0]
   return results
 
 
@@ -268,7 +268,7 @@ def _decode(files: Files, index: int) -> np.ndarray:
   header, path = files.headers[index], files.paths[index]
   image = decode(path)
   if image.shape != (header.height, header.width, header.channels):
-    raise base.DataError(
+    raise errors.DataError(
       f'{path}: changed while the program ran: start it again.'
     )
   return image
@@ -288,7 +288,7 @@ def _check_kind(path: pathlib.Path, image: Image.Image) -> None:
   # A phone's MPO is a JPEG with a preview behind it.
   frames = getattr(image, 'n_frames', 1)
   if frames > 1 and image.format != 'MPO':
-    raise base.DataError(f'{path}: holds {frames} images, expected one.')
+    raise errors.DataError(f'{path}: holds {frames} images, expected one.')
   bits = max(getattr(image, 'tag_v2', {}).get(_TIFF_BITS_PER_SAMPLE, (8,)))
   keyed = 'transparency' in image.info  # By a colour or table, not a channel.
   if image.mode not in _MODES:
@@ -299,7 +299,7 @@ def _check_kind(path: pathlib.Path, image: Image.Image) -> None:
     problem = 'of 16 bits with a transparent colour'
   else:
     return
-  raise base.DataError(
+  raise errors.DataError(
     f'{path}: a {image.format} {problem} can not be used: save it as PNG with '
     'RGB or RGBA of 8 bits.'
   )
@@ -310,7 +310,7 @@ def _check_memory(files: Files, pixels: int) -> None:
   need = pixels * channels(files) * (1 if files.down_factor == 1 else 2)
   there = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
   if need > there:
-    raise base.DataError(
+    raise errors.DataError(
       f'{files.paths[0].parent}: the {len(files.paths)} images to train on '
       f'take {need / 1e9:.1f} GB, the machine has {there / 1e9:.1f}: set a '
       'greater down_factor.'
@@ -370,8 +370,8 @@ def _opened(path: pathlib.Path) -> Iterator[Image.Image]:
       yield image
 
 
-def _too_large(path: pathlib.Path, size: str) -> base.DataError:
-  return base.DataError(
+def _too_large(path: pathlib.Path, size: str) -> errors.DataError:
+  return errors.DataError(
     f'{path}: says that it is of {size} pixels; at most {_LARGEST} are '
     'decoded: reduce it.'
   )
@@ -382,17 +382,19 @@ def _naming(path: pathlib.Path) -> Iterator[None]:
   """Turns what a decoder raises into an error that names the file."""
   try:
     yield
-  except (base.DataError, MemoryError):
+  except (errors.DataError, MemoryError):
     raise
   except FileNotFoundError as error:
-    raise base.DataError(f'{path}: no such image.') from error
+    raise errors.DataError(f'{path}: no such image.') from error
   except (
     Image.DecompressionBombError, Image.DecompressionBombWarning
   ) as error:  # fmt: skip
     raise _too_large(path, 'very many') from error
   except PIL.UnidentifiedImageError as error:
-    raise base.DataError(f'{path}: is not an image of a known kind.') from error
+    raise errors.DataError(
+      f'{path}: is not an image of a known kind.'
+    ) from error
   except Exception as error:  # Broken files raise errors of many types.
-    raise base.DataError(
+    raise errors.DataError(
       f'{path}: can not be decoded ({error}): copy or render it again.'
     ) from error

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from nerf_haiku.datasets import base
+from nerf_haiku import errors
 
 # Bytes. A json of poses takes a kilobyte for each view.
 LARGEST_TEXT = 1 << 25
@@ -37,7 +37,7 @@ def named_errors() -> Iterator[None]:
     yield
   except OSError as error:
     name = str(error.filename or 'A file')[:_LONGEST_NAME]
-    raise base.DataError(
+    raise errors.DataError(
       f'{name}: can not be read: {error.strerror}.'
     ) from error
 
@@ -50,7 +50,7 @@ def check_regular(path: pathlib.Path) -> None:
     OSError: there is nothing, or it can not be looked at.
   """
   if not stat.S_ISREG(os.stat(path).st_mode):
-    raise base.DataError(
+    raise errors.DataError(
       f'{path}: can not be read: is a folder, pipe or device, not a file.'
     )
 
@@ -66,7 +66,7 @@ def read_bytes(path: pathlib.Path, most: int) -> bytes:
   with path.open('rb') as file:
     size = os.fstat(file.fileno()).st_size
     if size > most:
-      raise base.DataError(f'{path}: {_too_large(size, most)}')
+      raise errors.DataError(f'{path}: {_too_large(size, most)}')
     return file.read(size)
 
 
@@ -135,12 +135,12 @@ def _parse(content: bytes) -> np.ndarray:
 def _naming_arrays(path: pathlib.Path, kind: str) -> Iterator[None]:
   try:
     yield
-  except base.DataError:
+  except errors.DataError:
     raise
   except FileNotFoundError as error:
-    raise base.DataError(f'{path}: there is no such file.') from error
+    raise errors.DataError(f'{path}: there is no such file.') from error
   except Exception as error:  # Broken files raise errors of many types.
-    raise base.DataError(
+    raise errors.DataError(
       f'{path}: is no {kind} ({error}): save it again.'
     ) from error
 

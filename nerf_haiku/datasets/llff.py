@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nerf_haiku import cameras, paths, poses
+from nerf_haiku import cameras, errors, paths, poses
 from nerf_haiku.datasets import base, checks, image_files, inputs
 
 _FILE = 'poses_bounds.npy'
@@ -130,16 +130,16 @@ def _read(path: pathlib.Path) -> _Shots:
   """Reads and checks poses and bounds, and turns axes to OpenGL's."""
   rows = inputs.read_npy(path)
   if rows.dtype.kind not in 'fiu':
-    raise base.DataError(f'{path}: must hold one array of real numbers.')
+    raise errors.DataError(f'{path}: must hold one array of real numbers.')
   if rows.ndim != 2 or rows.shape[1] != 17 or not len(rows):
-    raise base.DataError(
+    raise errors.DataError(
       f'{path}: must be of shape [N, 17] (3 x 5 of pose, height, width and '
       f'focal length; then near and far), got {list(rows.shape)}.'
     )
   rows = rows.astype(np.float64)
   for i, row in enumerate(rows):
     if not np.all(np.abs(row) <= np.finfo(np.float32).max):  # Fails for NaN.
-      raise base.DataError(
+      raise errors.DataError(
         f'{path}: row {i} (of the image of that number, from 0) holds a NaN, '
         'an infinity or a number that is too large.'
       )
@@ -150,12 +150,12 @@ def _read(path: pathlib.Path) -> _Shots:
   for i, matrix in enumerate(camera_to_world):
     checks.pose(f'{path}: the pose of row {i}', matrix.tolist())
     if not 0 < bounds[i, 0] < bounds[i, 1]:
-      raise base.DataError(
+      raise errors.DataError(
         f'{path}: near and far of row {i} must be 0 < near < far, got '
         f'{bounds[i].tolist()}.'
       )
     if not np.all((size[i] >= 1) & (size[i] <= _LARGEST)):
-      raise base.DataError(
+      raise errors.DataError(
         f'{path}: height, width and focal length of row {i} must be from 1 to '
         f'{_LARGEST} pixels, got {size[i].tolist()}.'
       )
@@ -185,7 +185,7 @@ def _find_images(
   factors = [n for n in factors if n > 1]
   there = ', '.join(f'images_{n}' for n in factors) or 'no folder of images'
   cure = f': set down_factor={factors[0]}' if factors else ''
-  raise base.DataError(
+  raise errors.DataError(
     f'{folder}: has no folder images{"" if down_factor == 1 else " or "}'
     f'{"" if down_factor == 1 else reduced.name}, but {there}{cure}.'
   )
@@ -198,7 +198,7 @@ def _images_in(folder: pathlib.Path) -> list[pathlib.Path]:
     if path.suffix.lower() in _EXTENSIONS and not path.name.startswith('.')
   )
   if not found:
-    raise base.DataError(
+    raise errors.DataError(
       f'{folder}: holds no images ({", ".join(_EXTENSIONS)}).'
     )
   return found
@@ -218,7 +218,7 @@ def _check_count(
     text += f': without a pose, in the order of names, {extra}'
   else:
     text += f', {names[0].name} to {names[-1].name}'
-  raise base.DataError(f'{text}. Each image needs its pose, in that order.')
+  raise errors.DataError(f'{text}. Each image needs its pose, in that order.')
 
 
 def _without_partner(names: Sequence[pathlib.Path], num: int) -> str:
@@ -266,7 +266,7 @@ def _spherify(shots: _Shots, path: pathlib.Path) -> _Shots:
   try:
     moved, factor = poses.spherify(shots.camera_to_world)
   except ValueError as error:
-    raise base.DataError(
+    raise errors.DataError(
       f'{path}: llff.spherify=True does not fit: {error} Set '
       'llff.spherify=False.'
     ) from error
@@ -304,7 +304,7 @@ def _cameras(
   off = np.abs(rows / columns - 1)
   for i in np.flatnonzero(off > _RATIO_TOLERANCE + 1.5 / sizes.min(axis=1)):
     height, width = sizes[i]
-    raise base.DataError(
+    raise errors.DataError(
       f'{files.paths[i]}: is {width}x{height} pixels, but its pose is of an '
       f'image of {full[i, 1]:g}x{full[i, 0]:g}: the sides have another ratio. '
       'Is it cropped, or turned (orientation tags are not applied)?'

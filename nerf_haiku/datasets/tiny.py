@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from nerf_haiku import cameras, paths
+from nerf_haiku import cameras, errors, paths
 from nerf_haiku.datasets import areas, base, checks, inputs
 
 _KEYS = ('images', 'poses', 'focal')
@@ -56,7 +56,7 @@ def load(
   path = _find(data_dir, shape)
   images, found, focal = _read(path)
   if num_train >= len(images):
-    raise base.DataError(
+    raise errors.DataError(
       f'{path}: holds {len(images)} views, of which tiny.num_train={num_train} '
       'are to train on: there must be others to test on.'
     )
@@ -90,7 +90,7 @@ def _find(data_dir: str, shape: str) -> pathlib.Path:
   path = root / f'{shape.removesuffix(".npz")}.npz'
   if not path.is_file():
     there = ', '.join(sorted(p.stem for p in root.glob('*.npz'))) or 'none'
-    raise base.DataError(
+    raise errors.DataError(
       f'{str(path)[:1000]}: no such file, for shape={checks.short(shape)} in '
       f'data_dir={checks.short(data_dir)}. Scenes there: {there}.'
     )
@@ -102,13 +102,13 @@ def _read(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, float]:
   arrays = inputs.read_npz(path, _KEYS)
   for key in _KEYS:
     if key not in arrays:
-      raise base.DataError(
+      raise errors.DataError(
         f'{path}: has no array {key!r}; it must hold {", ".join(_KEYS)}.'
       )
   images, found, focal = (arrays[key] for key in _KEYS)
   _check_images(path, images)
   if found.ndim != 3 or len(found) != len(images):
-    raise base.DataError(
+    raise errors.DataError(
       f'{path}: poses must be [N, 4, 4] for the {len(images)} images, got '
       f'{list(found.shape)}.'
     )
@@ -117,7 +117,7 @@ def _read(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, float]:
   ]
   focal = focal.item() if focal.size == 1 else focal.tolist()
   if not (checks.is_finite(focal) and focal > 0):
-    raise base.DataError(
+    raise errors.DataError(
       f'{path}: focal must be one number over 0, pixels, got '
       f'{checks.short(focal)}.'
     )
@@ -128,19 +128,19 @@ def _read(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, float]:
 def _check_images(path: pathlib.Path, images: np.ndarray) -> None:
   shape = list(images.shape)
   if images.ndim != 4 or 0 in shape or shape[-1] not in (3, 4):
-    raise base.DataError(
+    raise errors.DataError(
       f'{path}: images must be [N, H, W, 3], or 4 with alpha, got {shape}.'
     )
   if images.dtype == np.uint8:
     return
   if images.dtype.kind != 'f':
-    raise base.DataError(
+    raise errors.DataError(
       f'{path}: images must be floats or uint8, got {images.dtype}.'
     )
   for i, image in enumerate(images):
     low, high = image.min(), image.max()
     if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # Fails for NaN.
-      raise base.DataError(
+      raise errors.DataError(
         f'{path}: images[{i}] must be within [0, 1], got {low:g} to {high:g}.'
       )
 
