@@ -39,7 +39,7 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   python_requires='>=3.11',
-  packages=setuptools.find_packages(include=['nerf_haiku*', 'experiments*']),
+  packages=setuptools.find_packages(include=['nerf_haiku*']),
   install_requires=_REQUIRES,
   extras_require={
     'test': [

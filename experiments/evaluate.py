@@ -6,10 +6,16 @@ The config, and where the data lie, are those of the run; flags override them.
 """
 
 import pathlib
+import sys
 
 from absl import flags
 
-from experiments import launch, processes, rendering
+# The checkout: nothing needs `experiments` to be installed.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from experiments import launch
+from experiments.outputs import videos
+from experiments.processes import multihost
 
 _SAVE_DIR = flags.DEFINE_string(
   'save_dir', None, 'Where views and scores go; default: in --model_dir.'
@@ -21,11 +27,11 @@ _STEP = flags.DEFINE_integer(
 
 def main() -> None:
   """Does what the flags ask for, and says where it lies."""
-  run = launch.trained_run(_STEP.value)
+  run = launch.load_trained_run(_STEP.value)
   name = f'evaluation_{run.kept.step:07}'
   save_dir = pathlib.Path(_SAVE_DIR.value or launch.model_dir() / name)
   save_dir = save_dir.expanduser()
-  _, text = processes.once(lambda: rendering.score(run, save_dir), run.learnt)
+  _, text = multihost.once(lambda: videos.score(run, save_dir), run.learnt)
   print(text)
 
 

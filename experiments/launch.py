@@ -10,8 +10,9 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import config as config_lib
-from experiments import process, processes, runs, signals
+from experiments.configs import schema
+from experiments.outputs import trained_run
+from experiments.processes import environment, multihost, signals
 
 CONFIGS = pathlib.Path(__file__).parent / 'configs'
 
@@ -23,14 +24,16 @@ DATA_DIR = flags.DEFINE_string(
 )
 MODEL_DIR = flags.DEFINE_string('model_dir', None, 'Where the run is kept.')
 _CACHE = flags.DEFINE_string(
-  'compilation_cache', process.default_cache(),
+  'compilation_cache',
+  environment.default_cache(),
   "Folder of compiled functions, for the next run; '' for none.",
-)  # fmt: skip
+)
 
 _COORDINATOR = flags.DEFINE_string(
-  'coordinator', None,
+  'coordinator',
+  None,
   'Of many processes: host:port where process 0 waits for the others.',
-)  # fmt: skip
+)
 _NUM_PROCESSES = flags.DEFINE_integer(
   'num_processes', None, 'Of many processes: how many there are.'
 )
@@ -49,31 +52,31 @@ def run(task: Callable[[], None], default: Default) -> None:
     if len(argv) > 1:
       raise app.UsageError(f'Unexpected arguments: {argv[1:]}.')
     if not flags.FLAGS['verbosity'].present:
-      process.quiet_libraries()
+      environment.quiet_libraries()
     if isinstance(sys.stdout, io.TextIOWrapper):
       sys.stdout.reconfigure(line_buffering=True)  # Also into a pipe or a log.
-    process.keep_freed_memory()
-    process.keep_compiled(_CACHE.value)
+    environment.keep_freed_memory()
+    environment.keep_compiled(_CACHE.value)
     try:
       signals.end_by_sigterm()
       config_path()  # One that is not there is told before it is asked for.
-      processes.start(
+      multihost.start(
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_INDEX.value
       )
-      processes.check_same(_same_everywhere())
+      multihost.check_same(_same_everywhere())
       task()
     except signals.StoppedError as stopped:
-      if processes.first():
+      if multihost.first():
         print(stopped, file=sys.stderr)
-      processes.end(stopped.exit_code)
+      multihost.end(stopped.exit_code)
       sys.exit(stopped.exit_code)
     except (ValueError, OSError) as error:
       # With --verbosity=0: where it comes from.
-      if logging.level_info() and not processes.many():
+      if logging.level_info() and not multihost.many():
         raise
-      processes.wait_for_cause(error)
+      multihost.wait_for_cause(error)
       print(f'Error: {error}', file=sys.stderr)
-      processes.end(1, str(error))
+      multihost.end(1, str(error))
       sys.exit(1)
     except KeyboardInterrupt as error:
       text = 'Interrupted: what was kept is there; the same command goes on.'
@@ -81,12 +84,12 @@ def run(task: Callable[[], None], default: Default) -> None:
       # As shells say it.
       terminated = isinstance(error, signals.TerminatedError)
       code = 128 + (signal.SIGTERM if terminated else signal.SIGINT)
-      processes.end(code, 'interrupted')
+      multihost.end(code, 'interrupted')
       sys.exit(code)
     except Exception as error:
-      processes.fail(error)
+      multihost.fail(error)
       raise
-    processes.end(0)
+    multihost.end(0)
 
   app.run(main, flags_parser=lambda argv: _parse(argv, default))
 
@@ -94,7 +97,7 @@ def run(task: Callable[[], None], default: Default) -> None:
 def _same_everywhere() -> dict[str, Any]:
   """What many processes can not differ in."""
   given = flags.FLAGS.flag_values_dict()
-  fields = config_lib.flatten(CONFIG.value, 'config.')
+  fields = schema.flatten(CONFIG.value, 'config.')
   return dict(fields) | {
     f'--{x}': given[x] for x in ('seed', 'dry_run') if x in given
   }
@@ -111,14 +114,14 @@ def model_dir() -> pathlib.Path:
   return pathlib.Path(MODEL_DIR.value).expanduser()
 
 
-def trained_run(step: int | None) -> runs.Run:
+def load_trained_run(step: int | None) -> trained_run.Run:
   """The run that the flags name, at a step, or at its newest.
 
   Raises:
     ValueError: if the config, the run or the data can not be used.
   """
-  config_lib.check(CONFIG.value, num_devices=1)  # No batch is divided.
-  return runs.load(
+  schema.check(CONFIG.value, num_devices=1)  # No batch is divided.
+  return trained_run.load(
     CONFIG.value, data_dir=DATA_DIR.value, model_dir=model_dir(), step=step
   )
 

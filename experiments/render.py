@@ -9,25 +9,36 @@ The config, and where the data lie, are those of the run; flags override them:
 """
 
 import pathlib
+import sys
 
 from absl import flags
 
-from experiments import launch, processes, rendering, runs, views
+# The checkout: nothing needs `experiments` to be installed.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from experiments import launch
+from experiments.outputs import trained_run, video_cameras, videos
+from experiments.processes import multihost
 from nerf_haiku import cameras
 
 _SAVE_DIR = flags.DEFINE_string(
-  'save_dir', None,
+  'save_dir',
+  None,
   'Where frames and videos go; default: in --model_dir, by what they show.',
-)  # fmt: skip
+)
 _SET = flags.DEFINE_enum(
-  'render_video_set', 'render', views.SETS,
+  'render_video_set',
+  'render',
+  video_cameras.SETS,
   "Cameras of the video: the scene's own path, or those of a split.",
-)  # fmt: skip
+)
 _PATH = flags.DEFINE_enum(
-  'path', 'given', views.PATHS,
+  'path',
+  'given',
+  video_cameras.PATHS,
   'How the video goes along these cameras, in config.num_poses frames if it '
   'is not as given.',
-)  # fmt: skip
+)
 _CAMERAS = flags.DEFINE_string(
   'cameras', None, 'JSON file of cameras, instead of --render_video_set.'
 )
@@ -42,14 +53,14 @@ _STEP = flags.DEFINE_integer(
   'step', None, 'Of the kept state; default: the newest.'
 )
 _FPS = flags.DEFINE_integer(
-  'fps', rendering.FPS, 'Frames per second.', lower_bound=1, upper_bound=1000
+  'fps', videos.FPS, 'Frames per second.', lower_bound=1, upper_bound=1000
 )
 
 
 def main() -> None:
   """Does what the flags ask for, and says where it lies."""
-  run = launch.trained_run(_STEP.value)
-  taken = views.choose(
+  run = launch.load_trained_run(_STEP.value)
+  taken = video_cameras.choose(
     run.scene,
     video_set=_SET.value,
     path=_PATH.value,
@@ -57,19 +68,19 @@ def main() -> None:
     render_factor=run.config.render_factor,
     camera_file=_CAMERAS.value,
   )
-  processes.once(lambda: _draw(run, taken), run.learnt)
+  multihost.once(lambda: _draw(run, taken), run.learnt)
 
 
-def _draw(run: runs.Run, taken: cameras.Cameras) -> None:
+def _draw(run: trained_run.Run, taken: cameras.Cameras) -> None:
   if _SAVE_PATH.value:
-    views.save(_SAVE_PATH.value, taken)
+    video_cameras.save(_SAVE_PATH.value, taken)
   save_dir = launch.model_dir() / _name(run.kept.step)
   if _SAVE_DIR.value:
     save_dir = pathlib.Path(_SAVE_DIR.value).expanduser()
   if _VIDEO.value:
-    rendering.film(run, taken, save_dir, fps=_FPS.value, say=print)
+    videos.film(run, taken, save_dir, fps=_FPS.value, say=print)
   if _TESTSET.value:
-    print(rendering.score(run, save_dir / 'test')[1])
+    print(videos.score(run, save_dir / 'test')[1])
 
 
 def _name(step: int) -> str:

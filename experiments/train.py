@@ -12,6 +12,7 @@ On Blender's lego, with the paper's settings:
 The same command goes on with a run that was stopped.
 """
 
+import sys
 import time
 
 _START = time.perf_counter()  # Imports take seconds too.
@@ -22,8 +23,13 @@ import pathlib
 import jax
 from absl import flags
 
-from experiments import config as config_lib
-from experiments import dry_run, folder, launch, loop, rendering
+# The checkout: nothing needs `experiments` to be installed.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from experiments import launch
+from experiments.configs import schema
+from experiments.outputs import run_dir, videos
+from experiments.trainer import dry_run, run
 
 _SEED = flags.DEFINE_integer(
   'seed', 0, 'Of everything random.', lower_bound=0, upper_bound=2**31 - 1
@@ -46,14 +52,14 @@ def main() -> None:
   model_dir = pathlib.Path(launch.MODEL_DIR.value or f'runs/{name}')
   model_dir = model_dir.expanduser()
   devices = 1 if config.render_only else jax.device_count()
-  config_lib.check(config, devices)
+  schema.check(config, devices)
   if _DRY_RUN.value:
     print(dry_run.describe(config, data_dir, _SEED.value))
     return
   if config.render_only:
-    rendering.render_only(config, data_dir, model_dir)
+    videos.render_only(config, data_dir, model_dir)
     return
-  content = loop.train(
+  content = run.train(
     config,
     data_dir=data_dir,
     model_dir=model_dir,
@@ -66,8 +72,8 @@ def main() -> None:
   print(
     f'PSNR {math.inf if psnr is None else psnr:.2f} dB over '
     f'{content["views"]} test views after {content["train_seconds"]:.0f} s of '
-    f'training: {model_dir / folder.RESULTS}, picture: '
-    f'{model_dir / folder.VIEWS / "overview.png"}'
+    f'training: {model_dir / run_dir.RESULTS}, picture: '
+    f'{model_dir / run_dir.VIEWS / "overview.png"}'
   )
 
 

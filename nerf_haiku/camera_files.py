@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from nerf_haiku import cameras, errors, files
+from nerf_haiku import cameras, errors
 from nerf_haiku.datasets import checks
+from nerf_haiku.io import files
 
 _FIELDS = ('camera_to_world', 'intrinsics', 'size')
 _LARGEST = 1 << 14  # pixels of a side.

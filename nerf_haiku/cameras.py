@@ -79,9 +79,11 @@ def cast(
   x = (column + offset - cx) / fx
   y = -(row + offset - cy) / fy
   directions = jnp.einsum(
-    'rij,rj->ri', pose[:, :, :3], jnp.stack([x, y, -jnp.ones_like(x)], -1),
+    'rij,rj->ri',
+    pose[:, :, :3],
+    jnp.stack([x, y, -jnp.ones_like(x)], -1),
     precision='highest',
-  )  # fmt: skip
+  )
   viewdirs = directions / jnp.linalg.norm(directions, axis=-1, keepdims=True)
   ends = jnp.full_like(x[:, None], near), jnp.full_like(x[:, None], far)
   rays = Rays(pose[:, :, 3], directions, viewdirs, *ends)

@@ -12,7 +12,9 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from nerf_haiku import files, renderers, training
+from nerf_haiku import training
+from nerf_haiku.io import files
+from nerf_haiku.renderers import hierarchical
 
 # The newest states that are kept, beside the best one.
 _KEPT = 3
@@ -21,9 +23,16 @@ _METRIC = 'psnr'
 _UNFINISHED = '*.orbax-checkpoint-tmp*'
 # What may be wrong with a disk, to be found in a library's long message.
 _DISK = (
-  errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
-  errno.EPERM, errno.EIO, errno.EMFILE, errno.ESTALE,
-)  # fmt: skip
+  errno.ENOSPC,
+  errno.EDQUOT,
+  errno.EFBIG,
+  errno.EROFS,
+  errno.EACCES,
+  errno.EPERM,
+  errno.EIO,
+  errno.EMFILE,
+  errno.ESTALE,
+)
 
 
 class SaveError(OSError):
@@ -155,8 +164,8 @@ class Checkpoints:
     return training.TrainState(**kept.state), kept.about
 
   def read(
-    self, template: renderers.Learnt, step: int | None = None
-  ) -> tuple[renderers.Learnt, Kept]:
+    self, template: hierarchical.Learnt, step: int | None = None
+  ) -> tuple[hierarchical.Learnt, Kept]:
     """Reads what a state has learnt, host arrays, whatever optimizer it had.
 
     Args:
@@ -179,13 +188,15 @@ class Checkpoints:
     # Stored as dicts, whose order is another: each array by its name.
     arrays = _by_name(found)
     names = _by_name(template._asdict())
-    learnt = renderers.Learnt(*(
-      jax.tree.unflatten(
-        jax.tree.structure(part),
-        [arrays[name] for name in names if name.split('/')[0] == field],
+    learnt = hierarchical.Learnt(
+      *(
+        jax.tree.unflatten(
+          jax.tree.structure(part),
+          [arrays[name] for name in names if name.split('/')[0] == field],
+        )
+        for field, part in template._asdict().items()
       )
-      for field, part in template._asdict().items()
-    ))  # fmt: skip
+    )
     return learnt, Kept(step, int(kept.state['skipped']), kept.about)
 
   def clear(self) -> None:

@@ -214,9 +214,11 @@ class Hash(hk.Module):
       raise ValueError(f'table_size must be a power of 2, got {table_size}.')
     self._box = np.asarray(box, np.float32)
     self._levels = hash_grid.grid_levels(
-      num_levels=num_levels, coarsest=coarsest, finest=finest,
+      num_levels=num_levels,
+      coarsest=coarsest,
+      finest=finest,
       table_size=table_size,
-    )  # fmt: skip
+    )
     self._num_features = num_features
     self._density_width = density_width
     self._num_geometry = num_geometry
@@ -232,9 +234,9 @@ class Hash(hk.Module):
     chex.assert_axis_dimension(points, -1, 3)
     chex.assert_axis_dimension(viewdirs, -1, 3)
     chex.assert_equal_rank([points, viewdirs])
-    hidden = relu(Linear(self._density_width, name='layer_0')(
-      self._encode(points)
-    ))  # fmt: skip
+    hidden = relu(
+      Linear(self._density_width, name='layer_0')(self._encode(points))
+    )
     density = Linear(1, name='density')(hidden)[0]
     features = [Linear(self._num_geometry, name='bottleneck')(hidden)]
     if self._use_viewdirs:

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nerf_haiku import cameras, renderers, sampling
-from nerf_haiku.datasets import base
+from nerf_haiku import cameras, sampling, scenes
+from nerf_haiku.renderers import hierarchical
 
 AXIS = 'devices'
 # A growing batch begins with this share of its rays.
@@ -44,18 +44,18 @@ class TrainState(NamedTuple):
   """All that a run needs to resume; networks and optimizers stay outside."""
 
   step: chex.Array  # [] int32, updates done.
-  params: renderers.Params
+  params: hierarchical.Params
   opt_state: optax.OptState
   moments: Moments  # fading sums: each step counts `_FADING` less.
   skipped: chex.Array  # [] int32, updates left out for a NaN or infinity.
   # [] int32: 0, or 1 + the index among `checked_names` of the first array of
   # an update that held a NaN or infinity: the state then stays as it is.
   fault: chex.Array
-  memory: renderers.Memory = ()  # what the renderer keeps of the scene.
+  memory: hierarchical.Memory = ()  # what the renderer keeps of the scene.
 
-  def learnt(self) -> renderers.Learnt:
+  def learnt(self) -> hierarchical.Learnt:
     """What views are rendered from."""
-    return renderers.Learnt(self.params, self.memory)
+    return hierarchical.Learnt(self.params, self.memory)
 
 
 def learning_rate(
@@ -90,7 +90,7 @@ def learning_rate(
 
 
 def init_state(
-  renderer: renderers.Renderer,
+  renderer: hierarchical.Renderer,
   optimizer: optax.GradientTransformation,
   key: chex.PRNGKey,
 ) -> TrainState:
@@ -99,7 +99,7 @@ def init_state(
 
 
 def _init_state(
-  renderer: renderers.Renderer,
+  renderer: hierarchical.Renderer,
   optimizer: optax.GradientTransformation,
   key: chex.PRNGKey,
 ) -> TrainState:
@@ -108,12 +108,17 @@ def _init_state(
   black = [jnp.zeros(3) for _ in range(4)]  # Donated one by one: four arrays.
   nothing = Moments(black[0], black[1], black[2], black[3], jnp.zeros(()))
   return TrainState(
-    zero, params, optimizer.init(params), nothing, zero, zero,
+    zero,
+    params,
+    optimizer.init(params),
+    nothing,
+    zero,
+    zero,
     renderer.remember(),
-  )  # fmt: skip
+  )
 
 
-def checked_names(params: renderers.Params) -> list[str]:
+def checked_names(params: hierarchical.Params) -> list[str]:
   """What an update looks at for NaN and infinity, in its order."""
   leaves = jax.tree_util.tree_leaves_with_path(params)
   names = [
@@ -122,7 +127,7 @@ def checked_names(params: renderers.Params) -> list[str]:
   return ['the loss', *(f'the gradient of {name}' for name in names)]
 
 
-def first_fault(loss: chex.Array, grads: renderers.Params) -> chex.Array:
+def first_fault(loss: chex.Array, grads: hierarchical.Params) -> chex.Array:
   """1 + the index of the first array with a NaN or infinity; 0 for none."""
   arrays = [loss, *jax.tree.leaves(grads)]
   bad = jnp.stack([~jnp.all(jnp.isfinite(x)) for x in arrays])
@@ -135,7 +140,7 @@ def psnr(mse: chex.Array) -> chex.Array:
 
 
 def squared_errors(
-  renderings: renderers.Renderings, rgb: chex.Array, weight: chex.Array
+  renderings: hierarchical.Renderings, rgb: chex.Array, weight: chex.Array
 ) -> tuple[chex.Array, dict[str, chex.Array]]:
   """The loss (equation 6), a weighted sum over rays.
 
@@ -179,10 +184,14 @@ def on_background(
 
 
 def make_gradient(
-  renderer: renderers.Renderer, cast_fn: CastFn, *, microbatch: int,
-  random_background: bool = False, white_background: bool = False,
+  renderer: hierarchical.Renderer,
+  cast_fn: CastFn,
+  *,
+  microbatch: int,
+  random_background: bool = False,
+  white_background: bool = False,
   distortion: float = 0.0,
-) -> Callable[..., tuple[renderers.Params, Scalars]]:  # fmt: skip
+) -> Callable[..., tuple[hierarchical.Params, Scalars]]:
   """Builds `gradient(params, keys, batch)`: the mean over a batch's rays.
 
   The gradient is accumulated over pieces of at most `microbatch` rays (0: all
@@ -208,7 +217,7 @@ def make_gradient(
 
   def loss_fn(params, plan, rays, batch, keys, weight):
     seen = renderer.train(params, plan.details, rays)
-    fits = renderers.fitting(plan.num_samples, renderer.budget)
+    fits = hierarchical.fitting(plan.num_samples, renderer.budget)
     weight = jnp.where(fits, weight, 0.0)
     rgb = batch.rgb
     means = moments(seen[-1].rgb, rgb, weight)
@@ -253,7 +262,7 @@ def make_gradient(
     def add(carry):
       begin, pieces, total = carry
       part = piece(begin)
-      fits = renderers.fitting(part[0].num_samples, renderer.budget)
+      fits = hierarchical.fitting(part[0].num_samples, renderer.budget)
       total = jax.tree.map(jnp.add, total, grad_fn(params, *part))
       return begin + jnp.sum(fits), pieces + 1, total
 
@@ -292,15 +301,16 @@ def chosen(index: chex.Array, total: int, share: chex.Array) -> chex.Array:
   """
   number = jnp.maximum(jnp.round(share * total), 1)
   stride = next(
-    x for x in range(round(0.618 * total) or 1, total + 2)
+    x
+    for x in range(round(0.618 * total) or 1, total + 2)
     if math.gcd(x, total) == 1
-  )  # fmt: skip
+  )
   place = (index.astype(jnp.uint32) * np.uint32(stride)) % np.uint32(total)
   return jnp.where(place < number, 1.0 / number, 0.0)
 
 
 def make_update(
-  renderer: renderers.Renderer,
+  renderer: hierarchical.Renderer,
   optimizer: optax.GradientTransformation,
   cast_fn: CastFn,
   *,
@@ -311,7 +321,7 @@ def make_update(
   white_background: bool = False,
   distortion: float = 0.0,
 ) -> Callable[
-  [TrainState, base.Batch, chex.PRNGKey], tuple[TrainState, Scalars]
+  [TrainState, scenes.Batch, chex.PRNGKey], tuple[TrainState, Scalars]
 ]:
   """Builds the pmapped `update(state, batch, key)` for all devices.
 
@@ -344,10 +354,13 @@ def make_update(
     ray, and the most `pieces` that a device took them in.
   """
   gradient = make_gradient(
-    renderer, cast_fn, microbatch=microbatch,
-    random_background=random_background, white_background=white_background,
+    renderer,
+    cast_fn,
+    microbatch=microbatch,
+    random_background=random_background,
+    white_background=white_background,
     distortion=distortion,
-  )  # fmt: skip
+  )
 
   def update(state, batch, key):
     rays = batch.camera.shape[0]
@@ -355,9 +368,10 @@ def make_update(
     step_key = jax.random.fold_in(key, state.step)
     keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(index)
     weight = chosen(
-      index, rays * jax.lax.axis_size(AXIS),
+      index,
+      rays * jax.lax.axis_size(AXIS),
       batch_share(state.step, batch_growth),
-    )  # fmt: skip
+    )
     grads, scalars = gradient(
       state.params, keys, batch, memory=state.memory, weight=weight
     )
@@ -375,9 +389,12 @@ def make_update(
       state.memory, params, jax.random.fold_in(key, _REFRESH), state.step + 1
     )
     moved = state._replace(
-      step=state.step + 1, params=params, opt_state=opt_state, moments=sums,
+      step=state.step + 1,
+      params=params,
+      opt_state=opt_state,
+      moments=sums,
       memory=memory,
-    )  # fmt: skip
+    )
     # With `skip_nonfinite` the state's fault is always 0.
     stays = state._replace(fault=fault)
     if skip_nonfinite:

@@ -89,10 +89,16 @@ def composite(
   if white_background:
     colour += 1.0 - opacity[:, None]
   return Rendering(
-    colour, depth, disparity(depth, opacity), opacity, weights, t,
-    jnp.zeros_like(depth), jnp.zeros((rays, 2), depth.dtype),
+    colour,
+    depth,
+    disparity(depth, opacity),
+    opacity,
+    weights,
+    t,
     jnp.zeros_like(depth),
-  )  # fmt: skip
+    jnp.zeros((rays, 2), depth.dtype),
+    jnp.zeros_like(depth),
+  )
 
 
 def distortion(

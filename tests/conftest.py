@@ -8,8 +8,8 @@ import hypothesis
 import jax
 from absl import flags
 
-from experiments import process
-from tests import environment
+from experiments.processes import environment
+from tests.support import environment as test_environment
 
 # `create_tempdir` of absl's test cases asks for a flag.
 flags.FLAGS.mark_as_parsed()
@@ -17,15 +17,17 @@ flags.FLAGS.mark_as_parsed()
 jax.config.update('jax_platforms', 'cpu')
 chex.set_n_cpu_devices(4)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-process.keep_compiled(environment.CACHE)
+environment.keep_compiled(test_environment.CACHE)
 
 # Cases of each kind of generated bad input: always the same few, or with
 # --hypothesis-profile=long many that differ from run to run. What hangs is
 # ended by the tests themselves; how fast a case is depends on the machine.
 _COMMON = {
-  'deadline': None, 'database': None, 'print_blob': True,
+  'deadline': None,
+  'database': None,
+  'print_blob': True,
   'suppress_health_check': tuple(hypothesis.HealthCheck),
-}  # fmt: skip
+}
 hypothesis.settings.register_profile(
   'short', max_examples=4, derandomize=True, **_COMMON
 )

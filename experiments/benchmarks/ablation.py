@@ -11,6 +11,7 @@ of the steps alone. Quality is the mean over all test views.
 
 import ast
 import pathlib
+import sys
 import tempfile
 import time
 from typing import Any, NamedTuple
@@ -19,11 +20,15 @@ import jax
 import ml_collections
 from absl import flags
 
-from experiments import build, build_update, launch, results, scenes
-from experiments import config as config_lib
+# The checkout: nothing needs `experiments` to be installed.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from experiments import launch
 from experiments.benchmarks import machine
-from nerf_haiku import devices, training
-from nerf_haiku.datasets import base
+from experiments.builders import model, scene_loader, updating
+from experiments.configs import schema
+from experiments.outputs import view_scores
+from nerf_haiku import devices, scenes, training
 
 _SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'One run of each.')
 _VARY = flags.DEFINE_multi_string(
@@ -51,27 +56,27 @@ def varied(
     except (ValueError, SyntaxError):
       content = value  # A word.
     config.update_from_flattened_dict({name: content})
-  config_lib.check(config, jax.local_device_count())
+  schema.check(config, jax.local_device_count())
   return config
 
 
 def run(
-  config: ml_collections.ConfigDict, scene: base.Scene, seeds: list[int]
+  config: ml_collections.ConfigDict, scene: scenes.Scene, seeds: list[int]
 ) -> Row:
   """Trains with each seed, and scores the test views."""
-  renderer = build.renderer(config, scene)
-  optimizer = build_update.optimizer(config)
+  renderer = model.renderer(config, scene)
+  optimizer = updating.optimizer(config)
   begin = [
     training.init_state(renderer, optimizer, _keys(seed)[0]) for seed in seeds
   ]
-  update = build_update.compile_ahead(
-    build_update.update(config, scene, renderer), config, begin[0]
+  update = updating.compile_ahead(
+    updating.update(config, scene, renderer), config, begin[0]
   ).result()
-  render = build.render_view(config, scene, renderer)
+  render = model.render_view(config, scene, renderer)
   row = Row([], [], [])
   for seed, host in zip(seeds, begin, strict=True):
     state, key = devices.replicate(host), _keys(seed)[1]
-    batches = build_update.batches(
+    batches = updating.batches(
       config, scene, seed=seed, start_step=0, num_steps=config.num_steps
     )
     start = time.perf_counter()
@@ -92,13 +97,13 @@ def _keys(seed: int) -> list[Any]:
 
 def _score(
   config: ml_collections.ConfigDict,
-  scene: base.Scene,
+  scene: scenes.Scene,
   render: Any,
   state: training.TrainState,
 ) -> float:
   learnt, test = state.learnt(), scene.test
   with tempfile.TemporaryDirectory() as folder:
-    return results.evaluate(
+    return view_scores.evaluate(
       test,
       lambda i: render(learnt, test.cameras, i),
       pathlib.Path(folder),
@@ -112,16 +117,18 @@ def main() -> None:
   """Measures, and prints the table."""
   config, seeds = launch.CONFIG.value, [int(x) for x in _SEEDS.value]
   configs = {text: varied(config, text) for text in _VARY.value}
-  scene = scenes.load(config, launch.DATA_DIR.value)
+  scene = scene_loader.load(config, launch.DATA_DIR.value)
   rows = []
   for text, one in configs.items():
     found = run(one, scene, seeds)
-    rows.append([
-      text or launch.config_path().stem,
-      machine.spread(found.psnr),
-      machine.spread(found.seconds, 1),
-      machine.spread(found.samples, 1),
-    ])  # fmt: skip
+    rows.append(
+      [
+        text or launch.config_path().stem,
+        machine.spread(found.psnr),
+        machine.spread(found.seconds, 1),
+        machine.spread(found.samples, 1),
+      ]
+    )
   print(f'{len(seeds)} seeds: median (least to greatest).')
   machine.print_table(
     ('changed', 'PSNR, dB', 'seconds of steps', 'samples a ray'), rows

@@ -9,13 +9,19 @@ import time
 _TRAIN = pathlib.Path(__file__).parents[1] / 'train.py'
 # A scene and networks that take no time.
 TINY = (
-  '--config.num_rand=32', '--config.procedural.size=16',
-  '--config.procedural.num_train=3', '--config.procedural.num_test=2',
-  '--config.model.net_width=16', '--config.model.net_depth=2',
-  '--config.model.skips=()', '--config.model_fine.net_width=16',
-  '--config.model_fine.net_depth=2', '--config.model_fine.skips=()',
-  '--config.num_samples=8', '--config.num_importance=8',
-)  # fmt: skip
+  '--config.num_rand=32',
+  '--config.procedural.size=16',
+  '--config.procedural.num_train=3',
+  '--config.procedural.num_test=2',
+  '--config.model.net_width=16',
+  '--config.model.net_depth=2',
+  '--config.model.skips=()',
+  '--config.model_fine.net_width=16',
+  '--config.model_fine.net_depth=2',
+  '--config.model_fine.skips=()',
+  '--config.num_samples=8',
+  '--config.num_importance=8',
+)
 
 
 def run_until(
@@ -37,8 +43,10 @@ def run_until(
   begin = time.perf_counter()
   process = subprocess.Popen(
     [sys.executable, str(_TRAIN), *arguments],
-    cwd=folder, stdout=subprocess.PIPE, text=True,
-  )  # fmt: skip
+    cwd=folder,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
   assert process.stdout is not None
   seconds = None
   for text in process.stdout:

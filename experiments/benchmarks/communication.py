@@ -10,6 +10,7 @@ devices sends 2 (D - 1) / D of the gradient, in 2 (D - 1) messages.
 """
 
 import os
+import pathlib
 import socket
 import statistics
 import subprocess
@@ -22,9 +23,13 @@ import ml_collections
 import numpy as np
 from absl import app, flags
 
-from experiments import build, build_update, process, processes
+# The checkout: nothing needs `experiments` to be installed.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
 from experiments.benchmarks import machine
+from experiments.builders import model, updating
 from experiments.configs import fast_blender_lego, paper_blender_lego
+from experiments.processes import environment, multihost
 from nerf_haiku import devices, training
 
 _TURNS = flags.DEFINE_integer('turns', 5, 'Times that each is done.')
@@ -75,10 +80,10 @@ def rays_for(
 def _make_step(config: ml_collections.ConfigDict) -> tuple[Callable, Any]:
   """A step of all processes; arrays like those of its gradient."""
   scene = machine.make_scene(64)
-  renderer = build.renderer(config, scene)
-  update = build_update.update(config, scene, renderer)
+  renderer = model.renderer(config, scene)
+  update = updating.update(config, scene, renderer)
   state = training.init_state(
-    renderer, build_update.optimizer(config), jax.random.key(0)
+    renderer, updating.optimizer(config), jax.random.key(0)
   )
   like = jax.tree.map(np.asarray, state.params)
   index = jax.process_index()
@@ -128,32 +133,49 @@ def _measure() -> None:
     share = statistics.median(sums) / statistics.median(steps)
     rows.append(
       [
-        name, f'{config.num_rand}', f'{len(arrays)}', f'{size / 1e6:.1f}',
-        machine.spread(steps, 3), machine.spread(sums_each, 4),
-        machine.spread(sums, 4), f'{share:.3f}',
+        name,
+        f'{config.num_rand}',
+        f'{len(arrays)}',
+        f'{size / 1e6:.1f}',
+        machine.spread(steps, 3),
+        machine.spread(sums_each, 4),
+        machine.spread(sums, 4),
+        f'{share:.3f}',
       ]
-    )  # fmt: skip
+    )
     ray = samples / _A100_SAMPLES
     if config.field == 'mlp':
       ray = machine.flops_per_ray(config, training=True) / _A100_FLOPS
     lines += _beyond(name, ray, config.num_rand, size)
-  if not processes.first():
+  if not multihost.first():
     return
   machine.print_table(
     (
-      'model', 'rays', 'arrays', 'gradient, MB', 'step, s',
-      'sums of its arrays, s', 'one sum, s', 'of the step',
+      'model',
+      'rays',
+      'arrays',
+      'gradient, MB',
+      'step, s',
+      'sums of its arrays, s',
+      'one sum, s',
+      'of the step',
     ),
     rows,
-  )  # fmt: skip
+  )
   print()
   machine.print_table(
     (
-      'model', 'link', 'D', 'MB sent by each', 'computing, ms',
-      'communicating, ms', 'efficiency', 'rays for 80 %',
+      'model',
+      'link',
+      'D',
+      'MB sent by each',
+      'computing, ms',
+      'communicating, ms',
+      'efficiency',
+      'rays for 80 %',
     ),
     lines,
-  )  # fmt: skip
+  )
 
 
 def _beyond(name: str, ray: float, rays: int, size: int) -> list[list[str]]:
@@ -165,24 +187,29 @@ def _beyond(name: str, ray: float, rays: int, size: int) -> list[list[str]]:
       needed = rays_for(ray, size, count, rate=rate, latency=latency)
       rows.append(
         [
-          name, link, f'{count}', f'{2 * (count - 1) / count * size / 1e6:.1f}',
-          f'{1e3 * ray * rays / count:.2f}', f'{1e3 * seconds:.2f}',
-          f'{efficiency(ray * rays, count, seconds):.2f}', f'{needed:,.0f}',
+          name,
+          link,
+          f'{count}',
+          f'{2 * (count - 1) / count * size / 1e6:.1f}',
+          f'{1e3 * ray * rays / count:.2f}',
+          f'{1e3 * seconds:.2f}',
+          f'{efficiency(ray * rays, count, seconds):.2f}',
+          f'{needed:,.0f}',
         ]
-      )  # fmt: skip
+      )
   return rows
 
 
 def main(argv: list[str]) -> None:
   """Starts the second process, and measures."""
   del argv
-  process.quiet_libraries()
-  process.keep_freed_memory()
+  environment.quiet_libraries()
+  environment.keep_freed_memory()
   if _INDEX.value is not None:
     os.sched_setaffinity(0, {_INDEX.value})  # Of one core each.
-    processes.start(_MEETS_AT.value, 2, _INDEX.value)
+    multihost.start(_MEETS_AT.value, 2, _INDEX.value)
     _measure()
-    processes.end(0)
+    multihost.end(0)
   with socket.socket() as opened:
     opened.bind(('127.0.0.1', 0))
     port = opened.getsockname()[1]

@@ -19,6 +19,9 @@ from typing import NamedTuple
 
 from absl import app, flags
 
+# The checkout: nothing needs `experiments` to be installed.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
 from experiments import launch
 from experiments.benchmarks import commands, machine
 
@@ -28,9 +31,12 @@ _SET = flags.DEFINE_list('set', [], 'Fields, as config.field=value.')
 _TRAIN = pathlib.Path(__file__).parents[1] / 'train.py'
 _STEP = re.compile(r'step +(\d+)  loss')
 _ARGUMENTS = (
-  f'--config={launch.CONFIGS}/laptop_procedural.py', '--config.i_print=20',
-  '--config.i_weights=200', '--config.i_img=200', *commands.TINY,
-)  # fmt: skip
+  f'--config={launch.CONFIGS}/laptop_procedural.py',
+  '--config.i_print=20',
+  '--config.i_weights=200',
+  '--config.i_img=200',
+  *commands.TINY,
+)
 
 
 class Sample(NamedTuple):
@@ -52,8 +58,10 @@ def watch(arguments: list[str], folder: str) -> list[Sample]:
   begin = time.perf_counter()
   process = subprocess.Popen(
     [sys.executable, str(_TRAIN), *arguments, f'--model_dir={folder}/run'],
-    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-  )  # fmt: skip
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
   assert process.stdout is not None
   assert process.stderr is not None
   said: list[str] = []
@@ -141,8 +149,9 @@ def main(argv: list[str]) -> None:
   at_first = [x.megabytes for x in samples if early <= x.step <= 2 * early]
   at_end = [x.megabytes for x in samples if x.step > steps - early]
   growth = statistics.median(at_end) / statistics.median(at_first) - 1
-  print(f'Memory of the last {early} steps over that after {early}: '
-        f'{growth:+.1%}')  # fmt: skip
+  print(
+    f'Memory of the last {early} steps over that after {early}: {growth:+.1%}'
+  )
   if _PLOT.value:
     plot(samples, _PLOT.value)
 

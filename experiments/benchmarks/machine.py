@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments import build
-from nerf_haiku import cameras, devices, paths
-from nerf_haiku.datasets import base
+from experiments.builders import model
+from nerf_haiku import camera_paths, cameras, devices, scenes
 
 # What density needs of a network: its trunk, and its own layer.
 _DENSITY = (*(f'/layer_{i}' for i in range(99)), '/density')
@@ -83,7 +82,7 @@ def flops_per_ray(
   when a view is rendered.
   """
   params = jax.eval_shape(
-    build.renderer(config, make_scene(4)).init, jax.random.key(0)
+    model.renderer(config, make_scene(4)).init, jax.random.key(0)
   )
   position, direction = (
     _width(config, n) for n in (config.emb.multires, config.emb.multires_views)
@@ -114,27 +113,27 @@ def flops_per_ray(
 
 
 def _width(config: ml_collections.ConfigDict, octaves: int) -> int:
-  encoding = build.encoding(config, octaves)
+  encoding = model.encoding(config, octaves)
   return jax.eval_shape(encoding, jnp.zeros(3)).shape[0]
 
 
-def make_scene(size: int) -> base.Scene:
+def make_scene(size: int) -> scenes.Scene:
   """Views like those of Blender's lego, black: their content costs nothing."""
   focal = 0.5 * size / np.tan(0.5 * _LEGO_ANGLE)
   views = cameras.pinhole(
-    paths.circle(4), np.full((4, 2), size), np.full(4, focal)
+    camera_paths.circle(4), np.full((4, 2), size), np.full(4, focal)
   )
   pixels = np.zeros((4 * size * size, 3), np.uint8)
-  split = base.Split(base.Images(pixels, np.full((4, 2), size)), views)
-  return base.Scene(split, split, split, 2.0, 6.0, None, views, ())
+  split = scenes.Split(scenes.Images(pixels, np.full((4, 2), size)), views)
+  return scenes.Scene(split, split, split, 2.0, 6.0, None, views, ())
 
 
 def make_batch(
   config: ml_collections.ConfigDict, size: int, *, num_rays: int, seed: int
-) -> base.Batch:
+) -> scenes.Batch:
   """Random pixels of `make_scene(size)`, in random colours, on the devices."""
   rng = np.random.default_rng(seed)
-  batch = base.Batch(
+  batch = scenes.Batch(
     rng.integers(0, 4, num_rays).astype(np.int32),
     rng.integers(0, size, (num_rays, 2)).astype(np.int32),
     rng.uniform(size=(num_rays, 3)).astype(np.float32),

@@ -15,8 +15,12 @@ import tempfile
 
 from absl import app, flags
 
+# The checkout: nothing needs `experiments` to be installed.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
 from experiments.benchmarks import commands, machine
-from nerf_haiku.datasets import procedural, writers
+from nerf_haiku.datasets import writers
+from nerf_haiku.datasets.procedural import photographs
 
 _DATA_DIR = flags.DEFINE_string(
   'data_dir', None, 'Where lego lies.', required=True
@@ -26,16 +30,24 @@ _CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 _BYTES = 100 * 800 * 800 * 4
 _TINY = (
   f'--config={_CONFIGS / "paper_blender_lego.py"}',
-  '--config.model.net_width=8', '--config.model.net_depth=2',
-  '--config.model.skips=()', '--config.model_fine.net_width=8',
-  '--config.model_fine.net_depth=2', '--config.model_fine.skips=()',
-  '--config.num_samples=4', '--config.num_importance=4',
-  '--config.num_rand=64', '--config.num_steps=3', '--config.i_print=1',
-)  # fmt: skip
+  '--config.model.net_width=8',
+  '--config.model.net_depth=2',
+  '--config.model.skips=()',
+  '--config.model_fine.net_width=8',
+  '--config.model_fine.net_depth=2',
+  '--config.model_fine.skips=()',
+  '--config.num_samples=4',
+  '--config.num_importance=4',
+  '--config.num_rand=64',
+  '--config.num_steps=3',
+  '--config.i_print=1',
+)
 _FAST = (
-  f'--config={_CONFIGS / "fast_blender_lego.py"}', '--config.down_factor=1',
-  '--config.num_steps=100', '--config.i_print=100',
-)  # fmt: skip
+  f'--config={_CONFIGS / "fast_blender_lego.py"}',
+  '--config.down_factor=1',
+  '--config.num_steps=100',
+  '--config.i_print=100',
+)
 # What any run brings with it: the libraries, started.
 _BARE = """
 import resource
@@ -58,7 +70,7 @@ def main(argv: list[str]) -> None:
   }
   peaks: dict[str, list[float]] = {'libraries': [], **{x: [] for x in runs}}
   with tempfile.TemporaryDirectory() as folder:
-    made = procedural.make_scene(
+    made = photographs.make_scene(
       seed=0, size=4, num_train=100, num_val=13, num_test=25
     )
     writers.write_blender(made, pathlib.Path(folder) / 'tiny' / 'lego')
@@ -67,9 +79,12 @@ def main(argv: list[str]) -> None:
       for name, (line, data_dir, testskip, flags_) in runs.items():
         # Compiled anew each time, as the first run of a user is.
         arguments = [
-          *flags_, f'--data_dir={data_dir}', f'--config.testskip={testskip}',
-          f'--model_dir={len(peaks[name])}_{name}', '--compilation_cache=',
-        ]  # fmt: skip
+          *flags_,
+          f'--data_dir={data_dir}',
+          f'--config.testskip={testskip}',
+          f'--model_dir={len(peaks[name])}_{name}',
+          '--compilation_cache=',
+        ]
         _, peak = commands.run_until(line, arguments, folder)
         peaks[name].append(peak)
   bare = statistics.median(peaks['libraries'])
@@ -96,9 +111,12 @@ def main(argv: list[str]) -> None:
 def _libraries() -> float:
   """The peak in MB of a process that trains nothing."""
   found = subprocess.run(
-    [sys.executable, '-c', _BARE], check=True, capture_output=True, text=True,
+    [sys.executable, '-c', _BARE],
+    check=True,
+    capture_output=True,
+    text=True,
     cwd=pathlib.Path(__file__).parents[2],
-  )  # fmt: skip
+  )
   return float(found.stdout.split()[-1])
 
 

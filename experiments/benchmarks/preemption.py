@@ -27,9 +27,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import app, flags
 
-from experiments import folder as folder_lib
-from experiments import launch, process
+# The checkout: nothing needs `experiments` to be installed.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from experiments import launch
 from experiments.benchmarks import commands
+from experiments.outputs import run_dir
+from experiments.processes import environment
 
 _ROUNDS = flags.DEFINE_integer('rounds', 30, 'Runs that are killed.')
 _KILLS = flags.DEFINE_integer('kills', 1, 'Kills of each.')
@@ -47,9 +51,12 @@ _GOES_ON = re.compile(
 SAVED_EVERY = 5
 ARGUMENTS = (
   f'--config={launch.CONFIGS}/laptop_procedural.py',
-  '--config.num_steps=100', f'--config.i_weights={SAVED_EVERY}',
-  '--config.i_print=1', '--config.i_img=50', *commands.TINY,
-)  # fmt: skip
+  '--config.num_steps=100',
+  f'--config.i_weights={SAVED_EVERY}',
+  '--config.i_print=1',
+  '--config.i_img=50',
+  *commands.TINY,
+)
 
 
 class Ended(NamedTuple):
@@ -74,8 +81,10 @@ def run(
   begin = time.perf_counter()
   child = subprocess.Popen(
     [sys.executable, str(_TRAIN), *arguments, f'--model_dir={model_dir}'],
-    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-  )  # fmt: skip
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
   try:
     out, err = child.communicate(timeout=600 if moment is None else moment)
   except subprocess.TimeoutExpired:
@@ -96,7 +105,7 @@ def run(
 
 def last_state(model_dir: pathlib.Path) -> dict[str, np.ndarray]:
   """All arrays of the newest state."""
-  kept = model_dir / folder_lib.CHECKPOINTS
+  kept = model_dir / run_dir.CHECKPOINTS
   step = max(int(x.name) for x in kept.iterdir() if x.name.isdecimal())
   tree = ocp.StandardCheckpointer().restore(kept.absolute() / f'{step}/state')
   leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -118,7 +127,7 @@ def phase(ended: Ended, model_dir: pathlib.Path) -> str:
   """Where a process was when it was killed, as far as can be told."""
   if not any(_STEP.match(x) for x in ended.out):
     return 'before its first step'
-  if list((model_dir / folder_lib.CHECKPOINTS).glob('*.orbax-checkpoint-tmp*')):
+  if list((model_dir / run_dir.CHECKPOINTS).glob('*.orbax-checkpoint-tmp*')):
     return 'in a save'
   if any(f'step {_num_steps()} ' in x for x in ended.out):
     return 'after its last step'
@@ -173,7 +182,7 @@ def killed_round(
 def main(argv: list[str]) -> None:
   """Prints a line for each round, and what they came to."""
   del argv
-  process.quiet_libraries()
+  environment.quiet_libraries()
   draw = random.Random(_SEED.value)
   names = _SIGNALS.value
   numbers = [int(getattr(signal, f'SIG{name}')) for name in names]
@@ -207,8 +216,9 @@ def main(argv: list[str]) -> None:
         print(
           f'{rounds}: {signal.Signals(sent[k]).name} after {moments[k]:.2f} s, '
           f'{where}: step {ended.reached} was done, went on from {after}; '
-          'equal', flush=True,
-        )  # fmt: skip
+          'equal',
+          flush=True,
+        )
       rounds += 1
   print(
     f'{rounds} runs ended with the bits of the unbroken one; '

@@ -20,8 +20,12 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 
-from experiments import launch, process
+# The checkout: nothing needs `experiments` to be installed.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from experiments import launch
 from experiments.benchmarks import machine
+from experiments.processes import environment
 
 _CONFIGS = flags.DEFINE_list('configs', ['quickstart'], 'Names of configs.')
 _SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'One run of each.')
@@ -53,11 +57,15 @@ def run(arguments: list[str], folder: pathlib.Path, level: float | None) -> Run:
   begin, curve = time.perf_counter(), []
   child = subprocess.Popen(
     [
-      sys.executable, str(_TRAIN), *arguments, f'--model_dir={folder / "run"}',
+      sys.executable,
+      str(_TRAIN),
+      *arguments,
+      f'--model_dir={folder / "run"}',
       f'--compilation_cache={folder / "cache"}',
     ],
-    stdout=subprocess.PIPE, text=True,
-  )  # fmt: skip
+    stdout=subprocess.PIPE,
+    text=True,
+  )
   assert child.stdout is not None
   for line in child.stdout:
     found = _VALIDATION.match(line)
@@ -86,8 +94,9 @@ def plot(runs: dict[str, list[Run]], path: str) -> None:
   figure, axes = pyplot.subplots(figsize=(7, 4))
   for i, (name, several) in enumerate(runs.items()):
     for k, one in enumerate(several):
-      axes.plot(*zip(*one.curve, strict=True), color=f'C{i}',
-                label=None if k else name)  # fmt: skip
+      axes.plot(
+        *zip(*one.curve, strict=True), color=f'C{i}', label=None if k else name
+      )
       axes.plot(one.seconds, one.results['psnr'], 'x', color=f'C{i}')
   axes.set_xlabel('seconds from the start of the process')
   axes.set_ylabel('PSNR, dB')
@@ -99,7 +108,7 @@ def plot(runs: dict[str, list[Run]], path: str) -> None:
 def main(argv: list[str]) -> None:
   """Runs all, and prints the table."""
   del argv
-  process.quiet_libraries()
+  environment.quiet_libraries()
   data = launch.DATA_DIR.value
   runs: dict[str, list[Run]] = {}
   products = machine.Products()

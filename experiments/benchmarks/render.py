@@ -7,15 +7,22 @@ machine's rate in the same run.
 """
 
 import functools
+import pathlib
 import statistics
+import sys
 
 import jax
 from absl import app, flags
 
-from experiments import build, process
+# The checkout: nothing needs `experiments` to be installed.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
 from experiments.benchmarks import machine
+from experiments.builders import model
 from experiments.configs import paper_blender_lego
-from nerf_haiku import devices, renderers
+from experiments.processes import environment
+from nerf_haiku import devices
+from nerf_haiku.renderers import hierarchical
 
 _SIZES = flags.DEFINE_list('sizes', ['100', '800'], 'Height and width.')
 _TURNS = flags.DEFINE_list('turns', ['5', '2'], 'Views of each size.')
@@ -25,10 +32,10 @@ def measure(size: int, turns: int) -> list[str]:
   """A row of the table."""
   config = paper_blender_lego.get_config()
   scene = machine.make_scene(size)
-  renderer = build.renderer(config, scene)
-  render_view = build.render_view(config, scene, renderer)
+  renderer = model.renderer(config, scene)
+  render_view = model.render_view(config, scene, renderer)
   params = jax.jit(renderer.init)(jax.random.key(0))
-  learnt = devices.replicate(renderers.Learnt(params, renderer.remember()))
+  learnt = devices.replicate(hierarchical.Learnt(params, renderer.remember()))
   flops = size**2 * machine.flops_per_ray(config, training=False)
   small = machine.make_scene(8).test.cameras
   render_view(learnt, small, 0)  # Compiles.
@@ -53,18 +60,22 @@ def measure(size: int, turns: int) -> list[str]:
 def main(argv: list[str]) -> None:
   """Measures, and prints the table."""
   del argv
-  process.quiet_libraries()
-  process.keep_freed_memory()
+  environment.quiet_libraries()
+  environment.keep_freed_memory()
   sizes, turns = ([int(x) for x in f.value] for f in (_SIZES, _TURNS))
   rows = [measure(*pair) for pair in zip(sizes, turns, strict=True)]
   print('64 + 128 samples, 8 x 256: median (least to greatest).')
   machine.print_table(
     (
-      'view', 'views', 'seconds', 'GFLOP/s', 'products, GFLOP/s',
+      'view',
+      'views',
+      'seconds',
+      'GFLOP/s',
+      'products, GFLOP/s',
       'of the products',
     ),
     rows,
-  )  # fmt: skip
+  )
 
 
 if __name__ == '__main__':

@@ -6,9 +6,14 @@ Cold: nothing is compiled yet. Warm: the compilation cache has what the cold
 run before it compiled.
 """
 
+import pathlib
+import sys
 import tempfile
 
 from absl import app, flags
+
+# The checkout: nothing needs `experiments` to be installed.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from experiments.benchmarks import commands, machine
 

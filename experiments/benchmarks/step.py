@@ -10,16 +10,22 @@ the machine's rate in the same run.
 """
 
 import itertools
+import pathlib
 import statistics
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 from absl import app, flags
 
-from experiments import build, build_update, process
+# The checkout: nothing needs `experiments` to be installed.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
 from experiments.benchmarks import machine
+from experiments.builders import model, updating
 from experiments.configs import paper_blender_lego
+from experiments.processes import environment
 from nerf_haiku import devices, training
 
 _MICROBATCH = flags.DEFINE_list(
@@ -47,13 +53,11 @@ def make_step(microbatch: int, dtype: str, remat: bool) -> Step:
   config.num_importance = _NUM_IMPORTANCE.value
   config.microbatch, config.dtype, config.remat = microbatch, dtype, remat
   scene = machine.make_scene(800)
-  renderer = build.renderer(config, scene)
-  update: Any = build_update.update(config, scene, renderer)
+  renderer = model.renderer(config, scene)
+  update: Any = updating.update(config, scene, renderer)
   batch = machine.make_batch(config, 800, num_rays=config.num_rand, seed=0)
   state = devices.replicate(
-    training.init_state(
-      renderer, build_update.optimizer(config), jax.random.key(0)
-    )
+    training.init_state(renderer, updating.optimizer(config), jax.random.key(0))
   )
   compiled = update.lower(state, batch, jax.random.key(0)).compile()
 
@@ -70,8 +74,8 @@ def make_step(microbatch: int, dtype: str, remat: bool) -> Step:
 def main(argv: list[str]) -> None:
   """Measures in turns, and prints the table."""
   del argv
-  process.quiet_libraries()
-  process.keep_freed_memory()
+  environment.quiet_libraries()
+  environment.keep_freed_memory()
   settings = list(
     itertools.product(
       map(int, _MICROBATCH.value),
@@ -110,11 +114,16 @@ def main(argv: list[str]) -> None:
   ]
   machine.print_table(
     (
-      'microbatch', 'dtype', 'remat', 'memory, MB', 'step, s', 'GFLOP/s',
+      'microbatch',
+      'dtype',
+      'remat',
+      'memory, MB',
+      'step, s',
+      'GFLOP/s',
       'of the products',
     ),
     rows,
-  )  # fmt: skip
+  )
 
 
 if __name__ == '__main__':

@@ -8,20 +8,26 @@ least that is possible: the operations of its matrix products (64 + 128 samples,
 """
 
 import functools
+import pathlib
+import sys
 
 import numpy as np
 from absl import flags
 
-from experiments import launch, runs
+# The checkout: nothing needs `experiments` to be installed.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from experiments import launch
 from experiments.benchmarks import machine
 from experiments.configs import paper_blender_lego
+from experiments.outputs import trained_run
 from nerf_haiku import cameras
 
 _SIZES = flags.DEFINE_list('sizes', ['100', '800'], 'Height and width.')
 _TURNS = flags.DEFINE_integer('turns', 5, 'Views of each size.')
 
 
-def measure(run: runs.Run, size: int, turns: int) -> list[str]:
+def measure(run: trained_run.Run, size: int, turns: int) -> list[str]:
   """A row of the table."""
   config = paper_blender_lego.get_config()
   flops = size**2 * machine.flops_per_ray(config, training=False)
@@ -47,7 +53,7 @@ def measure(run: runs.Run, size: int, turns: int) -> list[str]:
 
 def main() -> None:
   """Measures, and prints the table."""
-  run = launch.trained_run(None)
+  run = launch.load_trained_run(None)
   rows = [measure(run, int(size), _TURNS.value) for size in _SIZES.value]
   print('Median (least to greatest).')
   machine.print_table(

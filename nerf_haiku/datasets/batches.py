@@ -5,15 +5,15 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from nerf_haiku import devices, lazy_tensorflow
-from nerf_haiku.datasets import base
+from nerf_haiku import devices, scenes
+from nerf_haiku.io import lazy_tensorflow
 
 # Batches made ahead of the step that uses them.
 _PREFETCH = 4
 
 
 def pick_from_all(
-  images: base.Images, u: np.ndarray
+  images: scenes.Images, u: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """Picks pixels evenly from all pixels of all images.
 
@@ -33,7 +33,7 @@ def pick_from_all(
 
 
 def pick_from_one(
-  images: base.Images, u: np.ndarray, *, crop: float
+  images: scenes.Images, u: np.ndarray, *, crop: float
 ) -> tuple[np.ndarray, np.ndarray]:
   """Picks pixels evenly from the middle of one image, as `pick_from_all`.
 
@@ -57,7 +57,7 @@ def pick_from_one(
 
 
 def colours(
-  images: base.Images, camera: np.ndarray, pixel: np.ndarray
+  images: scenes.Images, camera: np.ndarray, pixel: np.ndarray
 ) -> np.ndarray:
   """Stored colours `[R, C]` of pixels `[R, 2]` of images `[R]`."""
   row, column = pixel.T
@@ -66,7 +66,7 @@ def colours(
 
 
 def batches(
-  images: base.Images,
+  images: scenes.Images,
   *,
   seed: int,
   start_step: int,
@@ -79,7 +79,7 @@ def batches(
   process: int = 0,
   num_processes: int = 1,
   with_alpha: bool = False,
-) -> Iterator[base.Batch]:
+) -> Iterator[scenes.Batch]:
   """Batches of random pixels, made ahead by tf.data.
 
   Pixels are drawn with replacement, so a batch may be of any size.
@@ -115,9 +115,9 @@ def batches(
       camera, pixel = pick_from_one(images, u, crop=crop)
     camera, pixel = camera[part], pixel[part]
     stored = colours(images, camera, pixel)
-    rgb = base.to_float(stored, white_background=white_background)
+    rgb = scenes.to_float(stored, white_background=white_background)
     found = camera.astype(np.int32), pixel.astype(np.int32), rgb
-    return (*found, base.opacity(stored)) if with_alpha else found
+    return (*found, scenes.opacity(stored)) if with_alpha else found
 
   def draw(step):
     u = tf.random.stateless_uniform(
@@ -134,4 +134,4 @@ def batches(
   options.autotune.enabled = False
   dataset = dataset.map(draw).prefetch(_PREFETCH).with_options(options)
   for arrays in dataset.as_numpy_iterator():
-    yield devices.shard(base.Batch(*arrays), jax.local_device_count())
+    yield devices.shard(scenes.Batch(*arrays), jax.local_device_count())

@@ -8,14 +8,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nerf_haiku import cameras, errors, paths
-from nerf_haiku.datasets import base, checks, image_files, inputs
+from nerf_haiku import camera_paths, cameras, errors, scenes
+from nerf_haiku.datasets import checks, image_files
+from nerf_haiku.io import inputs
 
 _SPLITS = ('train', 'val', 'test')
 _EXTENSIONS = (
-  '', '.png', '.PNG', '.jpg', '.JPG', '.jpeg', '.JPEG', '.webp', '.tif',
-  '.tiff', '.bmp',
-)  # fmt: skip
+  '',
+  '.png',
+  '.PNG',
+  '.jpg',
+  '.JPG',
+  '.jpeg',
+  '.JPEG',
+  '.webp',
+  '.tif',
+  '.tiff',
+  '.bmp',
+)
 _LONGEST_PATH = 1000  # Characters, in a message.
 
 
@@ -40,7 +50,7 @@ def load(
   far: float,
   box: Sequence[Sequence[float]] | np.ndarray | None,
   follow_links: bool = False,
-) -> base.Scene:
+) -> scenes.Scene:
   """Loads a scene; checks and decodes every image that is used.
 
   The training images are kept: uint8, or uint16 where they are reduced. Those
@@ -66,9 +76,12 @@ def load(
     ValueError: a setting is out of its range.
   """
   checks.settings(
-    testskip=testskip, down_factor=down_factor, num_poses=num_poses,
-    near=near, far=far,
-  )  # fmt: skip
+    testskip=testskip,
+    down_factor=down_factor,
+    num_poses=num_poses,
+    near=near,
+    far=far,
+  )
   corners = checks.box(box)
   folder, notices = checks.find_scene(
     data_dir, shape, 'nerf_synthetic', _is_scene, 'transforms_train.json'
@@ -86,10 +99,10 @@ def load(
   notices += image_files.notices(files, folder)
   taken = [_cameras(v, f) for v, f in zip(views, files, strict=True)]
   images, held_out = image_files.load(*files)
-  val, test = map(base.Split, held_out, taken[1:])
-  path = cameras.along(paths.circle(num_poses), taken[0])
-  return base.Scene(
-    base.Split(images, taken[0]), val, test, near, far, corners, path, notices
+  val, test = map(scenes.Split, held_out, taken[1:])
+  path = cameras.along(camera_paths.circle(num_poses), taken[0])
+  return scenes.Scene(
+    scenes.Split(images, taken[0]), val, test, near, far, corners, path, notices
   )
 
 

@@ -10,7 +10,8 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from nerf_haiku import errors
-from nerf_haiku.datasets import image_files, inputs
+from nerf_haiku.datasets import image_files
+from nerf_haiku.io import inputs
 
 # Scene units from the origin, or pixels: its square is far from float32's end.
 LARGEST = 1e9
@@ -153,8 +154,10 @@ def find_scene(
   if is_scene(root):
     if root.resolve().name == shape:
       return root, ()
-    return root, (f'data_dir={short(data_dir)} is a scene itself: '
-                  f'shape={short(shape)} is not looked for.',)  # fmt: skip
+    return root, (
+      f'data_dir={short(data_dir)} is a scene itself: '
+      f'shape={short(shape)} is not looked for.',
+    )
   found = scenes_in((root, root / collection), is_scene)
   raise errors.DataError(
     f'shape={short(shape)} is not a scene with {mark} in '

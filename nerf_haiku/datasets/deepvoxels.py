@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nerf_haiku import cameras, errors
-from nerf_haiku.datasets import base, checks, image_files, inputs
+from nerf_haiku import cameras, errors, scenes
+from nerf_haiku.datasets import checks, image_files
+from nerf_haiku.io import inputs
 
 _SPLITS = ('train', 'validation', 'test')
 _INTRINSICS = 'intrinsics.txt'
@@ -41,7 +42,7 @@ def load(
   near: float | None = None,
   far: float | None = None,
   box: checks.Box = None,
-) -> base.Scene:
+) -> scenes.Scene:
   """Loads a scene; checks and decodes every image that is used.
 
   The render path is that of the test cameras. Poses and images belong together
@@ -92,11 +93,17 @@ def load(
     )
   checks.bounds(near, far)
   images, held_out = image_files.load(*files)
-  val, test = map(base.Split, held_out, taken[1:])
-  return base.Scene(
-    base.Split(images, taken[0]), val, test, near, far, corners, taken[2],
+  val, test = map(scenes.Split, held_out, taken[1:])
+  return scenes.Scene(
+    scenes.Split(images, taken[0]),
+    val,
+    test,
+    near,
+    far,
+    corners,
+    taken[2],
     image_files.notices(files, root),
-  )  # fmt: skip
+  )
 
 
 def _find_root(data_dir: str, shape: str) -> pathlib.Path:

@@ -15,8 +15,9 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from nerf_haiku import errors, lazy_tensorflow
-from nerf_haiku.datasets import areas, base, inputs
+from nerf_haiku import errors, scenes
+from nerf_haiku.datasets import areas
+from nerf_haiku.io import inputs, lazy_tensorflow
 
 # What images are converted from, and what becomes of them.
 _GREY = 'grey: converted to RGB'
@@ -88,7 +89,7 @@ def open_splits(
 
 def load(
   train: Files, *others: Files
-) -> tuple[base.Images, list[base.LazyImages]]:
+) -> tuple[scenes.Images, list[scenes.LazyImages]]:
   """Decodes every image once, in parallel; keeps those of the first split.
 
   The pixels go straight to their place: there is no second copy of them. The
@@ -101,7 +102,9 @@ def load(
   total = int(np.sum(np.prod(sizes(train), axis=1)))
   _check_memory(train, total)
   dtype = np.uint8 if train.down_factor == 1 else np.uint16
-  images = base.Images(np.empty((total, channels(train)), dtype), sizes(train))
+  images = scenes.Images(
+    np.empty((total, channels(train)), dtype), sizes(train)
+  )
 
   def decode(item: tuple[Files, int]) -> None:
     files, index = item
@@ -170,8 +173,9 @@ def notices(splits: Sequence[Files], folder: pathlib.Path) -> tuple[str, ...]:
     if not names:
       return []
     verb = verbs[len(names) > 1]
-    return [f'{len(names)} of {len(files)} images {verb} {rest}, '
-            f'first {names[0]}.']  # fmt: skip
+    return [
+      f'{len(names)} of {len(files)} images {verb} {rest}, first {names[0]}.'
+    ]
 
   lines = []
   for kind in (_GREY, _PALETTE, _DEEP):
@@ -180,11 +184,15 @@ def notices(splits: Sequence[Files], folder: pathlib.Path) -> tuple[str, ...]:
   names = [n for n, header, s in files if header.channels < channels(s)]
   lines += line(names, ('has', 'have'), 'no alpha: taken as opaque')
   names = [n for n, header, s in files if not _divides(s.down_factor, header)]
-  return (*lines, *line(
-    names, ('has', 'have'),
-    'a size that down_factor does not divide: rounded down, the focal length '
-    'scaled by the real ratio of each axis',
-  ))  # fmt: skip
+  return (
+    *lines,
+    *line(
+      names,
+      ('has', 'have'),
+      'a size that down_factor does not divide: rounded down, the focal length '
+      'scaled by the real ratio of each axis',
+    ),
+  )
 
 
 def _shown(path: pathlib.Path) -> str:
@@ -274,8 +282,8 @@ def _decode(files: Files, index: int) -> np.ndarray:
   return image
 
 
-def _lazy(files: Files) -> base.LazyImages:
-  return base.LazyImages(len(files.paths), lambda index: read(files, index))
+def _lazy(files: Files) -> scenes.LazyImages:
+  return scenes.LazyImages(len(files.paths), lambda index: read(files, index))
 
 
 def _probe(path: pathlib.Path) -> None:
@@ -387,8 +395,9 @@ def _naming(path: pathlib.Path) -> Iterator[None]:
   except FileNotFoundError as error:
     raise errors.DataError(f'{path}: no such image.') from error
   except (
-    Image.DecompressionBombError, Image.DecompressionBombWarning
-  ) as error:  # fmt: skip
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+  ) as error:
     raise _too_large(path, 'very many') from error
   except PIL.UnidentifiedImageError as error:
     raise errors.DataError(

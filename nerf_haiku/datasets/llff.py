@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nerf_haiku import cameras, errors, paths, poses
-from nerf_haiku.datasets import base, checks, image_files, inputs
+from nerf_haiku import camera_paths, cameras, errors, poses, scenes
+from nerf_haiku.datasets import checks, image_files
+from nerf_haiku.io import inputs
 
 _FILE = 'poses_bounds.npy'
 _EXTENSIONS = ('.jpg', '.jpeg', '.png')
@@ -45,7 +46,7 @@ def load(
   near: float | None = None,
   far: float | None = None,
   box: checks.Box = None,
-) -> base.Scene:
+) -> scenes.Scene:
   """Loads a scene; checks and decodes every image.
 
   Scene units are the file's, divided by 0.75 times the least depth. The frame
@@ -109,17 +110,24 @@ def load(
   checks.bounds(near, far)
   found = shots.camera_to_world
   if spherify:
-    ndc, path = None, paths.orbit(found, np.eye(3, 4), num_poses)
+    ndc, path = None, camera_paths.orbit(found, np.eye(3, 4), num_poses)
   else:
     _check_directions(taken, [names[i] for i in (*train, *test)])
     ndc = cameras.Ndc(_focal_of_halves(taken[0]), near_plane)
-    path = paths.spiral(found, _NEAR_FACTOR * least, greatest, num_poses)
+    path = camera_paths.spiral(found, _NEAR_FACTOR * least, greatest, num_poses)
   images, (held_out,) = image_files.load(*files)
-  held_out_split = base.Split(held_out, taken[1])
-  return base.Scene(
-    base.Split(images, taken[0]), held_out_split, held_out_split, near, far,
-    corners, cameras.along(path, taken[0]), notices, ndc,
-  )  # fmt: skip
+  held_out_split = scenes.Split(held_out, taken[1])
+  return scenes.Scene(
+    scenes.Split(images, taken[0]),
+    held_out_split,
+    held_out_split,
+    near,
+    far,
+    corners,
+    cameras.along(path, taken[0]),
+    notices,
+    ndc,
+  )
 
 
 def _is_scene(folder: pathlib.Path) -> bool:
@@ -257,8 +265,9 @@ def _normalise(shots: _Shots, path: pathlib.Path, spherify: bool) -> _Shots:
   moved = poses.relative_to(middle, moved)
   checks.place(
     f'{path}: once the least depth, {shots.bounds.min():.3g}, is made '
-    f'{1 / _BOUND_FACTOR:.3g}, a camera', moved[:, :, 3]
-  )  # fmt: skip
+    f'{1 / _BOUND_FACTOR:.3g}, a camera',
+    moved[:, :, 3],
+  )
   return shots._replace(camera_to_world=moved, bounds=shots.bounds * factor)
 
 

@@ -5,8 +5,9 @@ import pathlib
 
 import numpy as np
 
-from nerf_haiku import cameras, errors, paths
-from nerf_haiku.datasets import areas, base, checks, inputs
+from nerf_haiku import camera_paths, cameras, errors, scenes
+from nerf_haiku.datasets import areas, checks
+from nerf_haiku.io import inputs
 
 _KEYS = ('images', 'poses', 'focal')
 # Colours this near to multiples of 1 / 255 are those of 8 bits.
@@ -25,7 +26,7 @@ def load(
   near: float,
   far: float,
   box: checks.Box = None,
-) -> base.Scene:
+) -> scenes.Scene:
   """Loads a scene.
 
   The file holds `images` `[N, H, W, 3]` (or 4, with alpha), floats in [0, 1]
@@ -49,9 +50,13 @@ def load(
     ValueError: a setting is out of its range.
   """
   checks.settings(
-    testskip=testskip, down_factor=down_factor, num_poses=num_poses,
-    num_train=num_train, near=near, far=far,
-  )  # fmt: skip
+    testskip=testskip,
+    down_factor=down_factor,
+    num_poses=num_poses,
+    num_train=num_train,
+    near=near,
+    far=far,
+  )
   corners = checks.box(box)
   path = _find(data_dir, shape)
   images, found, focal = _read(path)
@@ -72,14 +77,14 @@ def load(
   stored = _stored(images, height // down_factor, width // down_factor)
   train = _split(stored, taken, slice(num_train))
   test = _split(stored, taken, slice(num_train, None, max(testskip, 1)))
-  around = cameras.along(paths.circle(num_poses), taken)
+  around = cameras.along(camera_paths.circle(num_poses), taken)
   notices: tuple[str, ...] = ()
   if height % down_factor or width % down_factor:
     notices = (
       'The images have a size that down_factor does not divide: rounded down, '
       'the focal length scaled by the real ratio of each axis.',
     )
-  return base.Scene(train, test, test, near, far, corners, around, notices)
+  return scenes.Scene(train, test, test, near, far, corners, around, notices)
 
 
 def _find(data_dir: str, shape: str) -> pathlib.Path:
@@ -147,11 +152,11 @@ def _check_images(path: pathlib.Path, images: np.ndarray) -> None:
 
 def _split(
   images: np.ndarray, views: cameras.Cameras, which: slice
-) -> base.Split[base.Images]:
+) -> scenes.Split[scenes.Images]:
   """Some of the images and their cameras."""
   taken = cameras.Cameras(*(x[which] for x in views))
   pixels = images[which].reshape(-1, images.shape[-1])
-  return base.Split(base.Images(pixels, taken.sizes), taken)
+  return scenes.Split(scenes.Images(pixels, taken.sizes), taken)
 
 
 def _stored(images: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -9,11 +9,11 @@ import pathlib
 import imageio.v3 as iio
 import numpy as np
 
-from nerf_haiku import media
-from nerf_haiku.datasets import base
+from nerf_haiku import scenes
+from nerf_haiku.io import media
 
 
-def write_blender(scene: base.Scene, folder: str | pathlib.Path) -> None:
+def write_blender(scene: scenes.Scene, folder: str | pathlib.Path) -> None:
   """Writes a scene in the layout of NeRF-synthetic.
 
   That is `transforms_{train,val,test}.json` beside folders of PNG files. The
@@ -36,15 +36,17 @@ def write_blender(scene: base.Scene, folder: str | pathlib.Path) -> None:
     for i, pose in enumerate(split.cameras.camera_to_world):
       image = _eight_bit(split.images[i])
       iio.imwrite(folder / name / f'r_{i}.png', image)
-      frames.append({
-        'file_path': f'./{name}/r_{i}',
-        'transform_matrix': _square(pose).tolist(),
-      })  # fmt: skip
+      frames.append(
+        {
+          'file_path': f'./{name}/r_{i}',
+          'transform_matrix': _square(pose).tolist(),
+        }
+      )
     text = json.dumps({'camera_angle_x': angle, 'frames': frames}, indent=2)
     (folder / f'transforms_{name}.json').write_text(text)
 
 
-def write_llff(scene: base.Scene, folder: str | pathlib.Path) -> None:
+def write_llff(scene: scenes.Scene, folder: str | pathlib.Path) -> None:
   """Writes a scene in the layout of LLFF.
 
   That is `poses_bounds.npy` and PNG files in `images`: the training views, then
@@ -76,7 +78,7 @@ def write_llff(scene: base.Scene, folder: str | pathlib.Path) -> None:
 
 
 def write_deepvoxels(
-  scene: base.Scene, folder: str | pathlib.Path, shape: str
+  scene: scenes.Scene, folder: str | pathlib.Path, shape: str
 ) -> None:
   """Writes a scene in the layout of DeepVoxels, on white.
 
@@ -104,7 +106,7 @@ def write_deepvoxels(
     )
     for i, pose in enumerate(split.cameras.camera_to_world):
       image = _eight_bit(split.images[i])
-      image = base.to_float(image, white_background=True)
+      image = scenes.to_float(image, white_background=True)
       iio.imwrite(place / 'rgb' / f'{i:06}.png', media.to_uint8(image))
       # From OpenGL's axes to x right, y down, z forward.
       matrix = _square(pose) @ np.diag([1.0, -1.0, -1.0, 1.0])
@@ -112,7 +114,7 @@ def write_deepvoxels(
       (place / 'pose' / f'{i:06}.txt').write_text(text + '\n')
 
 
-def write_tiny(scene: base.Scene, path: str | pathlib.Path) -> None:
+def write_tiny(scene: scenes.Scene, path: str | pathlib.Path) -> None:
   """Writes a scene as the tiny NeRF notebook's `.npz`, on black.
 
   That is `images`, the training views and then the test views, `poses` and
@@ -129,7 +131,7 @@ def write_tiny(scene: base.Scene, path: str | pathlib.Path) -> None:
   focal, *_ = _check_central(_check_one_lens(scene))
   splits = scene.train, scene.test
   images = [
-    base.to_float(split.images[i], white_background=False)
+    scenes.to_float(split.images[i], white_background=False)
     for split in splits
     for i in range(len(split.images))
   ]
@@ -153,7 +155,7 @@ def _eight_bit(image: np.ndarray) -> np.ndarray:
 
 
 def _check_one_lens(
-  scene: base.Scene,
+  scene: scenes.Scene,
 ) -> tuple[float, float, float, float, float]:
   """Focal length, cx, cy, height and width that all cameras share.
 
@@ -180,7 +182,7 @@ def _check_central(lens: tuple[float, ...]) -> tuple[float, ...]:
   return lens
 
 
-def _angle_of_view(scene: base.Scene) -> float:
+def _angle_of_view(scene: scenes.Scene) -> float:
   """The horizontal angle of view of all cameras, radians."""
   splits = scene.train, scene.val, scene.test
   sizes = np.concatenate([s.cameras.sizes for s in splits])

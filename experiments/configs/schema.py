@@ -1,0 +1,305 @@
+"""Checks a config before anything is loaded."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from experiments.configs import default
+from nerf_haiku import encodings, volume
+from nerf_haiku.datasets import checks
+
+LR_SCHEDULES = ('constant * decay_every', 'constant', 'cosine')
+DTYPES = ('float32', 'bfloat16')
+DATASET_TYPES = ('llff', 'blender', 'deepvoxels', 'tiny', 'procedural')
+FIELDS = ('mlp', 'hash')
+RENDERERS = ('hierarchical', 'occupancy')
+LAST_INTERVALS = ('infinite', 'far')
+
+_Rule = tuple[Callable[[Any], bool], str]
+
+
+def _between(low: int, high: int) -> _Rule:
+  return lambda x: low <= x <= high, f'{low} or more, up to {high}'
+
+
+def _zero_or(low: float) -> _Rule:
+  return (
+    lambda x: x == 0 or low <= x <= _LARGEST,
+    f'0 or more (0, or {low:g} to {_LARGEST})',
+  )
+
+
+def _at_least(low: int) -> _Rule:
+  """Of what is counted: steps, rays, files."""
+  return _between(low, _MOST)
+
+
+def _one_of(*allowed: str) -> _Rule:
+  return lambda x: x in allowed, f'one of {", ".join(map(repr, allowed))}'
+
+
+_MOST = 2**31 - 1  # What TensorFlow and JAX count to.
+_SMALLEST = 1e-30  # Far from where float32 rounds to 0.
+_LARGEST = int(checks.LARGEST)  # Of what float32 computes with.
+_FRACTION: _Rule = (
+  lambda x: _SMALLEST <= x <= 1,
+  'over 0, up to 1 (1e-30 to 1)',
+)
+_WIDEST = 2**14  # Features of a layer.
+# Numbers of a hash grid, 4 GB; a state holds them three times.
+_MOST_FEATURES = 2**30
+_MOST_PIXELS = 2**31  # Of all views of the built-in scene.
+_RULES: dict[str, _Rule] = {
+  'learning_rate': _FRACTION,
+  'lr_schedule': _one_of(*LR_SCHEDULES),
+  'lr_decay': _at_least(1),
+  'lr_warmup': _at_least(0),
+  'grad_max_norm': _zero_or(_SMALLEST),
+  'collapse_steps': _at_least(1),
+  'dtype': _one_of(*DTYPES),
+  'decay_factor': _FRACTION,
+  'num_steps': _at_least(1),
+  'num_rand': _between(1, 2**24),
+  'adam_b2': (lambda x: 0 <= x < 1, '0 or more, under 1'),
+  'adam_eps': _FRACTION,
+  'batch_growth': _at_least(0),
+  'distortion': _zero_or(_SMALLEST),
+  'field': _one_of(*FIELDS),
+  'renderer': _one_of(*RENDERERS),
+  'hash.num_levels': (lambda x: 1 <= x <= 32, '1 to 32'),
+  'hash.num_features': (lambda x: 1 <= x <= 16, '1 to 16'),
+  'hash.table_size': (
+    lambda x: x >= 2 and not x & (x - 1) and x <= 2**26,
+    'a power of 2, up to 2**26',
+  ),
+  'hash.coarsest': (lambda x: 1 <= x <= 1024, '1 to 1024'),
+  'hash.finest': (lambda x: 0 <= x <= 2**16, '0 (chosen by itself) to 65536'),
+  'hash.density_width': _between(1, _WIDEST),
+  'hash.num_geometry': _between(1, _WIDEST),
+  'hash.colour_width': _between(1, _WIDEST),
+  'hash.colour_depth': _between(0, 64),
+  'occupancy.resolution': (
+    lambda x: x == 0 or 4 <= x <= 512,
+    '0 (chosen by itself), or 4 to 512',
+  ),
+  'occupancy.step': _zero_or(1e-6),
+  'occupancy.budget': _between(1, 2**26),
+  'occupancy.threshold': (lambda x: 0 < x < 1, 'over 0, under 1'),
+  'occupancy.decay': (lambda x: 0 < x < 1, 'over 0, under 1'),
+  'occupancy.every': _at_least(1),
+  'occupancy.warmup': _at_least(0),
+  'microbatch': _at_least(0),
+  'emb.periodic_fns': (
+    lambda x: (
+      0 < len(x) <= len(encodings.PERIODIC_FNS)
+      and all(fn in tuple(encodings.PERIODIC_FNS) for fn in x)
+    ),
+    f'one or more of {tuple(encodings.PERIODIC_FNS)}',
+  ),
+  'emb.multires': (lambda x: 1 <= x <= 32, '1 to 32'),
+  'emb.multires_views': (lambda x: 1 <= x <= 32, '1 to 32'),
+  'precrop_iters': _at_least(0),
+  'precrop_frac': (lambda x: 0 < x <= 1, 'over 0, up to 1'),
+  'num_samples': _between(2, 2**14),
+  'num_importance': _between(0, 2**14),
+  'raw_noise_std': _between(0, _LARGEST),
+  'density_activation': _one_of(*volume.DENSITY_ACTIVATIONS),
+  'last_interval': _one_of(*LAST_INTERVALS),
+  'chunk': _between(1, 2**24),
+  'dataset_type': _one_of(*DATASET_TYPES),
+  'down_factor': _at_least(1),
+  'testskip': _at_least(0),
+  'num_poses': _between(1, checks.MOST_POSES),
+  'near': _zero_or(1 / checks.LARGEST),
+  'far': _zero_or(1 / checks.LARGEST),
+  'box': (
+    lambda x: (
+      len(x) in (0, 6)
+      and all(_is_number(v) and abs(v) <= _LARGEST for v in x)
+      and all(
+        np.float32(a) < np.float32(b) for a, b in zip(x[:3], x[3:], strict=True)
+      )
+    ),
+    'empty, or 6 numbers: x, y, z of the lower corner and of the upper, up to '
+    f'{_LARGEST}',
+  ),
+  'procedural.seed': _at_least(0),
+  'procedural.size': (lambda x: 4 <= x <= 4096, '4 to 4096'),
+  'procedural.num_train': _at_least(1),
+  'procedural.num_test': _at_least(1),
+  'i_print': _at_least(1),
+  'i_img': _at_least(1),
+  'i_weights': _at_least(1),
+  'i_testset': _at_least(1),
+  'i_video': _at_least(1),
+  'render_factor': _at_least(0),
+  'llff.hold': _at_least(0),
+  'tiny.num_train': _at_least(1),
+} | {
+  f'{model}.{field}': rule
+  for model in ('model', 'model_fine')
+  for field, rule in {
+    'net_depth': _between(1, 256),
+    'net_width': _between(2, _WIDEST),
+    'skips': (
+      lambda x: all(type(i) is int and i >= 0 for i in x),
+      'layers of the trunk, counted from 0',
+    ),
+  }.items()
+}
+
+
+def flatten(
+  config: ml_collections.ConfigDict, prefix: str = ''
+) -> Iterator[tuple[str, Any]]:
+  """All fields of a config as `('section.field', value)`."""
+  for name, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from flatten(value, f'{prefix}{name}.')
+    else:
+      yield prefix + name, value
+
+
+def check(config: ml_collections.ConfigDict, num_devices: int) -> None:
+  """Checks fields, types, ranges and what must fit together.
+
+  Args:
+    config: of the fields of `configs/default.py`.
+    num_devices: that share a batch.
+
+  Raises:
+    ValueError: names the field, its value and what is allowed.
+  """
+  fields = dict(flatten(config))
+  _check_types(fields, dict(flatten(default.get_config())))
+  for name, (allows, allowed) in _RULES.items():
+    if not allows(fields[name]):
+      raise _error(name, fields[name], allowed)
+  _check_together(config, num_devices)
+
+
+def _check_types(fields: dict[str, Any], defaults: dict[str, Any]) -> None:
+  for name in fields.keys() - defaults.keys():
+    raise ValueError(
+      f'config.{name}: there is no such field; the fields are '
+      f'{", ".join(defaults)}.'
+    )
+  for name, expected in defaults.items():
+    if name not in fields:
+      raise ValueError(f'config.{name}: is missing; say {expected!r}.')
+    value = fields[name]
+    if isinstance(expected, float):
+      if not _is_number(value):
+        raise _error(name, value, 'a finite number')
+    elif type(value) is not type(expected):
+      raise _error(name, value, f'a value of type {type(expected).__name__}')
+
+
+def _check_together(
+  config: ml_collections.ConfigDict, num_devices: int
+) -> None:
+  if config.num_rand % num_devices:
+    raise _error(
+      'num_rand', config.num_rand, f'a multiple of the {num_devices} devices'
+    )
+  if config.batching and config.precrop_iters:
+    raise _error(
+      'precrop_iters',
+      config.precrop_iters,
+      '0 with config.batching=True: only the image of a step can be cropped',
+    )
+  if config.num_importance and config.num_samples < 3:
+    raise _error(
+      'num_samples', config.num_samples, '3 or more with config.num_importance'
+    )
+  for name in ('model', 'model_fine') if config.num_importance else ('model',):
+    depth, skips = config[name].net_depth, config[name].skips
+    if any(i >= depth for i in skips):
+      raise _error(
+        f'{name}.skips', skips, f'layers 0 to {depth - 1} of {depth}'
+      )
+  if config.renderer == 'occupancy' and config.llff.lindisp:
+    raise _error(
+      'llff.lindisp',
+      True,
+      "False with config.renderer='occupancy', whose steps are even in depth",
+    )
+  grid = config.hash
+  if (
+    config.field == 'hash'
+    and grid.num_levels * grid.num_features * grid.table_size > _MOST_FEATURES
+  ):
+    raise _error(
+      'hash.table_size',
+      grid.table_size,
+      f'up to {_MOST_FEATURES} numbers in config.hash.num_levels='
+      f'{grid.num_levels} levels of {grid.num_features} features',
+    )
+  if config.far and config.near >= config.far:
+    raise _error('far', config.far, f'over config.near={config.near}')
+  if (
+    config.density_activation == 'softplus'
+    and config.last_interval == 'infinite'
+    and config.white_bkgd
+  ):
+    raise _error(
+      'last_interval',
+      config.last_interval,
+      "'far' with config.density_activation='softplus' on white: a softplus "
+      'is never 0, so no light would pass an infinite interval',
+    )
+  _check_data(config)
+
+
+def _check_data(config: ml_collections.ConfigDict) -> None:
+  """What fits one kind of data set and not another."""
+  in_ndc = config.dataset_type == 'llff' and not config.llff.spherify
+  if in_ndc and config.llff.lindisp:
+    raise _error(
+      'llff.lindisp',
+      True,
+      'False without config.llff.spherify=True: normalised device coordinates '
+      'are linear in disparity already',
+    )
+  if in_ndc and config.box:
+    raise _error(
+      'box',
+      config.box,
+      '() without config.llff.spherify=True: rays in normalised device '
+      'coordinates are bounded already',
+    )
+  if config.dataset_type == 'deepvoxels' and not config.white_bkgd:
+    raise _error(
+      'white_bkgd', False, 'True with DeepVoxels: its images are on white'
+    )
+  made = config.procedural
+  pixels = made.size**2 * (made.num_train + made.num_test)
+  if config.dataset_type == 'procedural' and pixels > _MOST_PIXELS:
+    raise _error(
+      'procedural.num_train',
+      made.num_train,
+      f'up to {_MOST_PIXELS} pixels of all views',
+    )
+  if config.dataset_type == 'procedural' and config.down_factor != 1:
+    raise _error(
+      'down_factor',
+      config.down_factor,
+      '1 with the built-in scene: set config.procedural.size',
+    )
+
+
+def _is_number(value: Any) -> bool:
+  return (
+    isinstance(value, int | float)
+    and not isinstance(value, bool)
+    and math.isfinite(value)
+  )
+
+
+def _error(name: str, value: Any, allowed: str) -> ValueError:
+  return ValueError(
+    f'config.{name}: got {checks.short(value)}; allowed: {allowed}.'
+  )

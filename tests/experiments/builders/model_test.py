@@ -1,0 +1,317 @@
+"""Each field of a config has its effect, and no other's."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl.testing import parameterized
+
+from experiments.builders import model, updating
+from nerf_haiku import camera_paths, cameras, devices, scenes, training
+from tests.support import configs
+
+
+def _scene(box=None):
+  views = cameras.pinhole(camera_paths.circle(1), [[8, 8]], [8.0])
+  images = scenes.Images(np.zeros((64, 3), np.uint8), [[8, 8]])
+  split = scenes.Split(images, views)
+  return scenes.Scene(split, split, split, 2.0, 6.0, box, views, ())
+
+
+def _shapes(config):
+  params = jax.eval_shape(
+    model.renderer(config, _scene()).init, jax.random.key(0)
+  )
+  return {
+    f'{network}/{name.split("/")[1]}': layer['w'].shape
+    for network, layers in params.items()
+    for name, layer in layers.items()
+  }
+
+
+@functools.cache
+def _params():
+  init = jax.jit(model.renderer(configs.changed(), _scene()).init)
+  return jax.tree.map(lambda x: 2 * x, init(jax.random.key(0)))
+
+
+def _see(config, train):
+  """What four rays see with the same parameters."""
+  renderer = model.renderer(config, _scene())
+  rays = model.cast_fn(config, _scene())(
+    _scene().train.cameras, np.zeros(4, np.int32), cameras.pixels(2, 2) * 3
+  )
+  if train:
+    keys = jax.random.split(jax.random.key(1), 4)
+    return jax.jit(renderer.train)(_params(), keys, rays)
+  return jax.jit(renderer.render)(_params(), rays)
+
+
+class RendererTest(chex.TestCase):
+  @parameterized.parameters(
+    ({'model__net_depth': 4}, {'coarse/layer_3': (8, 8)}),
+    ({'model_fine__net_depth': 4}, {'fine/layer_3': (8, 8)}),
+    ({'model__net_width': 6}, {'coarse/layer_0': (63, 6)}),
+    ({'model_fine__net_width': 6}, {'fine/layer_0': (63, 6)}),
+    ({'model__skips': (0,)}, {'coarse/layer_1': (71, 8)}),
+    ({'model_fine__skips': (0,)}, {'fine/layer_1': (71, 8)}),
+    ({'emb__multires': 2}, {'fine/layer_0': (15, 8), 'fine/view': (35, 4)}),
+    ({'emb__multires_views': 2}, {'fine/view': (23, 4)}),
+    ({'emb__include_input': False}, {'fine/layer_0': (60, 8)}),
+    ({'emb__periodic_fns': ('sin',)}, {'fine/layer_0': (33, 8)}),
+    ({'emb__use_embed': False}, {'fine/layer_0': (3, 8), 'fine/view': (11, 4)}),
+    ({'use_viewdirs': False}, {'fine/rgb': (8, 3), 'coarse/rgb': (8, 3)}),
+  )
+  def test_fields_that_shape_the_networks(self, changes, expected):
+    shapes, usual = (
+      _shapes(configs.changed(**changes)),
+      _shapes(configs.changed()),
+    )
+    self.assertEqual({k: shapes[k] for k in expected}, expected)
+    self.assertNotEqual({k: usual.get(k) for k in expected}, expected)
+    if any(name.startswith('model') for name in changes):
+      other = 'coarse' if 'model_fine' in next(iter(changes)) else 'fine'
+      for name in usual:
+        if name.startswith(other):
+          self.assertEqual(shapes[name], usual[name])
+
+  def test_without_importance_there_is_one_network(self):
+    shapes = _shapes(configs.changed(num_importance=0))
+    self.assertEqual({x.split('/')[0] for x in shapes}, {'coarse'})
+
+  @parameterized.parameters(
+    ('num_samples', 9, False),
+    ('num_importance', 9, False),
+    ('emb__log_sampling', False, False),
+    ('density_activation', 'relu', False),
+    ('last_interval', 'infinite', False),
+    ('white_bkgd', False, False),
+    ('pixel_center', True, False),
+    ('llff__lindisp', True, False),
+    ('dtype', 'bfloat16', False),
+    ('perturb', False, True),
+    ('raw_noise_std', 1.0, True),
+  )
+  def test_fields_that_change_what_is_seen(self, name, value, train):
+    usual, other = (
+      _see(c, train)
+      for c in (configs.changed(), configs.changed(**{name: value}))
+    )
+    self.assertGreater(
+      float(jnp.max(jnp.abs(usual[1].rgb - other[1].rgb))), 1e-6
+    )
+
+  def test_training_fields_do_not_change_a_view(self):
+    changed = _see(
+      configs.changed(perturb=False, raw_noise_std=1.0), train=False
+    )
+    chex.assert_trees_all_equal(changed, _see(configs.changed(), train=False))
+
+
+class PairsTest(chex.TestCase):
+  """Any field with any renderer."""
+
+  @parameterized.parameters(
+    ('mlp', 'hierarchical', False),
+    ('hash', 'hierarchical', True),
+    ('mlp', 'occupancy', False),
+    ('mlp', 'occupancy', True),
+    ('hash', 'occupancy', False),
+    ('hash', 'occupancy', True),
+  )
+  def test_a_step_and_a_view(self, field, renderer, ndc):
+    config = configs.changed(
+      field=field,
+      renderer=renderer,
+      num_rand=16,
+      occupancy__every=1,
+      occupancy__budget=512,
+      hash__table_size=512,
+      occupancy__resolution=8,
+      occupancy__step=0.1,
+    )
+    scene = _scene(np.array([[-1, -1, -1], [1, 1, 1]], np.float32))
+    if ndc:
+      pose = cameras.pinhole(np.eye(4)[None, :3], [[8, 8]], [8.0])
+      split = scene.train._replace(cameras=pose)
+      scene = scene._replace(
+        train=split, test=split, box=None, ndc=cameras.Ndc((2.0, 2.0))
+      )
+    made = model.renderer(config, scene)
+    state = devices.replicate(
+      training.init_state(made, updating.optimizer(config), jax.random.key(0))
+    )
+    update = updating.update(config, scene, made)
+    losses = []
+    for batch in updating.batches(
+      config, scene, seed=0, start_step=0, num_steps=8
+    ):
+      state, scalars = update(state, batch, jax.random.key(1))
+      losses.append(float(scalars['loss']))
+    self.assertLess(losses[-1], losses[0])  # The image is black.
+    self.assertGreater(float(scalars['samples']), 0)
+    view = model.render_view(config, scene, made)(
+      state.learnt(), scene.test.cameras, 0
+    )
+    chex.assert_tree_all_finite(view)
+    self.assertGreater(np.max(view.opacity), 0)
+
+  @parameterized.parameters(
+    ('num_levels', 5),
+    ('num_features', 3),
+    ('table_size', 64),
+    ('coarsest', 9),
+    ('finest', 40),
+    ('density_width', 9),
+    ('num_geometry', 3),
+    ('colour_width', 9),
+    ('colour_depth', 1),
+  )
+  def test_fields_of_the_hash_grid(self, name, value):
+    def shapes(**changes):
+      config = configs.changed(field='hash', renderer='occupancy', **changes)
+      init = model.renderer(config, _scene()).init
+      return jax.tree.map(
+        lambda x: x.shape, jax.eval_shape(init, jax.random.key(0))
+      )
+
+    self.assertNotEqual(shapes(**{f'hash__{name}': value}), shapes())
+
+  def test_the_march_follows_the_data(self):
+    box = np.array([[-1, -1, -1], [1, 1, 1]], np.float32)
+    # A camera 4 away whose pixels are 1/8 wide in t: 0.5 in the middle.
+    config = configs.changed(renderer='occupancy')
+    march = model.march(config, _scene(box))
+    np.testing.assert_allclose(march.step, 0.5, rtol=1e-3)
+    self.assertEqual(march.resolution, 32)
+    config = configs.changed(
+      renderer='occupancy',
+      occupancy__step=0.01,
+      occupancy__every=3,
+      occupancy__warmup=7,
+      occupancy__threshold=0.2,
+      occupancy__decay=0.3,
+      occupancy__budget=999,
+    )
+    march = model.march(config, _scene(box))
+    self.assertEqual(march[1:], (96, 0.01, 999, 0.2, 0.3, 3, 7))
+
+  def test_a_budget_that_a_ray_exceeds(self):
+    config = configs.changed(
+      renderer='occupancy', occupancy__budget=99, occupancy__step=0.01
+    )
+    with self.assertRaisesRegex(ValueError, 'occupancy.budget: got 99; .*step'):
+      model.renderer(config, _scene())
+
+  def test_squares_of_gradients_fade(self):
+    """The second step of Adam, of a gradient that has vanished."""
+    for b2, eps in ((0.999, 1e-8), (0.5, 1e-8), (0.999, 1.0)):
+      config = configs.changed(adam_b2=b2, adam_eps=eps, lr_schedule='constant')
+      optimizer = updating.optimizer(config)
+      params = jnp.zeros(1)
+      state = optimizer.init(params)
+      for gradient in (1.0, 0.0):
+        updates, state = optimizer.update(jnp.full(1, gradient), state, params)
+      mean = 0.9 * 0.1 / (1 - 0.9**2)
+      square = b2 * (1 - b2) / (1 - b2**2)
+      expected = -5e-4 * mean / (np.sqrt(square) + eps)
+      np.testing.assert_allclose(updates, [expected], rtol=1e-4)
+
+
+class NdcTest(chex.TestCase):
+  def test_training_rays_are_those_of_the_views(self):
+    """The loss of a step, by hand; nothing is random."""
+    config = configs.changed(perturb=False, num_rand=16, white_bkgd=False)
+    pose = np.eye(4)[None, :3]
+    views = cameras.pinhole(pose, [[8, 8]], [8.0])
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (64, 3), np.uint8)
+    split = scenes.Split(scenes.Images(pixels, [[8, 8]]), views)
+    ndc = cameras.Ndc((2.0, 2.0))
+    scene = scenes.Scene(split, split, split, 1.0, 9.0, None, views, (), ndc)
+    renderer = model.renderer(config, scene)
+    state = training.init_state(
+      renderer, updating.optimizer(config), jax.random.key(0)
+    )
+    (batch,) = updating.batches(
+      config, scene, seed=0, start_step=0, num_steps=1
+    )
+    _, scalars = updating.update(config, scene, renderer)(
+      devices.replicate(state), batch, jax.random.key(1)
+    )
+    pixel = batch.pixel.reshape(-1, 2)
+    x, y = (pixel[:, 1] - 4) / 8, -(pixel[:, 0] - 4) / 8
+    # Of a camera at the origin that looks along -z, at the near plane z = -1.
+    origins = np.stack([2 * x, 2 * y, -np.ones(16)], axis=-1)
+    directions = np.tile([0.0, 0.0, 2.0], (16, 1))
+    viewdirs = np.stack([x, y, -np.ones(16)], axis=-1)
+    viewdirs /= np.linalg.norm(viewdirs, axis=-1, keepdims=True)
+    rays = cameras.Rays(
+      *(np.float32(a) for a in (origins, directions, viewdirs)),
+      np.zeros((16, 1), np.float32),
+      np.ones((16, 1), np.float32),
+    )
+    seen = renderer.render(state.params, rays)
+    rgb = batch.rgb.reshape(-1, 3)
+    expected = sum(np.mean((x.rgb - rgb) ** 2) for x in seen)
+    np.testing.assert_allclose(scalars['loss'], expected, rtol=1e-4)
+
+
+class OptimizerTest(chex.TestCase):
+  @parameterized.parameters(
+    ({}, 5e-4 * 0.1 ** (999 / 250_000)),
+    ({'learning_rate': 1e-2}, 1e-2 * 0.1 ** (999 / 250_000)),
+    ({'lr_decay': 1}, 5e-4 * 0.1 ** (999 / 1000)),
+    ({'lr_decay': 1, 'decay_factor': 0.5}, 5e-4 * 0.5 ** (999 / 1000)),
+    ({'lr_decay': 1, 'lr_schedule': 'constant'}, 5e-4),
+    ({'lr_schedule': 'constant', 'lr_warmup': 4000}, 5e-4 / 4),
+    ({'lr_schedule': 'cosine', 'num_steps': 1998}, 5e-4 * (1 + 0.1) / 2),
+    ({'lr_schedule': 'cosine', 'num_steps': 999}, 5e-4 * 0.1),
+    ({'lr_schedule': 'cosine', 'num_steps': 500}, 5e-4 * 0.1),
+  )
+  def test_learning_rate_of_the_1000th_step(self, changes, expected):
+    optimizer = updating.optimizer(configs.changed(**changes))
+
+    def step(state, _):
+      update, state = optimizer.update(jnp.ones(1), state)
+      return state, update
+
+    # Adam's step for a gradient that never changes is the learning rate.
+    _, updates = jax.lax.scan(step, optimizer.init(jnp.ones(1)), None, 1000)
+    np.testing.assert_allclose(updates[-1], [-expected], rtol=1e-4)
+
+
+class ClipTest(chex.TestCase):
+  def test_gradients_are_scaled_to_the_norm(self):
+    """Adam forgets a scale, but not one that changes from step to step."""
+
+    def moment(config, gradient):
+      optimizer = updating.optimizer(config)
+      state = optimizer.init(jnp.ones(2))
+      _, state = optimizer.update(jnp.array(gradient), state)
+      return optax.tree.get(state, 'mu')
+
+    usual = configs.changed()
+    clipped = configs.changed(grad_max_norm=1.0)
+    np.testing.assert_allclose(moment(usual, [3.0, 4.0]), [0.3, 0.4], rtol=1e-5)
+    np.testing.assert_allclose(
+      moment(clipped, [3.0, 4.0]), [0.06, 0.08], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+      moment(clipped, [0.3, 0.4]), [0.03, 0.04], rtol=1e-5
+    )
+
+
+class CastTest(chex.TestCase):
+  def test_bounds_and_box_are_the_scene_s(self):
+    box = np.array([[-0.5] * 3, [0.5] * 3], np.float32)
+    for scene, near, far in ((_scene(), 2.0, 6.0), (_scene(box), 3.2, 4.8)):
+      cast = model.cast_fn(configs.changed(), scene)
+      rays = cast(
+        scene.train.cameras, np.zeros(1, np.int32), np.full((1, 2), 4, np.int32)
+      )
+      np.testing.assert_allclose(rays.near, [[near]], atol=0.4)
+      np.testing.assert_allclose(rays.far, [[far]], atol=0.4)

@@ -1,0 +1,105 @@
+"""Each field of a config that says what scene is read."""
+
+import pathlib
+
+import chex
+import numpy as np
+
+from experiments.builders import scene_loader
+from nerf_haiku.datasets import writers
+from nerf_haiku.datasets.procedural import photographs
+from tests.support import configs
+
+
+class LoadTest(chex.TestCase):
+  def _scene(self, **changes):
+    config = configs.changed(
+      dataset_type='procedural',
+      procedural__size=8,
+      procedural__num_train=2,
+      procedural__num_test=3,
+      num_poses=5,
+      **changes,
+    )
+    return scene_loader.load(config, None)
+
+  def test_built_in(self):
+    scene = self._scene()
+    self.assertEqual((scene.near, scene.far), (2.0, 6.0))
+    self.assertLen(scene.train.images, 2)
+    self.assertLen(scene.test.images, 3)
+    self.assertLen(scene.path.camera_to_world, 5)
+    other = self._scene(procedural__seed=1)
+    self.assertGreater(
+      np.mean(scene.train.images.pixels != other.train.images.pixels), 0.05
+    )
+
+  def test_near_far_and_box(self):
+    scene = self._scene(near=1.0, far=5.0, box=(-1, -2, -3, 1, 2, 3))
+    self.assertEqual((scene.near, scene.far), (1.0, 5.0))
+    np.testing.assert_array_equal(scene.box, [[-1, -2, -3], [1, 2, 3]])
+    with self.assertRaisesRegex(ValueError, 'config.near: got 7.0.*far=6.0'):
+      self._scene(near=7.0)
+
+  def _written(self, kind):
+    """The built-in scene of 7 views in the layout of some data set."""
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    made = photographs.make_scene(
+      seed=0, size=8, num_train=5, num_val=2, num_test=2, num_poses=1
+    )
+    if kind == 'llff':
+      writers.write_llff(made, folder / 'toy')
+    elif kind == 'deepvoxels':
+      writers.write_deepvoxels(made, folder, 'toy')
+    else:
+      writers.write_tiny(made, folder / 'toy.npz')
+    return str(folder)
+
+  def test_fields_of_llff(self):
+    folder = self._written('llff')
+
+    def load(**changes):
+      changes = {'llff__spherify': True, 'llff__hold': 3} | changes
+      config = configs.changed(dataset_type='llff', shape='toy', **changes)
+      return scene_loader.load(config, folder)
+
+    scene = load(num_poses=9, near=0.5, far=7.0, box=(-1, -1, -1, 1, 1, 1))
+    self.assertEqual([len(scene.train.images), len(scene.test.images)], [4, 3])
+    self.assertLen(scene.path.sizes, 9)
+    self.assertEqual((scene.near, scene.far, scene.ndc), (0.5, 7.0, None))
+    np.testing.assert_array_equal(scene.box, [[-1] * 3, [1] * 3])
+    self.assertLen(load(llff__hold=2).test.images, 4)
+    np.testing.assert_array_equal(load(down_factor=2).test.cameras.sizes, 4)
+    with self.assertRaisesRegex(ValueError, 'llff.spherify=True'):
+      load(llff__spherify=False)
+
+  def test_fields_of_deepvoxels(self):
+    folder = self._written('deepvoxels')
+    config = configs.changed(
+      dataset_type='deepvoxels', shape='toy', testskip=2, down_factor=2
+    )
+    scene = scene_loader.load(config, folder)
+    self.assertLen(scene.test.images, 1)
+    np.testing.assert_array_equal(scene.train.cameras.sizes, 4)
+    np.testing.assert_allclose([scene.near, scene.far], [2.6, 4.6], rtol=1e-5)
+    config.update(near=1.0, far=9.0)
+    scene = scene_loader.load(config, folder)
+    self.assertEqual((scene.near, scene.far), (1.0, 9.0))
+
+  def test_fields_of_tiny(self):
+    folder = self._written('tiny')
+    config = configs.changed(
+      dataset_type='tiny',
+      shape='toy',
+      testskip=2,
+      tiny__num_train=4,
+      num_poses=3,
+    )
+    scene = scene_loader.load(config, folder)
+    self.assertEqual([len(scene.train.images), len(scene.test.images)], [4, 2])
+    self.assertLen(scene.path.sizes, 3)
+    self.assertEqual((scene.near, scene.far), (2.0, 6.0))
+
+  def test_blender_needs_to_know_where(self):
+    with self.assertRaisesRegex(ValueError, '--data_dir'):
+      scene_loader.load(configs.changed(), None)

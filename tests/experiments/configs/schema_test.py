@@ -1,0 +1,267 @@
+import importlib
+
+import chex
+from absl.testing import parameterized
+
+from experiments.configs import (
+  default,
+  laptop_procedural,
+  paper_blender_lego,
+  schema,
+  test_blender_lego,
+)
+
+
+def _config(**changes):
+  """A small config with changes; `a__b` is the field `b` of section `a`."""
+  config = laptop_procedural.get_config()
+  for name, value in changes.items():
+    *sections, field = name.split('__')
+    section = config
+    for part in sections:
+      section = section[part]
+    with section.ignore_type():
+      section[field] = value
+  return config
+
+
+class ConfigsTest(chex.TestCase):
+  def test_default_has_the_fields_of_the_flax_version(self):
+    fields = dict(schema.flatten(default.get_config()))
+    expected = {
+      'learning_rate': 5e-4,
+      'lr_schedule': 'constant * decay_every',
+      'lr_decay': 250,
+      'decay_factor': 0.1,
+      'num_steps': 1000000,
+      'batching': True,
+      'num_rand': 4096,
+      'dtype': 'float32',
+      'emb.use_embed': True,
+      'emb.periodic_fns': ('sin', 'cos'),
+      'emb.multires': 10,
+      'emb.multires_views': 4,
+      'emb.log_sampling': True,
+      'emb.include_input': True,
+      'model.net_depth': 8,
+      'model.net_width': 256,
+      'model.skips': (4,),
+      'model_fine.net_depth': 8,
+      'model_fine.net_width': 256,
+      'model_fine.skips': (4,),
+      'precrop_iters': 0,
+      'precrop_frac': 0.5,
+      'num_samples': 64,
+      'num_importance': 0,
+      'perturb': True,
+      'use_viewdirs': True,
+      'raw_noise_std': 0.0,
+      'render_only': False,
+      'render_test': False,
+      'down_factor': 1,
+      'render_factor': 1,
+      'white_bkgd': False,
+      'dataset_type': 'llff',
+      'shape': 'fern',
+      'testskip': 8,
+      'num_poses': 40,
+      'llff.lindisp': False,
+      'llff.spherify': False,
+      'llff.hold': 8,
+      'i_print': 100,
+      'i_img': 5000,
+      'i_weights': 5000,
+      'i_testset': 1000000,
+      'i_video': 1000000,
+      'pixel_center': False,
+      'density_activation': 'relu',
+    }
+    self.assertEqual(fields, fields | expected)
+
+  @parameterized.parameters(
+    (paper_blender_lego, 1, 128, 500_000, 500),
+    (test_blender_lego, 2, 64, 200_000, 250),
+  )
+  def test_the_original_s(self, module, down_factor, importance, steps, decay):
+    config = module.get_config()
+    schema.check(config, num_devices=4)
+    self.assertEqual(
+      (config.down_factor, config.num_importance), (down_factor, importance)
+    )
+    self.assertEqual((config.num_steps, config.lr_decay), (steps, decay))
+    self.assertEqual((config.num_rand, config.num_samples), (1024, 64))
+    self.assertFalse(config.batching or config.pixel_center)
+    self.assertTrue(config.white_bkgd)
+
+
+class CheckTest(chex.TestCase):
+  @parameterized.parameters(
+    'quickstart',
+    'fast_blender_lego',
+    'fast_blender_lego_long',
+    'fast_blender_lego_half',
+    'fast_blender_lego_mlp',
+    'fast_dvox_lego',
+    'fast_llff_fern',
+    'laptop_blender_lego',
+    'laptop_tiny',
+    'paper_llff_fern',
+    'paper_dvox_cube',
+    'test_llff_fern',
+    'test_dvox_greek',
+  )
+  def test_shipped_ones_pass(self, name):
+    module = importlib.import_module(f'experiments.configs.{name}')
+    self.assertIsNone(schema.check(module.get_config(), num_devices=4))
+
+  def test_laptop_procedural_passes(self):
+    self.assertIsNone(schema.check(_config(), num_devices=1))
+
+  @parameterized.parameters(
+    ('learning_rate', 0.0, 'over 0'),
+    ('learning_rate', float('nan'), 'a finite number'),
+    ('learning_rate', '1e-3', 'a finite number'),
+    ('lr_schedule', 'step', "'constant \\* decay_every', 'constant', 'cosine'"),
+    ('num_steps', 0, '1 or more'),
+    ('num_steps', 1.5, 'of type int'),
+    ('num_steps', True, 'of type int'),
+    ('batching', 1, 'of type bool'),
+    ('decay_factor', 1.5, 'up to 1'),
+    ('emb__periodic_fns', ('tan',), "'sin', 'cos'"),
+    ('emb__periodic_fns', (), "'sin', 'cos'"),
+    ('emb__multires', 0, '1 to 32'),
+    ('model__net_depth', 0, '1 or more'),
+    ('model__skips', (4,), 'layers 0 to 3'),
+    ('model_fine__skips', (-1,), 'layers of the trunk'),
+    ('model_fine__skips', ('a',), 'layers of the trunk'),
+    ('precrop_frac', 0.0, 'over 0, up to 1'),
+    ('precrop_iters', 10, '0 with config.batching'),
+    ('num_samples', 1, '2 or more'),
+    ('num_samples', 2, '3 or more'),
+    ('num_importance', -1, '0 or more'),
+    ('raw_noise_std', -1.0, '0 or more'),
+    ('density_activation', 'gelu', "'relu', 'softplus'"),
+    ('last_interval', 'near', "'infinite', 'far'"),
+    ('last_interval', 'infinite', "'far' with config.density_activation"),
+    ('dataset_type', 'colmap', "'blender', 'deepvoxels', 'tiny', 'proc"),
+    ('down_factor', 2, 'config.procedural.size'),
+    ('testskip', -1, '0 or more'),
+    ('near', -1.0, '0 or more'),
+    ('far', 0.5, 'over config.near'),
+    ('box', (0.0, 0.0, 0.0, 1.0, 1.0), '6 numbers'),
+    ('box', (0.0, 0.0, 0.0, 1.0, -1.0, 1.0), '6 numbers'),
+    ('box', ('a', 0.0, 0.0, 1.0, 1.0, 1.0), '6 numbers'),
+    ('procedural__size', 2, '4 to 4096'),
+    ('dtype', 'float16', "'float32', 'bfloat16'"),
+    ('lr_warmup', -1, '0 or more'),
+    ('grad_max_norm', -1.0, '0 or more'),
+    ('collapse_steps', 0, '1 or more'),
+    ('skip_nonfinite', 1, 'of type bool'),
+    ('i_weights', 0, '1 or more'),
+    ('i_img', 0, '1 or more'),
+    ('llff__hold', -1, '0 or more'),
+    ('render_factor', -2, '0 or more'),
+    ('i_video', 0, '1 or more'),
+    ('tiny__num_train', 0, '1 or more'),
+    ('adam_b2', 1.0, 'under 1'),
+    ('adam_eps', 0.0, 'over 0'),
+    ('batch_growth', -1, '0 or more'),
+    ('field', 'voxels', "'mlp', 'hash'"),
+    ('renderer', 'octree', "'hierarchical', 'occupancy'"),
+    ('hash__num_levels', 0, '1 to 32'),
+    ('hash__num_features', 0, '1 to 16'),
+    ('hash__table_size', 1000, 'a power of 2'),
+    ('hash__coarsest', 0, '1 to 1024'),
+    ('hash__finest', -1, '0 .chosen by itself'),
+    ('hash__density_width', 0, '1 or more'),
+    ('hash__num_geometry', 0, '1 or more'),
+    ('hash__colour_width', 0, '1 or more'),
+    ('hash__colour_depth', -1, '0 or more'),
+    ('occupancy__resolution', 3, 'or 4 to 512'),
+    ('occupancy__step', -0.1, '0 or more'),
+    ('occupancy__budget', 0, '1 or more'),
+    ('occupancy__threshold', 1.0, 'under 1'),
+    ('occupancy__decay', 0.0, 'over 0'),
+    ('occupancy__every', 0, '1 or more'),
+    ('occupancy__warmup', -1, '0 or more'),
+    ('num_steps', 2**31, '1 or more, up to 2147483647'),
+    ('num_rand', 10**9, '1 or more, up to 16777216'),
+    ('learning_rate', 1e300, 'over 0, up to 1'),
+    ('model__net_width', 2**20, '2 or more, up to 16384'),
+    ('num_poses', 10**9, '1 or more, up to 100000'),
+    ('far', 1e30, 'or 1e-09 to 1000000000'),
+    ('box', (0.0, 0.0, 0.0, 1e30, 1e30, 1e30), 'up to 1000000000'),
+    ('box', (0.0, 0.0, 0.0, 1e-300, 1.0, 1.0), '6 numbers'),
+    ('near', 1e-300, 'or 1e-09 to'),
+    ('adam_eps', 1e-300, '1e-30 to 1'),
+    ('occupancy__step', 1e-300, 'or 1e-06 to'),
+    ('emb__periodic_fns', ('sin',) * 3, "'sin', 'cos'"),
+    ('emb__periodic_fns', ([],), "'sin', 'cos'"),
+    ('procedural__num_train', 10**6, 'pixels of all views'),
+  )
+  def test_one_error_names_field_value_and_cure(self, name, value, cure):
+    changes = {name: value} | ({'near': 1.0} if name == 'far' else {})
+    dotted = name.replace('__', '.')
+    with self.assertRaisesRegex(ValueError, cure) as caught:
+      schema.check(_config(**changes), num_devices=1)
+    self.assertStartsWith(str(caught.exception), f'config.{dotted}: ')
+    self.assertIn(repr(value), str(caught.exception))
+
+  @parameterized.parameters(
+    ({'dataset_type': 'llff', 'llff__lindisp': True}, 'llff.lindisp: got True'),
+    (
+      {'renderer': 'occupancy', 'llff__lindisp': True},
+      'llff.lindisp: got True.*even in depth',
+    ),
+    (
+      {'dataset_type': 'llff', 'box': (0.0, 0.0, 0.0, 1.0, 1.0, 1.0)},
+      r'box: got .*llff.spherify=True',
+    ),
+    (
+      {'dataset_type': 'deepvoxels', 'white_bkgd': False},
+      'white_bkgd: got False; allowed: True with DeepVoxels',
+    ),
+  )
+  def test_what_does_not_fit_the_data(self, changes, message):
+    with self.assertRaisesRegex(ValueError, f'config.{message}'):
+      schema.check(_config(**changes), num_devices=1)
+    changes |= {
+      'llff__spherify': True,
+      'white_bkgd': True,
+      'renderer': 'hierarchical',
+    }
+    self.assertIsNone(schema.check(_config(**changes), num_devices=1))
+
+  def test_devices_divide_the_batch(self):
+    with self.assertRaisesRegex(
+      ValueError, 'config.num_rand: got 1022.*multiple of the 4 devices'
+    ):
+      schema.check(_config(num_rand=1022), num_devices=4)
+
+  def test_all_levels_of_a_grid(self):
+    changes = {'hash__table_size': 2**26, 'hash__num_features': 16}
+    self.assertIsNone(schema.check(_config(**changes), num_devices=1))
+    with self.assertRaisesRegex(ValueError, 'hash.table_size: got 67108864'):
+      schema.check(_config(field='hash', **changes), num_devices=1)
+
+  def test_unknown_and_missing_fields(self):
+    config = _config()
+    config.learning_rat = 1.0
+    with self.assertRaisesRegex(ValueError, 'learning_rat: there is no such'):
+      schema.check(config, num_devices=1)
+    config = _config()
+    del config.emb.multires
+    with self.assertRaisesRegex(ValueError, 'emb.multires: is missing'):
+      schema.check(config, num_devices=1)
+
+  @parameterized.parameters(
+    {'learning_rate': 1},
+    {'testskip': 0},
+    {'model_fine__skips': ()},
+    {'num_importance': 0, 'model_fine__skips': (9,)},
+    {'near': 0},
+    {'box': (-1, -1, -1, 1, 1, 1)},
+    {'batching': False, 'precrop_iters': 10},
+  )
+  def test_what_is_allowed(self, **changes):
+    self.assertIsNone(schema.check(_config(**changes), num_devices=1))

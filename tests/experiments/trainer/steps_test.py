@@ -1,0 +1,256 @@
+"""Stops, collapses and going on, without a trace in the parameters."""
+
+import contextlib
+import io
+import os
+import pathlib
+import signal
+import time
+from unittest import mock
+
+import chex
+import jax
+import numpy as np
+from absl.testing import parameterized
+
+from experiments.builders import model, scene_loader
+from experiments.processes import signals
+from experiments.trainer import profiling, progress, steps, tensorboard
+from nerf_haiku import checkpoints, collapse
+from tests.support import configs
+
+
+def _config(**changes):
+  settings = {
+    'num_steps': 12,
+    'num_rand': 64,
+    'num_samples': 8,
+    'num_importance': 8,
+    'i_print': 4,
+    'raw_noise_std': 0.1,
+  }
+  return configs.small(
+    width=16, num_train=6, num_test=1, **(settings | changes)
+  )
+
+
+class FitTest(chex.TestCase):
+  def _folder(self):
+    return pathlib.Path(self.create_tempdir().full_path)
+
+  def _fit(self, folder, seed=0, validate=None, film=None, **changes):
+    """The state at the end, what is known of the run, and what was said."""
+    config = _config(**changes)
+    log, text = progress.Log(folder / 'log.txt'), io.StringIO()
+    with (
+      contextlib.redirect_stdout(text),
+      checkpoints.Checkpoints(folder / 'checkpoints') as kept,
+      tensorboard.Summaries(folder / 'board') as board,
+    ):
+      outputs = steps.Outputs(
+        kept,
+        log,
+        board,
+        profiling.Profile(None, log),
+        validate or (lambda learnt, step: 30.0 - step),
+        lambda kept, learnt: None,
+        film or (lambda kept, learnt: None),
+      )
+      scene = scene_loader.load(config, None)
+      state, about = steps.fit(
+        config,
+        scene,
+        model.renderer(config, scene),
+        outputs,
+        seed=seed,
+        start=time.perf_counter(),
+      )
+    return state, about, text.getvalue()
+
+  def test_a_video_that_fails_does_not_end_the_run(self):
+    seen = []
+
+    def film(kept, learnt):
+      self.assertEqual(
+        int(learnt.params['coarse']['mlp/rgb']['b'].shape[-1]), 3
+      )
+      seen.append(kept.step)
+      raise OSError('No space left on device: video')
+
+    state, _, text = self._fit(self._folder(), film=film, i_video=5)
+    self.assertEqual((seen, int(state.step)), ([5, 10], 12))
+    self.assertIn('step 5  No space left on device: video Training goes', text)
+
+  @parameterized.parameters(
+    {'batching': True},
+    {'batching': False, 'precrop_iters': 9},
+    {'density_activation': 'relu', 'lr_warmup': 10, 'grad_max_norm': 0.1},
+    {
+      'field': 'hash',
+      'renderer': 'occupancy',
+      'random_background': True,
+      'batch_growth': 10,
+      'hash': {'table_size': 512},
+      'occupancy': {'every': 2, 'budget': 1024, 'step': 0.05, 'resolution': 8},
+    },
+  )
+  def test_going_on_equals_an_unbroken_run(self, **changes):
+    whole, _, _ = self._fit(self._folder(), **changes)
+    folder = self._folder()
+    self._fit(folder, num_steps=5, **changes)
+    broken, about, text = self._fit(folder, **changes)
+    self.assertIn('Goes on from its checkpoint of step 5.', text)
+    chex.assert_trees_all_equal(broken, whole)
+    self.assertEqual((about['seed'], about['restarts']), (0, 0))
+
+  @parameterized.parameters(signal.SIGINT, signal.SIGTERM)
+  def test_a_signal_keeps_the_state(self, number):
+    whole, _, _ = self._fit(self._folder())
+    folder = self._folder()
+    show = progress.Progress.show
+
+    def stop(self, scalars):
+      show(self, scalars)
+      if self._step == 6:
+        os.kill(os.getpid(), number)
+
+    with (
+      mock.patch.object(progress.Progress, 'show', stop),
+      self.assertRaises(signals.StoppedError) as caught,
+    ):
+      self._fit(folder)
+    self.assertEqual(caught.exception.exit_code, 128 + number)
+    self.assertIn('Stopped by', (folder / 'log.txt').read_text())
+    with checkpoints.Checkpoints(folder / 'checkpoints') as kept:
+      (step,) = kept.steps()
+    self.assertBetween(step, 6, 8)
+    self.assertIn(f'step {step}', str(caught.exception))
+    broken, _, _ = self._fit(folder)
+    chex.assert_trees_all_equal(broken, whole)
+
+  def test_a_signal_does_not_wait_for_a_view(self):
+    whole, _, _ = self._fit(self._folder(), i_img=6)
+    folder = self._folder()
+
+    def view(params, step):
+      os.kill(os.getpid(), signal.SIGTERM)
+      raise AssertionError('The view goes on.')
+
+    with self.assertRaisesRegex(signals.StoppedError, 'kept after step 6'):
+      self._fit(folder, validate=view, i_img=6)
+    broken, _, text = self._fit(folder, i_img=6)
+    self.assertIn('Goes on from its checkpoint of step 6.', text)
+    chex.assert_trees_all_equal(broken, whole)
+
+  def test_a_signal_during_the_last_save_is_not_forgotten(self):
+    save = checkpoints.Checkpoints.save
+
+    def stop(self, *args, **kwargs):
+      os.kill(os.getpid(), signal.SIGTERM)
+      save(self, *args, **kwargs)
+
+    folder = self._folder()
+    with (
+      mock.patch.object(checkpoints.Checkpoints, 'save', stop),
+      self.assertRaisesRegex(signals.StoppedError, 'kept after step 12'),
+    ):
+      self._fit(folder)
+    _, _, text = self._fit(folder)
+    self.assertIn('Goes on from its checkpoint of step 12.', text)
+
+  def _full_disk_at(self, *steps):
+    save = checkpoints.Checkpoints.save
+
+    def fail(self, state, *args, **kwargs):
+      if int(state.step) in steps:
+        raise checkpoints.SaveError(f'{state.step} not written.')
+      save(self, state, *args, **kwargs)
+
+    return mock.patch.object(checkpoints.Checkpoints, 'save', fail)
+
+  def test_a_save_that_fails_ends_no_run_but_the_last(self):
+    folder = self._folder()
+    with (
+      self._full_disk_at(4, 12),
+      self.assertRaisesRegex(OSError, '12 not written'),
+    ):
+      self._fit(folder, i_weights=4)
+    log = (folder / 'log.txt').read_text()
+    self.assertIn('4 not written. Training goes on', log)
+    self.assertNotIn('12 not written. Training goes on', log)
+    self.assertIn('12 not written', log)
+    whole, _, text = self._fit(folder, i_weights=4)
+    self.assertIn('Goes on from its checkpoint of step 8.', text)
+    self.assertEqual(int(whole.step), 12)
+
+  def test_nothing_is_said_to_be_kept_that_is_not(self):
+    def view(learnt, step):
+      os.kill(os.getpid(), signal.SIGTERM)
+
+    with self._full_disk_at(6), self.assertRaisesRegex(OSError, '6 not writt'):
+      self._fit(self._folder(), validate=view, i_img=6)
+
+  def test_what_is_kept(self):
+    folder = self._folder()
+    self._fit(folder, i_weights=2, i_img=2, num_steps=11)
+    with checkpoints.Checkpoints(folder / 'checkpoints') as kept:
+      steps = kept.steps()
+    self.assertEqual(steps, [2, 8, 10, 11])  # The first was the best.
+
+  def _begin_dead(self, seeds):
+    """Lets the runs of some seeds begin with an empty scene."""
+    begin = steps._begin
+
+    def begin_dead(config, renderer, seed, weights):
+      state = begin(config, renderer, seed, weights)
+      if seed not in seeds:
+        return state
+      params = jax.tree.map(lambda x: x, state.params)
+      for layers in params.values():
+        layers['mlp/density']['b'] = np.full(1, -100.0, np.float32)
+      return state._replace(params=params)
+
+    return mock.patch.object(steps, '_begin', begin_dead)
+
+  def test_a_collapsed_run_starts_again(self):
+    changes = {
+      'density_activation': 'relu',
+      'raw_noise_std': 0.0,
+      'collapse_steps': 4,
+      'i_weights': 2,
+    }
+    folder, second = self._folder(), collapse.next_seed(0)
+    with self._begin_dead({0}):
+      state, about, text = self._fit(folder, **changes)
+    self.assertRegex(
+      text,
+      f'After 4 steps the run has collapsed.*with seed {second} .restart 1',
+    )
+    self.assertEqual((about['seed'], about['restarts']), (second, 1))
+    # From there on it is the run of that seed.
+    expected, _, _ = self._fit(self._folder(), seed=second, **changes)
+    chex.assert_trees_all_equal(state, expected)
+    with checkpoints.Checkpoints(folder / 'checkpoints') as kept:
+      self.assertEqual(kept.restore(state)[1]['seed'], second)
+    again, about, _ = self._fit(folder, num_steps=14, **changes)
+    self.assertEqual((int(again.step), about['seed']), (14, second))
+
+  def test_but_three_times_at_most_and_only_if_it_may(self):
+    seeds = [0]
+    for _ in range(4):
+      seeds.append(collapse.next_seed(seeds[-1]))
+    changes = {
+      'density_activation': 'relu',
+      'raw_noise_std': 0.0,
+      'collapse_steps': 4,
+    }
+    with self._begin_dead(seeds):
+      state, about, text = self._fit(self._folder(), **changes)
+      self.assertEqual((int(state.step), about['restarts']), (12, 3))
+      self.assertEqual(about['seed'], seeds[3])
+      self.assertIn('It is not started again.', text)
+      _, about, text = self._fit(
+        self._folder(), restart_collapsed=False, **changes
+      )
+    self.assertEqual(about['restarts'], 0)
+    self.assertIn('It is not started again.', text)

@@ -1,0 +1,190 @@
+import json
+import math
+import pathlib
+
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from nerf_haiku import camera_files, cameras, errors
+
+# A quarter turn about x, and no two numbers alike in the last column.
+_ROWS = [[1, 0, 0, 0.5], [0, 0, -1.0, -2], [0, 1, 0, 3e2]]
+_CAMERA = {
+  'camera_to_world': _ROWS,
+  'intrinsics': [9, 8.5, 3, 2],
+  'size': [4, 6],
+}
+
+
+def _cameras():
+  """Cameras whose numbers use all the digits of float32."""
+  rng = np.random.default_rng(0)
+  rotations = np.linalg.qr(rng.normal(size=(3, 3, 3)))[0]
+  rotations *= np.linalg.det(rotations)[:, None, None]
+  places = np.geomspace(1e-30, 1e9, 9).reshape(3, 3, 1)
+  return cameras.Cameras(
+    np.concatenate([rotations, places], axis=-1).astype(np.float32),
+    rng.uniform(0.1, 9000, (3, 4)).astype(np.float32),
+    np.array([[480, 640], [1, 16384], [33, 17]], np.int32),
+  )
+
+
+class CameraFilesTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.folder = pathlib.Path(self.create_tempdir().full_path)
+    self.path = self.folder / 'some.json'
+
+  def write(self, *listed):
+    self.path.write_text(json.dumps({'cameras': listed}))
+
+  def assert_refused(self, message):
+    with self.assertRaisesRegex(errors.DataError, rf'some\.json: {message}'):
+      camera_files.read(self.path)
+
+  @parameterized.parameters(str, pathlib.Path)
+  def test_reads_what_was_written(self, kind):
+    camera_files.write(kind(self.path), _cameras())
+    read = camera_files.read(kind(self.path))
+    for x, y in zip(read, _cameras(), strict=True):
+      np.testing.assert_array_equal(x, y, strict=True)
+    self.assertEqual([*self.folder.iterdir()], [self.path])
+
+  def test_fields_of_the_file(self):
+    camera_files.write(self.path, _cameras())
+    content = json.loads(self.path.read_text())
+    self.assertEqual([*content], ['cameras'])
+    for i, camera in enumerate(content['cameras']):
+      self.assertSameElements(camera, _CAMERA)
+      self.assertEqual(camera['size'], _cameras().sizes[i].tolist())
+      np.testing.assert_array_equal(
+        np.float32(camera['intrinsics']), _cameras().intrinsics[i]
+      )
+      np.testing.assert_array_equal(
+        np.float32(camera['camera_to_world']), _cameras().camera_to_world[i]
+      )
+
+  @parameterized.parameters(('utf-8', 3), ('utf-8', 4), ('utf-8-sig', 4))
+  def test_written_by_hand(self, encoding, num_rows):
+    rows = [*_ROWS, [0, 0, 0, 1]][:num_rows]
+    text = f"""{{
+      "cameras": [
+        {{"size": [4, 6], "intrinsics": [9, 8.5, 3, 2],
+         "camera_to_world": {rows}}},
+        {{"size": [2, 3], "intrinsics": [1, 1, -1, 0],
+         "camera_to_world": {rows}}}
+      ]
+    }}"""
+    self.path.write_text(text, encoding)
+    read = camera_files.read(self.path)
+    np.testing.assert_array_equal(read.camera_to_world, np.float32(2 * [_ROWS]))
+    np.testing.assert_array_equal(
+      read.intrinsics, [[9, 8.5, 3, 2], [1, 1, -1, 0]]
+    )
+    np.testing.assert_array_equal(read.sizes, [[4, 6], [2, 3]])
+
+  def test_a_folder_that_is_missing(self):
+    with self.assertRaises(OSError):
+      camera_files.write(self.folder / 'gone' / 'x.json', _cameras())
+
+  def test_no_file(self):
+    self.assert_refused('there is no such file')
+    with self.assertRaisesRegex(
+      errors.DataError, 'x.json: there is no such fi'
+    ):
+      camera_files.read('~no such user/x.json')
+
+  @parameterized.named_parameters(
+    ('json', '{\n"cameras": [,]}', 'line 2 is not JSON'),
+    ('empty', '', 'line 1 is not JSON'),
+    ('deep', '[' * 100_000, 'can not be read'),
+    ('digits', f'{{"cameras": [{"1" * 5000}]}}', 'can not be read'),
+    ('list', '[]', 'must hold {"cameras"'),
+    ('no_cameras', '{"camera": []}', 'must hold {"cameras"'),
+    ('none', '{"cameras": []}', 'must hold .* one or more'),
+    ('object', '{"cameras": {}}', 'must hold {"cameras"'),
+  )
+  def test_text(self, text, message):
+    self.path.write_text(text)
+    self.assert_refused(message)
+
+  def test_bytes(self):
+    self.path.write_bytes(b'{"cameras": "\xff"}')
+    self.assert_refused('can not be read')
+
+  @parameterized.named_parameters(
+    ('list', [1], r'\[1\]'),
+    ('none', None, 'nothing'),
+    ('more', {**_CAMERA, 'fov': 3}, 'camera_to_world, intrinsics, size, fov'),
+    ('no_pose', {'intrinsics': 0, 'size': 0}, 'intrinsics, size'),
+    ('no_lens', {'camera_to_world': _ROWS, 'size': 0}, 'camera_to_world, size'),
+    ('no_size', {'intrinsics': 0, 'camera_to_world': 0}, '.*nsics.*_to_world'),
+    ('empty', {}, '.*'),
+  )
+  def test_fields(self, camera, message):
+    self.write(_CAMERA, camera)
+    self.assert_refused(
+      r'cameras\[1\] must be an object of camera_to_world, intrinsics, size, '
+      rf'got {message}\.$'
+    )
+
+  @parameterized.named_parameters(
+    ('none', None, 'got nothing'),
+    ('flat', [1.0] * 12, '4 rows'),
+    ('two_rows', _ROWS[:2], '4 rows'),
+    ('rotation', [[1, 0, 0]] * 3, '4 rows'),
+    ('text', [['1'] * 4] * 4, '4 rows'),
+    ('bool', [[True] * 4] * 3, '4 rows'),
+    ('nan', [[math.nan] * 4] * 3, 'finite'),
+    ('huge', [[1e39] * 4] * 3, 'finite'),
+    ('scaled', np.diag([1, 1.1, 1, 1]).tolist(), 'differs.* 0.21'),
+    ('mirrored', np.diag([1, 1, -1, 1]).tolist(), 'mirrors'),
+    ('last_row', np.diag([1, 1, 1, 0]).tolist(), 'last row'),
+  )
+  def test_pose(self, value, message):
+    self.write(_CAMERA, _CAMERA, {**_CAMERA, 'camera_to_world': value})
+    self.assert_refused(rf'cameras\[2\]\.camera_to_world .*{message}')
+
+  @parameterized.parameters(
+    [[9, 8, 3]],
+    [[9, 8, 3, 2, 1]],
+    [[-9, 8, 3, 2]],
+    [[9, 0, 3, 2]],
+    [[9, '8', 3, 2]],
+    [[9, 8, True, 2]],
+    [[9, 8, 3, math.nan]],
+    [[9, math.inf, 3, 2]],
+    [[9, 8, 1e39, 2]],
+    [[[9, 8, 3, 2]]],
+    [[]],
+    [None],
+    ['9 8 3 2'],
+    [{}],
+    [7],
+  )
+  def test_intrinsics(self, value):
+    self.write({**_CAMERA, 'intrinsics': value}, _CAMERA)
+    self.assert_refused(r'cameras\[0\]\.intrinsics must be fx, fy, cx, cy')
+
+  @parameterized.parameters(
+    [[4.0, 6]],
+    [[0, 6]],
+    [[4, -6]],
+    [[4, 16385]],
+    [[10**400, 6]],
+    [[True, 6]],
+    [['4', 6]],
+    [[4]],
+    [[4, 6, 3]],
+    [None],
+    [{}],
+    [24],
+    ['46'],
+  )
+  def test_size(self, value):
+    self.write({**_CAMERA, 'size': value})
+    self.assert_refused(r'cameras\[0\]\.size must be height and width, 1 to 16')
+
+
+if __name__ == '__main__':
+  absltest.main()

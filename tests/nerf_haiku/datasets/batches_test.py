@@ -1,0 +1,151 @@
+import chex
+import jax
+import numpy as np
+from absl.testing import parameterized
+
+from nerf_haiku import scenes
+from nerf_haiku.datasets import batches
+
+_SIZES = [[5, 4], [3, 7], [6, 6]]
+
+
+def _images(channels=3):
+  """Images whose colours say where they are from: image, row, column."""
+  pixels = [
+    (i, row, column, 255)[:channels]
+    for i, (height, width) in enumerate(_SIZES)
+    for row in range(height)
+    for column in range(width)
+  ]
+  return scenes.Images(np.array(pixels, np.uint8), _SIZES)
+
+
+def _batches(**changes):
+  settings = {
+    'seed': 0,
+    'start_step': 0,
+    'num_steps': 3,
+    'num_rays': 400,
+    'batching': True,
+    'precrop_iters': 0,
+    'precrop_frac': 0.5,
+    'white_background': True,
+  } | changes
+  images = settings.pop('images', _images())
+  return [
+    jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+    for batch in batches.batches(images, **settings)
+  ]
+
+
+class BatchesTest(chex.TestCase):
+  @parameterized.product(batching=(False, True), channels=(3, 4))
+  def test_colours_are_those_of_the_pixels(self, batching, channels):
+    for batch in _batches(batching=batching, images=_images(channels)):
+      expected = np.column_stack([batch.camera, batch.pixel]) / 255
+      np.testing.assert_allclose(batch.rgb, expected, atol=1e-6)
+      heights, widths = np.array(_SIZES)[batch.camera].T
+      self.assertTrue(np.all(batch.pixel[:, 0] < heights))
+      self.assertTrue(np.all(batch.pixel[:, 1] < widths))
+
+  def test_true_opacity_where_it_is_asked_for(self):
+    (batch, *_) = _batches(batching=True, images=_images(4), with_alpha=True)
+    images = _images(4)
+    expected = [
+      images[c][row, column, 3] / 255
+      for c, (row, column) in zip(batch.camera, batch.pixel, strict=True)
+    ]
+    np.testing.assert_allclose(batch.alpha, expected, atol=1e-6)
+    (batch, *_) = _batches(batching=True, images=_images(3), with_alpha=True)
+    np.testing.assert_array_equal(batch.alpha, 1.0)
+    (batch, *_) = _batches(batching=True, images=_images(3))
+    self.assertIsNone(batch.alpha)
+
+  def test_types_and_devices(self):
+    arguments = {
+      'seed': 0,
+      'start_step': 0,
+      'num_steps': 1,
+      'num_rays': 8,
+      'batching': True,
+      'precrop_iters': 0,
+      'precrop_frac': 0.5,
+      'white_background': True,
+    }
+    (batch,) = batches.batches(_images(), **arguments)
+    count = jax.local_device_count()
+    chex.assert_shape(batch.camera, (count, 8 // count))
+    chex.assert_shape([batch.pixel], (count, 8 // count, 2))
+    chex.assert_shape([batch.rgb], (count, 8 // count, 3))
+    chex.assert_type([batch.camera, batch.pixel, batch.rgb], [int, int, float])
+
+  @parameterized.parameters(False, True)
+  def test_a_batch_depends_on_seed_and_step_alone(self, batching):
+    begun = _batches(batching=batching, num_steps=6)
+    resumed = _batches(batching=batching, start_step=4, num_steps=6)
+    chex.assert_trees_all_equal(begun[4:], resumed)
+    self.assertFalse(np.array_equal(begun[0].pixel, begun[1].pixel))
+    other = _batches(batching=batching, seed=1)
+    self.assertFalse(np.array_equal(begun[0].pixel, other[0].pixel))
+
+  @parameterized.parameters(False, True)
+  def test_processes_read_parts_of_one_batch(self, batching):
+    whole = _batches(batching=batching)
+    parts = [
+      _batches(batching=batching, process=i, num_processes=5) for i in range(5)
+    ]
+    for batch, *of_step in zip(whole, *parts, strict=True):
+      self.assertLen(of_step[0].camera, 400 // 5)
+      joined = jax.tree.map(lambda *x: np.concatenate(x), *of_step)
+      chex.assert_trees_all_equal(joined, batch)
+
+  def test_batching_draws_all_pixels_evenly(self):
+    (batch,) = _batches(num_rays=77_000, num_steps=1)
+    drawn = np.column_stack([batch.camera, batch.pixel])
+    kinds, counts = np.unique(drawn, axis=0, return_counts=True)
+    self.assertLen(kinds, 20 + 21 + 36)
+    # 1000 each, within 5 standard deviations.
+    np.testing.assert_allclose(counts, 1000, atol=5 * 1000**0.5)
+
+  def test_without_batching_a_step_sees_one_image(self):
+    drawn = _batches(batching=False, num_steps=300, num_rays=40)
+    for batch in drawn:
+      self.assertLen(set(batch.camera), 1)
+    counts = np.bincount([batch.camera[0] for batch in drawn])
+    np.testing.assert_allclose(counts, 100, atol=5 * (100 * 2 / 3) ** 0.5)
+
+  def test_precrop_is_the_middle_for_the_first_steps(self):
+    images = scenes.Images(np.zeros((40 * 20, 3), np.uint8), [[40, 20]])
+    drawn = _batches(
+      images=images,
+      batching=False,
+      precrop_iters=2,
+      precrop_frac=0.5,
+      num_rays=4000,
+    )
+    for batch in drawn[:2]:  # The original's rows 10 to 29, columns 5 to 14.
+      np.testing.assert_array_equal(batch.pixel.min(0), [10, 5])
+      np.testing.assert_array_equal(batch.pixel.max(0), [29, 14])
+    np.testing.assert_array_equal(drawn[2].pixel.min(0), [0, 0])
+    np.testing.assert_array_equal(drawn[2].pixel.max(0), [39, 19])
+
+  @parameterized.parameters(1, 3)
+  def test_precrop_of_a_tiny_image_is_in_it(self, width):
+    images = scenes.Images(np.zeros((3 * width, 3), np.uint8), [[3, width]])
+    (batch,) = _batches(
+      images=images,
+      batching=False,
+      precrop_iters=9,
+      precrop_frac=0.01,
+      num_steps=1,
+    )
+    self.assertTrue(np.all((batch.pixel >= 0) & (batch.pixel < [3, width])))
+
+  @parameterized.parameters((True, 0.2 + 0.6), (False, 0.2))
+  def test_background(self, white, expected):
+    pixels = np.full((4, 4), [128, 128, 128, 102], np.uint8)  # alpha 0.4
+    images = scenes.Images(pixels, [[2, 2]])
+    (batch,) = _batches(images=images, white_background=white, num_steps=1)
+    np.testing.assert_allclose(
+      batch.rgb, np.full((400, 3), expected), atol=2e-3
+    )

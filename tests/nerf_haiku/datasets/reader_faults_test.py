@@ -1,0 +1,221 @@
+"""What generated bad input found in the readers, plainly."""
+
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from unittest import mock
+
+import chex
+import numpy as np
+from absl.testing import absltest, parameterized
+from PIL import Image
+
+from experiments.configs import saved
+from nerf_haiku import camera_files, errors
+from nerf_haiku.datasets import checks, image_files
+from tests.support import bad_scenes, scene_faults
+
+_TOY = bad_scenes.SHAPE
+
+
+class _SceneTest(chex.TestCase):
+  def setUp(self):
+    super().setUp()
+    folder = tempfile.TemporaryDirectory()
+    self.addCleanup(folder.cleanup)
+    self.root = pathlib.Path(folder.name) / 'data'
+
+  def write(self, name):
+    self.layout = bad_scenes.LAYOUTS[name]
+    self.layout.write(bad_scenes.make_scene(), self.root)
+    self.views = self.layout.read(self.root)
+
+  def assert_loads(self, **settings):
+    scene = self.layout.load(self.root, **settings)
+    problem = bad_scenes.compare(self.layout, scene, self.views)
+    self.assertIsNone(problem)
+
+  def assert_refused(self, message, error=errors.DataError, **settings):
+    with self.assertRaisesRegex(error, message) as caught:
+      self.layout.load(self.root, **settings)
+    self.assertIs(type(caught.exception), error)
+
+
+class LinksTest(_SceneTest):
+  def move(self, path):
+    """Puts a link in place of a file or folder of the scene."""
+    moved = self.root.parent / 'moved'
+    path.rename(moved)
+    path.symlink_to(moved)
+
+  @parameterized.parameters(
+    ('blender', ''),
+    ('blender', _TOY),
+    ('blender', f'{_TOY}/train'),
+    ('blender', f'{_TOY}/transforms_val.json'),
+    ('llff', f'{_TOY}/images'),
+    ('llff', f'{_TOY}/images/image000001.png'),
+    ('deepvoxels', f'train/{_TOY}'),
+    ('deepvoxels', f'test/{_TOY}/rgb'),
+    ('tiny', f'{_TOY}.npz'),
+  )
+  def test_followed(self, name, path):
+    self.write(name)
+    self.move(self.root / path if path else self.root)
+    self.assert_loads()
+
+  @parameterized.parameters('train/r_1.png', 'train/more')
+  def test_out_of_a_scene_only_if_asked_for(self, link):
+    self.write('blender')
+    folder = self.root / _TOY
+    if link == 'train/more':
+      (folder / link).mkdir()
+      shutil.move(folder / 'train/r_1.png', folder / link / 'r_1.png')
+      json_ = folder / 'transforms_train.json'
+      json_.write_text(json_.read_text().replace('/r_1', '/more/r_1'))
+    self.move(folder / link)
+    self.assert_refused('r_1.png: is a link out of the scene.*follow_links')
+    self.assert_loads(follow_links=True)
+
+  def test_inside_of_a_scene(self):
+    self.write('blender')
+    images = self.root / _TOY / 'train'
+    (images / 'r_1.png').rename(images / 'kept.png')
+    (images / 'r_1.png').symlink_to('kept.png')
+    self.assert_loads()
+
+
+class BlenderTest(_SceneTest):
+  def test_an_image_has_one_pose(self):
+    self.write('blender')
+    path = self.root / _TOY / 'transforms_test.json'
+    content = json.loads(path.read_text())
+    content['frames'].append(dict(content['frames'][0]))
+    path.write_text(json.dumps(content))
+    self.assert_loads()
+    content['frames'][1]['file_path'] = './test/r_0.png'
+    path.write_text(json.dumps(content))
+    self.assert_refused(r'transforms_test.json: .*r_0.png has two poses')
+
+  @parameterized.parameters(1e-12, np.pi - 1e-9)
+  def test_focal_length(self, angle):
+    self.write('blender')
+    path = self.root / _TOY / 'transforms_val.json'
+    content = json.loads(path.read_text()) | {'camera_angle_x': angle}
+    path.write_text(json.dumps(content))
+    self.assert_refused('val.json: camera_angle_x=.* focal length of')
+
+
+class ImagesTest(_SceneTest):
+  @parameterized.parameters(
+    (50_000, 50_000), (12_000, 12_000), (8_200, 8_200), (2**31 - 1, 2)
+  )
+  def test_size_is_looked_at_before_decoding(self, width, height):
+    self.write('llff')
+    path = self.root / _TOY / 'images' / 'image000002.png'
+    # Decoding would end in another error: there are no pixels.
+    path.write_bytes(scene_faults.png(width, height, b''))
+    self.assert_refused('image000002.png: says that it is of .* at most')
+
+  def test_no_program_is_run(self):
+    # Pillow knows PostScript, whatever the name, and would ask Ghostscript.
+    self.write('deepvoxels')
+    (self.root / 'test' / _TOY / 'rgb' / '000000.png').write_bytes(
+      b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n%%EndComments\n'
+    )
+    self.assert_refused('000000.png: is not an image of a known kind')
+
+  def test_all_must_fit_the_memory(self):
+    self.write('blender')
+    with mock.patch.object(os, 'sysconf', return_value=20):
+      self.assert_refused('4 images to train on.*set a greater down_factor')
+
+  def test_names_that_are_no_unicode_can_be_printed(self):
+    name = os.fsdecode(b'\xff.png')
+    path = pathlib.Path(self.root.parent / name)
+    Image.new('L', (2, 2)).save(path)
+    files = image_files.open_splits([[path]], down_factor=1)
+    (notice,) = image_files.notices(files, path.parent)
+    self.assertIn('\\udcff.png', notice.encode().decode())
+
+
+class NamesTest(_SceneTest):
+  def test_splits_of_deepvoxels_are_three_folders(self):
+    self.write('deepvoxels')
+    for shape in (str(self.root / 'train' / _TOY), f'../train/{_TOY}'):
+      self.assert_refused('shape=.* is not a folder of train', shape=shape)
+
+
+class NumbersTest(_SceneTest):
+  def test_units_of_llff(self):
+    self.write('llff')
+    path = self.root / _TOY / 'poses_bounds.npy'
+    rows = np.load(path)
+    rows[1, 15] = 1e-30
+    np.save(path, rows)
+    self.assert_refused('poses_bounds.npy: .* least depth, 1e-30')
+
+  @parameterized.parameters('1e-30 6 8', '1e20 6 8', '7 1e-30 8', '7 6 1e20')
+  def test_lens_of_deepvoxels(self, text):
+    self.write('deepvoxels')
+    focal, height, width = text.split()
+    path = self.root / 'train' / _TOY / 'intrinsics.txt'
+    path.write_text(f'{focal} 4 3\n0 0 0\n1\n1\n{height} {width}\n')
+    self.assert_refused('train/toy/intrinsics.txt: .* must be')
+
+  @parameterized.parameters(1e-30, 1e20)
+  def test_lens_of_tiny(self, focal):
+    self.write('tiny')
+    content = dict(np.load(self.root / f'{_TOY}.npz')) | {'focal': focal}
+    np.savez(self.root / f'{_TOY}.npz', **content)
+    self.assert_refused('toy.npz: focal: is a focal length of')
+
+  def test_lens_of_a_camera_file(self):
+    self.root.mkdir()
+    path = self.root / 'cameras.json'
+    for lens in ([1e20, 1, 0, 0], [1, 1, 1e20, 0]):
+      camera = {
+        'camera_to_world': np.eye(4).tolist(),
+        'intrinsics': lens,
+        'size': [2, 2],
+      }
+      path.write_text(json.dumps({'cameras': [camera]}))
+      with self.assertRaisesRegex(errors.DataError, r'cameras\[0\].intrinsics'):
+        camera_files.read(path)
+
+  def test_places(self):
+    pose = np.eye(4)
+    pose[0, 3] = 1e9
+    self.assertEqual(checks.pose('x', pose.tolist()).shape, (4, 4))
+    pose[0, 3] = 2e9
+    with self.assertRaisesRegex(errors.DataError, 'x is 2e.09 from the origin'):
+      checks.pose('x', pose.tolist())
+
+  @parameterized.parameters('blender', 'llff', 'tiny')
+  def test_long_paths(self, name):
+    self.write(name)
+    self.assert_refused(
+      'num_poses must be up to 100000, got 100001',
+      ValueError,
+      num_poses=100_001,
+    )
+
+  @parameterized.parameters((1e-10, 1.0), (1.0, 1e10))
+  def test_bounds(self, near, far):
+    with self.assertRaisesRegex(ValueError, 'must be 1e-09 to 1e.09'):
+      checks.bounds(near, far)
+
+
+class ConfigOfARunTest(_SceneTest):
+  def test_deep_json(self):
+    self.root.mkdir()
+    path = self.root / 'config.json'
+    path.write_text('[' * 100_000)
+    with self.assertRaisesRegex(ValueError, 'is no config of a run'):
+      saved.get_config(str(path))
+
+
+if __name__ == '__main__':
+  absltest.main()

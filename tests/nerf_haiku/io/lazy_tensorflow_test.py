@@ -1,0 +1,50 @@
+import os
+import sys
+
+import chex
+
+from nerf_haiku.io import lazy_tensorflow
+
+
+class ModuleTest(chex.TestCase):
+  def test_accelerators_are_hidden(self):
+    tf = lazy_tensorflow.module()
+    self.assertIs(tf, lazy_tensorflow.module())
+    kinds = {x.device_type for x in tf.config.get_visible_devices()}
+    self.assertEqual(kinds, {'CPU'})
+
+
+class QuietTest(chex.TestCase):
+  def _errors_of(self, work):
+    """What is written to the real standard error while `work` is called."""
+    path = self.create_tempfile().full_path
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(path, 'wb') as text:
+      os.dup2(text.fileno(), 2)
+      try:
+        work()
+      finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    with open(path) as text:
+      return text.read()
+
+  def test_chatter_is_dropped_and_errors_come_back(self):
+    def work():
+      with lazy_tensorflow._quiet_stderr():
+        os.write(2, b'chatter')
+      os.write(2, b'after')
+
+    self.assertEqual(self._errors_of(work), 'after')
+
+  def test_a_failure_shows_what_was_said(self):
+    def work():
+      with (
+        self.assertRaisesRegex(ImportError, 'broken'),
+        lazy_tensorflow._quiet_stderr(),
+      ):
+        os.write(2, b'the cause')
+        raise ImportError('broken')
+
+    self.assertEqual(self._errors_of(work), 'the cause')

@@ -1,0 +1,288 @@
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import parameterized
+
+from nerf_haiku import volume
+from tests.support import references
+
+
+def _inputs(density, rgb=0.2, rays=2, samples=5):
+  """Samples at t = 1, 2, ... with unit directions; the end is one further."""
+  t = jnp.tile(jnp.arange(1.0, samples + 1), (rays, 1))
+  return {
+    'rgb': jnp.full((rays, samples, 3), rgb),
+    'density': jnp.full((rays, samples), density),
+    't': t,
+    'directions': jnp.tile(jnp.array([0.0, 0.0, -1.0]), (rays, 1)),
+    'end': t[:, -1:] + 1.0,
+  }
+
+
+def _slow_composite(rgb, density, t, direction, end):
+  """Equation 3 as it is written, for one ray in float64."""
+  norm = np.linalg.norm(direction)
+  transmittance, colour, weights = 1.0, np.zeros(3), []
+  for i in range(len(t)):
+    step = ((t[i + 1] if i + 1 < len(t) else end) - t[i]) * norm
+    alpha = 1.0 - np.exp(-density[i] * step)
+    weights.append(transmittance * alpha)
+    colour += transmittance * alpha * rgb[i]
+    transmittance *= 1.0 - alpha
+  return colour, np.array(weights)
+
+
+class CompositeTest(chex.TestCase):
+  @chex.variants(with_jit=True, without_jit=True)
+  @parameterized.named_parameters(
+    ('empty', 0.0, True, 1.0),
+    ('night', 0.0, False, 0.0),
+    ('fog', 9.0, True, 0.2),
+  )
+  def test_limits(self, density, white, expected):
+    composite = functools.partial(volume.composite, white_background=white)
+    seen = self.variant(composite)(**_inputs(density))
+    np.testing.assert_allclose(seen.rgb, np.full((2, 3), expected), atol=1e-6)
+
+  def test_half_at_each_sample(self):
+    seen = volume.composite(**_inputs(np.log(2.0)), white_background=False)
+    expected = np.tile([1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32], (2, 1))
+    np.testing.assert_allclose(seen.weights, expected, rtol=1e-5)
+    np.testing.assert_allclose(seen.opacity, [31 / 32] * 2, rtol=1e-5)
+    depth = (1 / 2) * 1 + (1 / 4) * 2 + (1 / 8) * 3 + (1 / 16) * 4 + 5 / 32
+    np.testing.assert_allclose(seen.depth, [depth] * 2, rtol=1e-5)
+    np.testing.assert_allclose(seen.disparity, 31 / 32 / seen.depth, rtol=1e-5)
+
+  def test_matches_a_loop(self):
+    rng = np.random.default_rng(0)
+    rgb, density = rng.uniform(size=(6, 9, 3)), rng.exponential(size=(6, 9))
+    t = np.sort(rng.uniform(2, 6, size=(6, 9)))
+    directions, end = rng.normal(size=(6, 3)), np.full((6, 1), 6.5)
+    arrays = (x.astype(np.float32) for x in (rgb, density, t, directions))
+    seen = volume.composite(
+      *arrays, end=jnp.asarray(end, jnp.float32), white_background=False
+    )
+    for i in range(6):
+      colour, weights = _slow_composite(
+        rgb[i], density[i], t[i], directions[i], end[i, 0]
+      )
+      np.testing.assert_allclose(seen.rgb[i], colour, atol=1e-5)
+      np.testing.assert_allclose(seen.weights[i], weights, atol=1e-5)
+
+  @parameterized.parameters(False, True)
+  def test_matches_reference(self, white):
+    reference = references.load('render')
+    raw = jnp.asarray(reference['raw'])
+    seen = volume.composite(
+      jax.nn.sigmoid(raw[..., :3]),
+      volume.DENSITY_ACTIVATIONS['relu'](raw[..., 3]),
+      reference['z'],
+      reference['directions'],
+      end=jnp.full((16, 1), volume.INFINITE),
+      white_background=white,
+    )
+    name = 'white' if white else 'black'
+    expected = {
+      'rgb': seen.rgb,
+      'acc': seen.opacity,
+      'weights': seen.weights,
+      'depth': seen.depth,
+    }
+    for field, value in expected.items():
+      np.testing.assert_allclose(
+        value, reference[f'{name}_{field}'], atol=1e-4, err_msg=field
+      )
+    # The original's disparity is 0 / 0 where there is nothing.
+    disparity = np.where(seen.opacity > 0, reference[f'{name}_disp'], 0.0)
+    np.testing.assert_allclose(seen.disparity, disparity, atol=1e-4)
+
+  @parameterized.product(
+    density=(0.0, 1e-30, 1e-8, 1.0, 1e4, 1e8), infinite=(False, True)
+  )
+  def test_values_and_gradients_are_finite(self, density, infinite):
+    inputs = _inputs(density)
+    inputs['t'] = inputs['t'].at[1].set(3.0)  # Equal samples.
+    if infinite:
+      inputs['end'] = jnp.full((2, 1), volume.INFINITE)
+
+    def everything(rgb, density, t):
+      seen = volume.composite(
+        **dict(inputs, rgb=rgb, density=density, t=t), white_background=True
+      )
+      return sum(jnp.sum(x) for x in seen), seen
+
+    grads, seen = jax.grad(everything, argnums=(0, 1, 2), has_aux=True)(
+      inputs['rgb'], inputs['density'], inputs['t']
+    )
+    chex.assert_tree_all_finite((grads, seen))
+
+  def test_weights_add_up_to_opacity_of_all_the_density(self):
+    rng = np.random.default_rng(1)
+    inputs = _inputs(0.0, rays=50)
+    density = rng.exponential(size=(50, 5)).astype(np.float32)
+    seen = volume.composite(
+      **dict(inputs, density=density), white_background=False
+    )
+    np.testing.assert_allclose(
+      seen.opacity, 1 - np.exp(-density.sum(1)), atol=1e-6
+    )
+
+  def test_length_of_direction_counts(self):
+    inputs = _inputs(0.3)
+    longer = dict(inputs, directions=2 * inputs['directions'])
+    denser = dict(inputs, density=2 * inputs['density'])
+    one = volume.composite(**longer, white_background=True)
+    two = volume.composite(**denser, white_background=True)
+    chex.assert_trees_all_close(one, two, rtol=1e-6)
+
+
+class DensityActivationTest(chex.TestCase):
+  def test_softplus_is_shifted(self):
+    softplus = volume.DENSITY_ACTIVATIONS['softplus']
+    raw = np.array([-3.0, 0.0, 1.0, 50.0], np.float32)
+    expected = np.log1p(np.exp(raw.astype(np.float64) - 1))
+    np.testing.assert_allclose(softplus(raw), expected, rtol=1e-5)
+
+
+class ExpTest(chex.TestCase):
+  def test_values_and_gradients(self):
+    raw = jnp.array([-1e4, 0.0, 2.0, 5.0, 1e4])
+    density = volume.DENSITY_ACTIVATIONS['exp'](raw)
+    np.testing.assert_allclose(
+      density[:4], np.exp([-np.inf, -2.0, 0.0, 3.0]), rtol=1e-6
+    )
+    slope = jax.vmap(jax.grad(volume.DENSITY_ACTIVATIONS['exp']))(raw)
+    np.testing.assert_allclose(slope[:4], density[:4], rtol=1e-6)
+    chex.assert_tree_all_finite((density, slope))
+
+
+class PackedTest(chex.TestCase):
+  """Lists of samples of rays with 0, 1, 5 and 12 of them."""
+
+  def _packed(self, seed=0, scale=1.0):
+    rng = np.random.default_rng(seed)
+    counts = [5, 0, 1, 12]
+    ray = np.repeat(np.arange(4), counts)
+    rank = np.concatenate([np.arange(n) for n in counts])
+    optical_depth = scale * rng.exponential(size=18)
+    return (
+      rng.uniform(size=(18, 3)),
+      optical_depth,
+      rng.uniform(2, 6, 18),
+      ray,
+      rank,
+    )
+
+  def _composite(self, rgb, optical_depth, t, ray, rank):
+    return volume.composite_packed(
+      jnp.asarray(rgb, jnp.float32),
+      jnp.asarray(optical_depth, jnp.float32),
+      jnp.asarray(t, jnp.float32),
+      ray=jnp.asarray(ray),
+      rank=jnp.asarray(rank),
+      num_rays=4,
+      longest=12,
+    )
+
+  @parameterized.parameters(0.3, 1.0, 30.0)
+  def test_matches_a_loop(self, scale):
+    arrays = self._packed(scale=scale)
+    seen = self._composite(*arrays)
+    light = np.ones(4)
+    rgb, opacity, depth = np.zeros((4, 3)), np.zeros(4), np.zeros(4)
+    for colour, tau, t, ray, _ in zip(*arrays, strict=True):
+      weight = light[ray] * (1 - np.exp(-tau))
+      rgb[ray] += weight * colour
+      opacity[ray] += weight
+      depth[ray] += weight * t
+      light[ray] *= np.exp(-tau)
+    for found, expected in zip(
+      seen[:4], (rgb, opacity, depth, light), strict=True
+    ):
+      np.testing.assert_allclose(found, expected, atol=1e-5)
+
+  def test_small_depths_behind_opaque_rays_are_exact(self):
+    """One long sum over all rays would lose them."""
+    rgb, optical_depth, t, ray, rank = self._packed(scale=1e-3)
+    optical_depth[ray == 0] = 1e7
+    seen = self._composite(rgb, optical_depth, t, ray, rank)
+    expected = 1 - np.exp(-optical_depth[ray == 3].sum())
+    np.testing.assert_allclose(seen.opacity[3], expected, rtol=1e-4)
+
+  def test_gradients_are_finite(self):
+    rgb, optical_depth, t, ray, rank = self._packed()
+    for scale in (0.0, 1.0, 1e8):
+
+      def total(x):
+        seen = self._composite(rgb, x, t, ray, rank)
+        return jnp.sum(seen.rgb) + jnp.sum(seen.depth)
+
+      grad = jax.grad(total)(jnp.asarray(scale * optical_depth, jnp.float32))
+      chex.assert_tree_all_finite(grad)
+
+
+class EndsTest(chex.TestCase):
+  def test_weight_near_the_ends_of_rays(self):
+    """Rays go from 2 to 6: the ends are 0.08 long."""
+    t = jnp.array([[2.0, 2.07, 2.09, 5.91, 5.93]])
+    weights = jnp.array([[0.01, 0.02, 0.04, 0.08, 0.16]])
+    near, far = jnp.full((1, 1), 2.0), jnp.full((1, 1), 6.0)
+    found = jnp.sum(volume.weight_at_ends(weights, t, near, far), axis=1)
+    np.testing.assert_allclose(found, [[0.03, 0.16]], rtol=1e-6)
+
+
+class DistortionTest(chex.TestCase):
+  """Rays of 1, 4 and 7 samples, by all pairs of their samples."""
+
+  def setUp(self):
+    super().setUp()
+    rng = np.random.default_rng(0)
+    counts = (1, 4, 7)
+    self.weights = [rng.uniform(0, 1 / n, n) for n in counts]
+    self.t = [np.sort(rng.uniform(0, 1, n)) for n in counts]
+    self.width = [rng.uniform(0.1, 0.3, n) for n in counts]
+    self.expected = [
+      sum(
+        w[i] * w[j] * abs(t[i] - t[j])
+        for i in range(len(w))
+        for j in range(len(w))
+      )
+      + sum(w**2 * width / 3)
+      for w, t, width in zip(self.weights, self.t, self.width, strict=True)
+    ]
+    # The same on rays that go from 2 to 6: their way counts as 1.
+    self.t = [2 + 4 * t for t in self.t]
+    self.width = [4 * width for width in self.width]
+
+  def test_matches_all_pairs(self):
+    for *arrays, expected in zip(
+      self.weights, self.t, self.width, self.expected, strict=True
+    ):
+      arrays = [jnp.asarray(x, jnp.float32) for x in arrays]
+      found = volume.distortion(
+        *arrays,
+        jnp.array(2.0),
+        jnp.array(6.0),
+        sum_before=lambda x: jnp.cumsum(x) - x,
+      )
+      np.testing.assert_allclose(jnp.sum(found), expected, rtol=1e-5)
+
+  def test_packed_rays_have_their_own_pairs_alone(self):
+    rank = jnp.concatenate([jnp.arange(len(x)) for x in self.t])
+    arrays = [
+      jnp.asarray(np.concatenate(x), jnp.float32)
+      for x in (self.weights, self.t, self.width)
+    ]
+    found = volume.distortion(
+      *arrays,
+      jnp.array(2.0),
+      jnp.array(6.0),
+      sum_before=lambda x: volume.sum_before(x, rank, 7),
+    )
+    found = np.split(found, [1, 5])
+    np.testing.assert_allclose(
+      [np.sum(x) for x in found], self.expected, rtol=1e-5
+    )

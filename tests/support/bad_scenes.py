@@ -1,0 +1,242 @@
+"""Tiny valid scenes of every layout, and what their files say, read plainly.
+
+The readings here are those of the layouts' definitions, and check nothing: what
+a loader gives of a scene that was tampered with is compared with them.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from nerf_haiku import cameras, scenes
+from nerf_haiku.datasets import blender, deepvoxels, llff, tiny, writers
+
+SHAPE = 'toy'
+_HEIGHT, _WIDTH, _FOCAL = 6, 8, 7.0
+_BOUNDS = {'near': 2.0, 'far': 6.0}
+_FLIP = np.diag([1.0, -1.0, -1.0])
+
+
+@dataclasses.dataclass
+class View:
+  """An image, and the camera that took it."""
+
+  image: np.ndarray  # [H, W, 3] uint8.
+  pose: np.ndarray  # [3, 4] camera to world, OpenGL's axes.
+  focal: float  # of an image's width.
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """How a scene lies on disk, and how it is loaded."""
+
+  write: Callable[[scenes.Scene, pathlib.Path], None]
+  load: Callable[..., scenes.Scene]  # of a root and changed settings.
+  read: Callable[[pathlib.Path], list[View]]
+  settings: dict
+  normalised: bool = False  # Poses are known but for a motion and a scale.
+
+
+def make_scene() -> scenes.Scene:
+  """Four views to train on, two each to validate and test; all different."""
+  rng = np.random.default_rng(0)
+  splits, first = [], 0
+  for num in (4, 2, 2):
+    images = rng.integers(0, 256, (num, _HEIGHT, _WIDTH, 3), np.uint8)
+    poses = np.stack([_pose(first + i) for i in range(num)])
+    sizes = np.tile((_HEIGHT, _WIDTH), (num, 1))
+    taken = cameras.pinhole(
+      poses.astype(np.float32), sizes, np.full(num, _FOCAL)
+    )
+    stored = scenes.Images(images.reshape(-1, 3), sizes)
+    splits.append(scenes.Split(stored, taken))
+    first += num
+  return scenes.Scene(
+    *splits, near=2.0, far=6.0, box=None, path=splits[0].cameras, notices=()
+  )
+
+
+def _pose(number: int) -> np.ndarray:
+  """Turned a little about y and z; its place tells whose it is."""
+  y, z = 0.03 * number, 0.05 * number
+  about_y = [[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]]
+  about_z = [[np.cos(z), -np.sin(z), 0], [np.sin(z), np.cos(z), 0], [0, 0, 1]]
+  pose = np.eye(4)
+  pose[:3, :3] = np.array(about_y) @ about_z
+  pose[:3, 3] = [0.2 * number, 0.1 * number**2, 4 + 0.01 * number]
+  return pose
+
+
+def compare(
+  layout: Layout, scene: scenes.Scene, views: list[View]
+) -> str | None:
+  """What is wrong with the cameras of a loaded scene; None for nothing.
+
+  Args:
+    layout: of the scene.
+    scene: loaded at full size.
+    views: what its views must be among.
+  """
+  found: list[View] = []
+  for split in (scene.train, scene.val, scene.test):
+    for i in range(len(split.images)):
+      image = scenes.to_float(split.images[i], white_background=True)
+      fx = float(split.cameras.intrinsics[i, 0])
+      pose = np.asarray(split.cameras.camera_to_world[i, :3], np.float64)
+      found.append(View(image * 255, pose, fx / image.shape[1]))
+  partners = [_nearest(view, views) for view in found]
+  if layout.normalised:
+    found, partners = _relative(found), _relative(partners)
+  for i, (view, partner) in enumerate(zip(found, partners, strict=True)):
+    scale = max(np.abs(partner.pose).max(), 1)
+    if not np.allclose(view.pose, partner.pose, atol=1e-4 * scale):
+      return f'view {i}: pose {view.pose}, must be {partner.pose}'
+    if not np.isclose(view.focal, partner.focal, rtol=1e-3):
+      return f'view {i}: focal {view.focal}, must be {partner.focal}'
+  return None
+
+
+def _nearest(found: View, views: list[View]) -> View:
+  """The view of the same image: of several, that of the nearest pose."""
+
+  def distance(view):
+    if view.image.shape != found.image.shape:
+      return np.inf, 0
+    apart = np.abs(view.image - found.image).max()
+    return round(float(apart)), float(np.abs(view.pose - found.pose).max())
+
+  nearest = min(views, key=distance)
+  assert distance(nearest)[0] <= 1, 'an image that was never written'
+  return nearest
+
+
+def _relative(views: list[View]) -> list[View]:
+  """Poses in the frame of the first, the farthest at distance 1."""
+  first = views[0].pose
+  turned = [first[:, :3].T @ v.pose for v in views]
+  places = [first[:, :3].T @ (v.pose[:, 3] - first[:, 3]) for v in views]
+  scale = max(max(np.linalg.norm(x) for x in places), 1e-30)
+  return [
+    View(v.image, np.column_stack([t[:, :3], x / scale]), v.focal)
+    for v, t, x in zip(views, turned, places, strict=True)
+  ]
+
+
+def _rgb(path: pathlib.Path) -> np.ndarray:
+  with Image.open(path) as image:
+    return np.asarray(image.convert('RGB'))
+
+
+def _read_blender(root: pathlib.Path) -> list[View]:
+  views = []
+  for split in ('train', 'val', 'test'):
+    text = (root / SHAPE / f'transforms_{split}.json').read_text('utf-8-sig')
+    content = json.loads(text)
+    focal = 0.5 / np.tan(0.5 * content['camera_angle_x'])
+    for frame in content['frames']:
+      name = root / SHAPE / frame['file_path']
+      path = name if name.is_file() else name.with_name(f'{name.name}.png')
+      pose = np.array(frame['transform_matrix'], np.float64)[:3]
+      views.append(View(_rgb(path), pose, float(focal)))
+  return views
+
+
+def _read_deepvoxels(root: pathlib.Path) -> list[View]:
+  views = []
+  for split in ('train', 'validation', 'test'):
+    folder = root / split / SHAPE
+    lens = folder / 'intrinsics.txt'
+    if not lens.exists():  # As in the original.
+      lens = root / 'train' / SHAPE / 'intrinsics.txt'
+    lines = lens.read_text('utf-8-sig').splitlines()
+    focal, height = float(lines[0].split()[0]), float(lines[4].split()[0])
+    for path in sorted((folder / 'pose').iterdir()):
+      numbers = [float(x) for x in path.read_text('utf-8-sig').split()]
+      pose = np.reshape(numbers, (4, 4))[:3]
+      pose[:, :3] = pose[:, :3] @ _FLIP
+      image = _rgb(folder / 'rgb' / f'{path.stem}.png')
+      ratio = image.shape[0] / image.shape[1]
+      views.append(View(image, pose, focal / height * ratio))
+  return views
+
+
+def _read_llff(root: pathlib.Path) -> list[View]:
+  rows = np.load(root / SHAPE / 'poses_bounds.npy').astype(np.float64)
+  folder = root / SHAPE / 'images'
+  paths = sorted(x for x in folder.iterdir() if x.suffix.lower() == '.png')
+  views = []
+  for row, path in zip(rows, paths, strict=True):
+    down, right, back, place, (_, width, focal) = row[:15].reshape(3, 5).T
+    pose = np.stack([right, -down, back, place], axis=1)
+    views.append(View(_rgb(path), pose, focal / width))
+  return views
+
+
+def _read_tiny(root: pathlib.Path) -> list[View]:
+  with np.load(root / f'{SHAPE}.npz') as file:
+    images = file['images']
+    if images.dtype != np.uint8:
+      images = np.rint(255 * images.astype(np.float64)).astype(np.uint8)
+    focal = float(np.reshape(file['focal'], ())) / images.shape[2]
+    return [
+      View(image[..., :3], np.array(pose, np.float64)[:3], focal)
+      for image, pose in zip(images, file['poses'], strict=True)
+    ]
+
+
+def _loader(load, settings):
+  return lambda root, **changes: load(
+    str(changes.pop('data_dir', root)),
+    changes.pop('shape', SHAPE),
+    **(settings | changes),
+  )
+
+
+def _layout(write, load, read, normalised=False, **settings) -> Layout:
+  return Layout(write, _loader(load, settings), read, settings, normalised)
+
+
+LAYOUTS = {
+  'blender': _layout(
+    lambda scene, root: writers.write_blender(scene, root / SHAPE),
+    blender.load,
+    _read_blender,
+    testskip=1,
+    down_factor=1,
+    num_poses=3,
+    box=None,
+    **_BOUNDS,
+  ),
+  'llff': _layout(
+    lambda scene, root: writers.write_llff(scene, root / SHAPE),
+    llff.load,
+    _read_llff,
+    True,
+    down_factor=1,
+    hold=3,
+    spherify=False,
+    num_poses=3,
+  ),
+  'deepvoxels': _layout(
+    lambda scene, root: writers.write_deepvoxels(scene, root, SHAPE),
+    deepvoxels.load,
+    _read_deepvoxels,
+    testskip=1,
+    down_factor=1,
+  ),
+  'tiny': _layout(
+    lambda scene, root: writers.write_tiny(scene, root / f'{SHAPE}.npz'),
+    tiny.load,
+    _read_tiny,
+    num_train=4,
+    testskip=1,
+    down_factor=1,
+    num_poses=3,
+    box=None,
+    **_BOUNDS,
+  ),
+}

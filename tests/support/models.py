@@ -1,0 +1,64 @@
+"""The model of `reference/model.npz`, and how its names are ours."""
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+
+from nerf_haiku import cameras, encodings, fields
+from nerf_haiku.renderers import hierarchical
+
+_NAMES = {f'layer_{i}': f'trunk{i}' for i in range(8)} | {
+  'density': 'sigma',
+  'bottleneck': 'bottleneck',
+  'view': 'view',
+  'rgb': 'rgb',
+}
+
+
+def renderer() -> hierarchical.Renderer:
+  """Its renderer: nothing is random."""
+  field = fields.make_mlp(
+    encode_position=functools.partial(encodings.positional, num_octaves=10),
+    encode_direction=functools.partial(encodings.positional, num_octaves=4),
+    net_depth=8,
+    net_width=64,
+    skips=(4,),
+    use_viewdirs=True,
+  )
+  return hierarchical.make_hierarchical(
+    field,
+    field,
+    num_samples=32,
+    num_importance=32,
+    perturb=False,
+    lindisp=False,
+    raw_noise_std=0.0,
+    density_activation='relu',
+    infinite_end=True,
+    white_background=True,
+  )
+
+
+def params(reference: dict[str, np.ndarray]) -> hierarchical.Params:
+  """Its weights."""
+  return {
+    network: {
+      f'mlp/{ours}': {
+        x: jnp.asarray(reference[f'{network}_{theirs}_{x}']) for x in 'wb'
+      }
+      for ours, theirs in _NAMES.items()
+    }
+    for network in ('coarse', 'fine')
+  }
+
+
+def rays(reference: dict[str, np.ndarray], step: int) -> cameras.Rays:
+  """The rays of a step."""
+  origins = jnp.asarray(reference['batch_origins'][step])
+  directions = jnp.asarray(reference['batch_directions'][step])
+  viewdirs = directions / jnp.linalg.norm(directions, axis=-1, keepdims=True)
+  near, far = (
+    jnp.full((len(origins), 1), float(reference[x])) for x in ('near', 'far')
+  )
+  return cameras.Rays(origins, directions, viewdirs, near, far)
