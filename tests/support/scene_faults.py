@@ -21,7 +21,7 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.bad_scenes import SHAPE
+from tests.support.bad_scenes import SHAPE
 
 SAME, OTHER, LOADS = 'same', 'other', 'loads'
 OUTSIDE = 'outside'  # A folder beside that of the scene.

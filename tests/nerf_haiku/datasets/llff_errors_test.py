@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.spatial import transform
 
 from nerf_haiku import errors
-from tests import llff_test
+from tests.nerf_haiku.datasets import llff_test
 
 _TABLE = r'poses_bounds\.npy'
 
