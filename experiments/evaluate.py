@@ -31,7 +31,9 @@ def main() -> None:
   name = f'evaluation_{run.kept.step:07}'
   save_dir = pathlib.Path(_SAVE_DIR.value or launch.model_dir() / name)
   save_dir = save_dir.expanduser()
-  _, text = multihost.once(lambda: videos.score(run, save_dir), run.learnt)
+  _, text = multihost.run_on_main(
+    lambda: videos.score_test_views(run, save_dir), run.learnt
+  )
   print(text)
 
 

@@ -55,10 +55,10 @@ def run(task: Callable[[], None], default: Default) -> None:
       environment.quiet_libraries()
     if isinstance(sys.stdout, io.TextIOWrapper):
       sys.stdout.reconfigure(line_buffering=True)  # Also into a pipe or a log.
-    environment.keep_freed_memory()
-    environment.keep_compiled(_CACHE.value)
+    environment.retain_freed_memory()
+    environment.set_compilation_cache(_CACHE.value)
     try:
-      signals.end_by_sigterm()
+      signals.raise_on_sigterm()
       config_path()  # One that is not there is told before it is asked for.
       multihost.start(
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_INDEX.value
@@ -66,13 +66,13 @@ def run(task: Callable[[], None], default: Default) -> None:
       multihost.check_same(_same_everywhere())
       task()
     except signals.StoppedError as stopped:
-      if multihost.first():
+      if multihost.is_main():
         print(stopped, file=sys.stderr)
       multihost.end(stopped.exit_code)
       sys.exit(stopped.exit_code)
     except (ValueError, OSError) as error:
       # With --verbosity=0: where it comes from.
-      if logging.level_info() and not multihost.many():
+      if logging.level_info() and not multihost.is_multihost():
         raise
       multihost.wait_for_cause(error)
       print(f'Error: {error}', file=sys.stderr)
@@ -114,7 +114,7 @@ def model_dir() -> pathlib.Path:
   return pathlib.Path(MODEL_DIR.value).expanduser()
 
 
-def load_trained_run(step: int | None) -> trained_run.Run:
+def load_trained_run(step: int | None) -> trained_run.TrainedRun:
   """The run that the flags name, at a step, or at its newest.
 
   Raises:

@@ -60,7 +60,7 @@ _FPS = flags.DEFINE_integer(
 def main() -> None:
   """Does what the flags ask for, and says where it lies."""
   run = launch.load_trained_run(_STEP.value)
-  taken = video_cameras.choose(
+  taken = video_cameras.choose_cameras(
     run.scene,
     video_set=_SET.value,
     path=_PATH.value,
@@ -68,19 +68,19 @@ def main() -> None:
     render_factor=run.config.render_factor,
     camera_file=_CAMERAS.value,
   )
-  multihost.once(lambda: _draw(run, taken), run.learnt)
+  multihost.run_on_main(lambda: _draw(run, taken), run.learnt)
 
 
-def _draw(run: trained_run.Run, taken: cameras.Cameras) -> None:
+def _draw(run: trained_run.TrainedRun, taken: cameras.Cameras) -> None:
   if _SAVE_PATH.value:
-    video_cameras.save(_SAVE_PATH.value, taken)
+    video_cameras.save_cameras(_SAVE_PATH.value, taken)
   save_dir = launch.model_dir() / _name(run.kept.step)
   if _SAVE_DIR.value:
     save_dir = pathlib.Path(_SAVE_DIR.value).expanduser()
   if _VIDEO.value:
-    videos.film(run, taken, save_dir, fps=_FPS.value, say=print)
+    videos.render_video(run, taken, save_dir, fps=_FPS.value, say=print)
   if _TESTSET.value:
-    print(videos.score(run, save_dir / 'test')[1])
+    print(videos.score_test_views(run, save_dir / 'test')[1])
 
 
 def _name(step: int) -> str:

@@ -54,7 +54,7 @@ def main() -> None:
   devices = 1 if config.render_only else jax.device_count()
   schema.check(config, devices)
   if _DRY_RUN.value:
-    print(dry_run.describe(config, data_dir, _SEED.value))
+    print(dry_run.describe_run(config, data_dir, _SEED.value))
     return
   if config.render_only:
     videos.render_only(config, data_dir, model_dir)

@@ -30,7 +30,7 @@ class Rays(NamedTuple):
 
 
 # Of rays that go well towards -z: up to 85 degrees aside.
-LEAST_COSINE = float(np.cos(np.deg2rad(85)))
+MIN_COSINE = float(np.cos(np.deg2rad(85)))
 
 
 class Ndc(NamedTuple):
@@ -167,10 +167,10 @@ def from_ndc(t: chex.Array, rays: Rays, ndc: Ndc) -> chex.Array:
   return jnp.minimum(shift + t * z / (along * left), far)
 
 
-def least_cosines(cameras: Cameras) -> np.ndarray:
+def min_cosines(cameras: Cameras) -> np.ndarray:
   """Of each of `N` cameras the least cosine `[N]` of its rays with -z.
 
-  In normalised device coordinates it must be `LEAST_COSINE` or more.
+  In normalised device coordinates it must be `MIN_COSINE` or more.
   """
   fx, fy, cx, cy = cameras.intrinsics.T
   height, width = cameras.sizes.T
@@ -221,7 +221,7 @@ def pinhole(
   )
 
 
-def along(camera_to_world: np.ndarray, cameras: Cameras) -> Cameras:
+def with_poses(camera_to_world: np.ndarray, cameras: Cameras) -> Cameras:
   """Cameras at poses `[N, 3, 4]`, of the first camera's lens and size."""
   num = len(camera_to_world)
   return Cameras(

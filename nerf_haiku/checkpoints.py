@@ -43,7 +43,7 @@ class DamagedError(ValueError):
   """What is on disk is not what was written."""
 
 
-class Kept(NamedTuple):
+class CheckpointInfo(NamedTuple):
   """What is known of a run at one of its states, but for the state."""
 
   step: int
@@ -119,7 +119,7 @@ class Checkpoints:
       )
     # It is there whole by now: without a seal it is only checked less well.
     with contextlib.suppress(OSError):
-      files.seal(self._folder / str(step))
+      files.write_digests(self._folder / str(step))
 
   def set_damaged_aside(self) -> None:
     """Moves damaged states beside the folder: their steps are free again.
@@ -165,7 +165,7 @@ class Checkpoints:
 
   def read(
     self, template: hierarchical.Learnt, step: int | None = None
-  ) -> tuple[hierarchical.Learnt, Kept]:
+  ) -> tuple[hierarchical.Learnt, CheckpointInfo]:
     """Reads what a state has learnt, host arrays, whatever optimizer it had.
 
     Args:
@@ -197,7 +197,7 @@ class Checkpoints:
         for field, part in template._asdict().items()
       )
     )
-    return learnt, Kept(step, int(kept.state['skipped']), kept.about)
+    return learnt, CheckpointInfo(step, int(kept.state['skipped']), kept.about)
 
   def clear(self) -> None:
     """Deletes all states."""
@@ -240,8 +240,8 @@ class Checkpoints:
   def _fault(self, step: int) -> str | None:
     """What is wrong with a state on disk, if anything is."""
     folder = self._folder / str(step)
-    if files.sealed(folder):
-      return files.fault(folder)
+    if files.has_digests(folder):
+      return files.find_corruption(folder)
     # Of an older version, or its process was killed just then: orbax finds
     # most that may be wrong, but no flipped bit of a large array.
     try:

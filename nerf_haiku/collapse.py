@@ -8,7 +8,7 @@ import numpy as np
 
 from nerf_haiku import training
 
-MOST_RESTARTS = 3
+MAX_RESTARTS = 3
 # A run is no better than one colour if its PSNR is so near to that of the best
 # colour, dB, and its colours vary so little beside the true ones.
 _MARGIN = 0.5
@@ -23,7 +23,7 @@ class CollapseError(Exception):
   """The run is no better than a picture of one colour."""
 
 
-def look(step: int, moments: training.Moments) -> str | None:
+def describe_collapse(step: int, moments: training.ColorStats) -> str | None:
   """What to say if a run has collapsed after so many steps."""
   if not is_collapsed(moments):
     return None
@@ -34,7 +34,7 @@ def look(step: int, moments: training.Moments) -> str | None:
   )
 
 
-def is_collapsed(moments: training.Moments) -> bool:
+def is_collapsed(moments: training.ColorStats) -> bool:
   """Whether colours are no better than the best one, and hardly vary."""
   constant = constant_psnr(moments)
   seen = _variance(moments.seen, moments.seen_square)
@@ -46,7 +46,7 @@ def is_collapsed(moments: training.Moments) -> bool:
   )
 
 
-def constant_psnr(moments: training.Moments) -> float:
+def constant_psnr(moments: training.ColorStats) -> float:
   """PSNR, dB, of the best constant colour: the mean."""
   variance = _variance(moments.true, moments.true_square)
   return float(training.psnr(max(variance, 0.0)))

@@ -15,7 +15,7 @@ from nerf_haiku.renderers import hierarchical
 _AXIS = 'devices'
 
 
-class View(NamedTuple):
+class RenderedImage(NamedTuple):
   """A rendered image, of NumPy arrays."""
 
   rgb: chex.Array  # [H, W, 3] in [0, 1].
@@ -36,7 +36,7 @@ def make_render_view(
   ndc: cameras.Ndc | None = None,
   network: int = -1,
   num_devices: int | None = None,
-) -> Callable[[Any, cameras.Cameras, int], View]:
+) -> Callable[[Any, cameras.Cameras, int], RenderedImage]:
   """Builds `render_view(learnt, cameras, index)` over all devices.
 
   A device renders `piece` rays at a time, always the same ones together, so
@@ -74,7 +74,7 @@ def make_render_view(
     seen = renderer.render(learnt.params, asked, learnt.memory)[network]
     if ndc is not None:
       seen = _out_of_ndc(seen, rays, ndc)
-    return View(
+    return RenderedImage(
       seen.rgb,
       seen.depth,
       seen.disparity,

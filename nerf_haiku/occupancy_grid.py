@@ -14,7 +14,7 @@ class Grid(NamedTuple):
   occupied: chex.Array  # [G * G * G] bool.
 
 
-def unknown(resolution: int) -> Grid:
+def init_grid(resolution: int) -> Grid:
   """A grid of which nothing is known: all is occupied."""
   return Grid(
     jnp.zeros(resolution**3), jnp.ones(resolution**3, dtype=jnp.bool_)
@@ -33,7 +33,7 @@ def cell_points(
   return lower[None] + share * (upper - lower)[None]
 
 
-def look(
+def update_density(
   grid: Grid, index: chex.Array, density: chex.Array, *, decay: float
 ) -> Grid:
   """The grid after cells `[N]` were found to have densities `[N]`.
@@ -44,7 +44,7 @@ def look(
   return grid._replace(density=grid.density.at[index].set(remembered))
 
 
-def mark(grid: Grid, *, least: float) -> Grid:
+def update_occupied(grid: Grid, *, least: float) -> Grid:
   """Marks cells as occupied whose density is `least`, or half of the mean.
 
   The mean is for the start: a thin fog everywhere is not taken for nothing.

@@ -12,23 +12,23 @@ from nerf_haiku import cameras
 _WORD = 32  # Bits.
 
 
-class March(NamedTuple):
+class MarchedRays(NamedTuple):
   """Which positions of `R` rays are samples: `near + (i + shift) * step`."""
 
   bits: chex.Array  # [R, W] uint32: bit b of word w is position 32 w + b.
   shift: chex.Array  # [R] in [0, 1), of a step.
 
 
-class Samples(NamedTuple):
+class PackedSamples(NamedTuple):
   """`B` samples of some rays, ray by ray and in their order along them."""
 
   ray: chex.Array  # [B] int32, not decreasing.
   rank: chex.Array  # [B] int32, 0 for the first of a ray here, 1 for the next.
-  position: chex.Array  # [B] int32, i of `March`.
+  position: chex.Array  # [B] int32, i of `MarchedRays`.
   used: chex.Array  # [B] bool; the others fill up the list.
 
 
-def steps(rays: cameras.Rays, step: float) -> chex.Array:
+def step_sizes(rays: cameras.Rays, step: float) -> chex.Array:
   """Steps `[R, 1]` of t that are `step` scene units long."""
   return step / jnp.linalg.norm(rays.directions, axis=-1, keepdims=True)
 
@@ -41,7 +41,7 @@ def march(
   box: np.ndarray,
   step: float,
   num_positions: int,
-) -> March:
+) -> MarchedRays:
   """Finds the positions of rays that lie in occupied cells.
 
   Args:
@@ -57,7 +57,7 @@ def march(
   words = -(-num_positions // _WORD)
   lower, upper = np.asarray(box, np.float32)
   cells_per_unit = (resolution / (upper - lower))[None]
-  along = steps(rays, step)
+  along = step_sizes(rays, step)
   first = rays.near + shift[:, None] * along
   number = jnp.ceil((rays.far - first) / along)
   start = rays.origins + first * rays.directions - lower[None]
@@ -75,17 +75,17 @@ def march(
   seen &= index < jnp.minimum(number, num_positions)
   bit = jnp.arange(_WORD, dtype=jnp.uint32)[None, None]
   seen = seen.reshape(-1, words, _WORD).astype(jnp.uint32)
-  return March(jnp.sum(seen << bit, axis=-1, dtype=jnp.uint32), shift)
+  return MarchedRays(jnp.sum(seen << bit, axis=-1, dtype=jnp.uint32), shift)
 
 
-def count(marched: March) -> chex.Array:
+def count_samples(marched: MarchedRays) -> chex.Array:
   """Samples `[R]` int32 of each ray."""
   return jnp.sum(_ones(marched.bits), axis=-1)
 
 
-def pack(
-  marched: March, first: chex.Array, number: chex.Array, *, budget: int
-) -> Samples:
+def pack_samples(
+  marched: MarchedRays, first: chex.Array, number: chex.Array, *, budget: int
+) -> PackedSamples:
   """Packs samples of rays into a list of `budget`.
 
   Args:
@@ -105,7 +105,7 @@ def pack(
   rank = slot - (ends - number)[ray]
   used = slot < ends[-1]
   position = _select(marched.bits, ray, jnp.where(used, first[ray] + rank, 0))
-  return Samples(ray, jnp.where(used, rank, 0), position, used)
+  return PackedSamples(ray, jnp.where(used, rank, 0), position, used)
 
 
 def _ones(bits: chex.Array) -> chex.Array:

@@ -12,14 +12,14 @@ _LATTICE = 40  # Points along a side, of those that are looked at.
 _MARGIN = 0.02  # Of a box's sides, added on each side.
 
 
-class Extent(NamedTuple):
+class SceneBounds(NamedTuple):
   """In the units of the rays: the world's, or normalised device coordinates."""
 
   box: np.ndarray  # [2, 3] float32, lower and upper corner.
   pixel: float  # width of a pixel in the middle of it, the median camera's.
 
 
-def of_scene(scene: scenes.Scene) -> Extent:
+def scene_bounds(scene: scenes.Scene) -> SceneBounds:
   """The extent of a scene: its own box, or what its training cameras see.
 
   Without a box, that is what at least half of the cameras see between near and
@@ -30,14 +30,14 @@ def of_scene(scene: scenes.Scene) -> Extent:
   if scene.ndc is not None:
     box = _of_ndc(views, scene.ndc)
     # Across a view, the image is as wide as 2; coordinates are the same there.
-    return Extent(box, float(np.median(2 / np.asarray(views.sizes)[:, 1])))
+    return SceneBounds(box, float(np.median(2 / np.asarray(views.sizes)[:, 1])))
   if scene.box is None:
     box = _of_views(views, scene.near, scene.far)
   else:
     box = np.asarray(scene.box, np.float32)
   middle = np.mean(box, axis=0)
   away = np.linalg.norm(views.camera_to_world[:, :, 3] - middle, axis=-1)
-  return Extent(box, float(np.median(away / views.intrinsics[:, 0])))
+  return SceneBounds(box, float(np.median(away / views.intrinsics[:, 0])))
 
 
 def _of_ndc(views: cameras.Cameras, ndc: cameras.Ndc) -> np.ndarray:

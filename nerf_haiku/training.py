@@ -24,13 +24,13 @@ _BACKGROUND = np.uint32(2**32 - 2)  # A ray's key: no position on it.
 # Of what is seen, from one step to the next: some 50 steps are remembered.
 _FADING = 0.98
 
-# Scalars of a step by name; `moments` are `Moments`.
+# Scalars of a step by name; `color_stats` are `ColorStats`.
 Scalars = dict[str, Any]
 # (camera [R], pixel [R, 2]) -> rays.
 CastFn = Callable[[chex.Array, chex.Array], cameras.Rays]
 
 
-class Moments(NamedTuple):
+class ColorStats(NamedTuple):
   """Mean colours of a batch: what tells a collapsed run from a healthy one."""
 
   true: chex.Array  # [3] mean of the true colours.
@@ -46,7 +46,7 @@ class TrainState(NamedTuple):
   step: chex.Array  # [] int32, updates done.
   params: hierarchical.Params
   opt_state: optax.OptState
-  moments: Moments  # fading sums: each step counts `_FADING` less.
+  color_stats: ColorStats  # fading sums: each step counts `_FADING` less.
   skipped: chex.Array  # [] int32, updates left out for a NaN or infinity.
   # [] int32: 0, or 1 + the index among `checked_names` of the first array of
   # an update that held a NaN or infinity: the state then stays as it is.
@@ -58,7 +58,7 @@ class TrainState(NamedTuple):
     return hierarchical.Learnt(self.params, self.memory)
 
 
-def learning_rate(
+def learning_rate_schedule(
   peak: float,
   *,
   decay_factor: float,
@@ -106,7 +106,7 @@ def _init_state(
   params = renderer.init(key)
   zero = jnp.zeros((), jnp.int32)
   black = [jnp.zeros(3) for _ in range(4)]  # Donated one by one: four arrays.
-  nothing = Moments(black[0], black[1], black[2], black[3], jnp.zeros(()))
+  nothing = ColorStats(black[0], black[1], black[2], black[3], jnp.zeros(()))
   return TrainState(
     zero,
     params,
@@ -127,7 +127,7 @@ def checked_names(params: hierarchical.Params) -> list[str]:
   return ['the loss', *(f'the gradient of {name}' for name in names)]
 
 
-def first_fault(loss: chex.Array, grads: hierarchical.Params) -> chex.Array:
+def first_nonfinite(loss: chex.Array, grads: hierarchical.Params) -> chex.Array:
   """1 + the index of the first array with a NaN or infinity; 0 for none."""
   arrays = [loss, *jax.tree.leaves(grads)]
   bad = jnp.stack([~jnp.all(jnp.isfinite(x)) for x in arrays])
@@ -162,14 +162,18 @@ def squared_errors(
   return sum(errors), dict(zip(names, errors, strict=True))
 
 
-def moments(seen: chex.Array, true: chex.Array, weight: chex.Array) -> Moments:
+def color_stats(
+  seen: chex.Array, true: chex.Array, weight: chex.Array
+) -> ColorStats:
   """Weighted sums over `R` rays of colours `[R, 3]` and their squares."""
 
   def total(x):
     return jnp.sum(weight[:, None] * x, axis=0)
 
   mse = jnp.mean(total((seen - true) ** 2))
-  return Moments(total(true), total(true**2), total(seen), total(seen**2), mse)
+  return ColorStats(
+    total(true), total(true**2), total(seen), total(seen**2), mse
+  )
 
 
 def _for_background(keys: chex.PRNGKey) -> chex.PRNGKey:
@@ -220,7 +224,7 @@ def make_gradient(
     fits = hierarchical.fitting(plan.num_samples, renderer.budget)
     weight = jnp.where(fits, weight, 0.0)
     rgb = batch.rgb
-    means = moments(seen[-1].rgb, rgb, weight)
+    means = color_stats(seen[-1].rgb, rgb, weight)
     if random_background:
       behind = sampling.uniforms(_for_background(keys), 3)
       rgb = on_background(rgb, batch.alpha, behind, white=white_background)
@@ -278,7 +282,7 @@ def make_gradient(
   return gradient
 
 
-def batch_share(step: chex.Array, growth: int) -> chex.Array:
+def active_ray_fraction(step: chex.Array, growth: int) -> chex.Array:
   """The share of a batch's rays that a step learns from.
 
   It grows evenly over the first `growth` steps: a field that knows nothing
@@ -290,7 +294,7 @@ def batch_share(step: chex.Array, growth: int) -> chex.Array:
   return jnp.clip(step / growth, _FIRST_SHARE, 1.0)
 
 
-def chosen(index: chex.Array, total: int, share: chex.Array) -> chex.Array:
+def ray_weights(index: chex.Array, total: int, share: chex.Array) -> chex.Array:
   """Weights of the rays `[R]` of a share of a batch, that add up to 1.
 
   Args:
@@ -340,7 +344,7 @@ def make_update(
     cast_fn: casts the rays of a batch.
     microbatch: rays whose gradient is taken at a time, 0 for all.
     skip_nonfinite: whether a NaN or infinity skips its step.
-    batch_growth: steps over which the batch grows, see `batch_share`.
+    batch_growth: steps over which the batch grows, see `active_ray_fraction`.
     random_background: see `make_gradient`.
     white_background: see `make_gradient`.
     distortion: see `make_gradient`.
@@ -348,7 +352,7 @@ def make_update(
   Returns:
     A function that gives the new state and a dict of scalars averaged over
     all rays, without a leading axis: `loss`, `mse`, `psnr`, and `mse_coarse`
-    and `psnr_coarse` where there are two networks; the `moments` of the
+    and `psnr_coarse` where there are two networks; the `color_stats` of the
     last 50 steps or so; the gradient's `grad_norm` over all parameters; the
     `fault` found, as in the state, and the new state's `skipped`; `samples` per
     ray, and the most `pieces` that a device took them in.
@@ -367,17 +371,17 @@ def make_update(
     index = jax.lax.axis_index(AXIS) * rays + jnp.arange(rays)
     step_key = jax.random.fold_in(key, state.step)
     keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(index)
-    weight = chosen(
+    weight = ray_weights(
       index,
       rays * jax.lax.axis_size(AXIS),
-      batch_share(state.step, batch_growth),
+      active_ray_fraction(state.step, batch_growth),
     )
     grads, scalars = gradient(
       state.params, keys, batch, memory=state.memory, weight=weight
     )
     pieces = jax.lax.pmax(scalars.pop('pieces'), axis_name=AXIS)
     grads, scalars = sum_over_devices((grads, scalars))
-    found = first_fault(scalars['loss'], grads)
+    found = first_nonfinite(scalars['loss'], grads)
     fault = jnp.where(state.fault > 0, state.fault, found)
 
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -425,7 +429,7 @@ def sum_over_devices(tree: Any) -> Any:
   return restore(jax.lax.psum(flat, axis_name=AXIS))
 
 
-def make_greatest() -> Callable[[int], jax.Array]:
+def make_global_max() -> Callable[[int], jax.Array]:
   """Builds a function of a number of each process: the greatest of them.
 
   It waits for the others only when what it gives is read.

@@ -171,7 +171,7 @@ def composite_packed(
   chex.assert_rank([optical_depth, t, ray, rank], 1)
   chex.assert_equal_shape([optical_depth, t, ray, rank])
   chex.assert_shape(rgb, (*t.shape, 3))
-  before = sum_before(optical_depth, rank, longest)
+  before = exclusive_sum(optical_depth, rank, longest)
   weights = jnp.exp(-before) * -jnp.expm1(-optical_depth)
   parts = jnp.stack([weights, weights * t, optical_depth], axis=-1)
   total = jax.ops.segment_sum(
@@ -185,7 +185,7 @@ def composite_packed(
   )
 
 
-def sum_before(x: chex.Array, rank: chex.Array, longest: int) -> chex.Array:
+def exclusive_sum(x: chex.Array, rank: chex.Array, longest: int) -> chex.Array:
   """For each of `[B]` the sum of those before it on its ray.
 
   Each round adds what the sample so many places before has, twice as far as
@@ -204,7 +204,7 @@ def sum_before(x: chex.Array, rank: chex.Array, longest: int) -> chex.Array:
   return total
 
 
-def weight_at_ends(
+def boundary_weight(
   weights: chex.Array, t: chex.Array, near: chex.Array, far: chex.Array
 ) -> chex.Array:
   """Weights `[..., 2]` that lie in the first and the last 2 % of the way.

@@ -17,7 +17,7 @@ flags.FLAGS.mark_as_parsed()
 jax.config.update('jax_platforms', 'cpu')
 chex.set_n_cpu_devices(4)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-environment.keep_compiled(test_environment.CACHE)
+environment.set_compilation_cache(test_environment.CACHE)
 
 # Cases of each kind of generated bad input: always the same few, or with
 # --hypothesis-profile=long many that differ from run to run. What hangs is

@@ -25,7 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from experiments import launch
 from experiments.benchmarks import machine
-from experiments.builders import model, scene_loader, updating
+from experiments.builders import model, scene_loader, training_step
 from experiments.configs import schema
 from experiments.outputs import view_scores
 from nerf_haiku import devices, scenes, training
@@ -64,19 +64,19 @@ def run(
   config: ml_collections.ConfigDict, scene: scenes.Scene, seeds: list[int]
 ) -> Row:
   """Trains with each seed, and scores the test views."""
-  renderer = model.renderer(config, scene)
-  optimizer = updating.optimizer(config)
+  renderer = model.make_renderer(config, scene)
+  optimizer = training_step.make_optimizer(config)
   begin = [
     training.init_state(renderer, optimizer, _keys(seed)[0]) for seed in seeds
   ]
-  update = updating.compile_ahead(
-    updating.update(config, scene, renderer), config, begin[0]
+  update = training_step.compile_ahead(
+    training_step.make_update(config, scene, renderer), config, begin[0]
   ).result()
-  render = model.render_view(config, scene, renderer)
+  render = model.make_render_view(config, scene, renderer)
   row = Row([], [], [])
   for seed, host in zip(seeds, begin, strict=True):
     state, key = devices.replicate(host), _keys(seed)[1]
-    batches = updating.batches(
+    batches = training_step.make_batches(
       config, scene, seed=seed, start_step=0, num_steps=config.num_steps
     )
     start = time.perf_counter()
@@ -103,7 +103,7 @@ def _score(
 ) -> float:
   learnt, test = state.learnt(), scene.test
   with tempfile.TemporaryDirectory() as folder:
-    return view_scores.evaluate(
+    return view_scores.score_views(
       test,
       lambda i: render(learnt, test.cameras, i),
       pathlib.Path(folder),
@@ -117,7 +117,7 @@ def main() -> None:
   """Measures, and prints the table."""
   config, seeds = launch.CONFIG.value, [int(x) for x in _SEEDS.value]
   configs = {text: varied(config, text) for text in _VARY.value}
-  scene = scene_loader.load(config, launch.DATA_DIR.value)
+  scene = scene_loader.load_scene(config, launch.DATA_DIR.value)
   rows = []
   for text, one in configs.items():
     found = run(one, scene, seeds)

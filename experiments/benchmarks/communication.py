@@ -27,7 +27,7 @@ from absl import app, flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from experiments.benchmarks import machine
-from experiments.builders import model, updating
+from experiments.builders import model, training_step
 from experiments.configs import fast_blender_lego, paper_blender_lego
 from experiments.processes import environment, multihost
 from nerf_haiku import devices, training
@@ -80,10 +80,10 @@ def rays_for(
 def _make_step(config: ml_collections.ConfigDict) -> tuple[Callable, Any]:
   """A step of all processes; arrays like those of its gradient."""
   scene = machine.make_scene(64)
-  renderer = model.renderer(config, scene)
-  update = updating.update(config, scene, renderer)
+  renderer = model.make_renderer(config, scene)
+  update = training_step.make_update(config, scene, renderer)
   state = training.init_state(
-    renderer, updating.optimizer(config), jax.random.key(0)
+    renderer, training_step.make_optimizer(config), jax.random.key(0)
   )
   like = jax.tree.map(np.asarray, state.params)
   index = jax.process_index()
@@ -147,7 +147,7 @@ def _measure() -> None:
     if config.field == 'mlp':
       ray = machine.flops_per_ray(config, training=True) / _A100_FLOPS
     lines += _beyond(name, ray, config.num_rand, size)
-  if not multihost.first():
+  if not multihost.is_main():
     return
   machine.print_table(
     (
@@ -204,7 +204,7 @@ def main(argv: list[str]) -> None:
   """Starts the second process, and measures."""
   del argv
   environment.quiet_libraries()
-  environment.keep_freed_memory()
+  environment.retain_freed_memory()
   if _INDEX.value is not None:
     os.sched_setaffinity(0, {_INDEX.value})  # Of one core each.
     multihost.start(_MEETS_AT.value, 2, _INDEX.value)

@@ -82,7 +82,7 @@ def flops_per_ray(
   when a view is rendered.
   """
   params = jax.eval_shape(
-    model.renderer(config, make_scene(4)).init, jax.random.key(0)
+    model.make_renderer(config, make_scene(4)).init, jax.random.key(0)
   )
   position, direction = (
     _width(config, n) for n in (config.emb.multires, config.emb.multires_views)
@@ -113,7 +113,7 @@ def flops_per_ray(
 
 
 def _width(config: ml_collections.ConfigDict, octaves: int) -> int:
-  encoding = model.encoding(config, octaves)
+  encoding = model.make_encoding(config, octaves)
   return jax.eval_shape(encoding, jnp.zeros(3)).shape[0]
 
 

@@ -32,8 +32,8 @@ def measure(size: int, turns: int) -> list[str]:
   """A row of the table."""
   config = paper_blender_lego.get_config()
   scene = machine.make_scene(size)
-  renderer = model.renderer(config, scene)
-  render_view = model.render_view(config, scene, renderer)
+  renderer = model.make_renderer(config, scene)
+  render_view = model.make_render_view(config, scene, renderer)
   params = jax.jit(renderer.init)(jax.random.key(0))
   learnt = devices.replicate(hierarchical.Learnt(params, renderer.remember()))
   flops = size**2 * machine.flops_per_ray(config, training=False)
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
   """Measures, and prints the table."""
   del argv
   environment.quiet_libraries()
-  environment.keep_freed_memory()
+  environment.retain_freed_memory()
   sizes, turns = ([int(x) for x in f.value] for f in (_SIZES, _TURNS))
   rows = [measure(*pair) for pair in zip(sizes, turns, strict=True)]
   print('64 + 128 samples, 8 x 256: median (least to greatest).')

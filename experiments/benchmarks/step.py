@@ -23,7 +23,7 @@ from absl import app, flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from experiments.benchmarks import machine
-from experiments.builders import model, updating
+from experiments.builders import model, training_step
 from experiments.configs import paper_blender_lego
 from experiments.processes import environment
 from nerf_haiku import devices, training
@@ -53,11 +53,13 @@ def make_step(microbatch: int, dtype: str, remat: bool) -> Step:
   config.num_importance = _NUM_IMPORTANCE.value
   config.microbatch, config.dtype, config.remat = microbatch, dtype, remat
   scene = machine.make_scene(800)
-  renderer = model.renderer(config, scene)
-  update: Any = updating.update(config, scene, renderer)
+  renderer = model.make_renderer(config, scene)
+  update: Any = training_step.make_update(config, scene, renderer)
   batch = machine.make_batch(config, 800, num_rays=config.num_rand, seed=0)
   state = devices.replicate(
-    training.init_state(renderer, updating.optimizer(config), jax.random.key(0))
+    training.init_state(
+      renderer, training_step.make_optimizer(config), jax.random.key(0)
+    )
   )
   compiled = update.lower(state, batch, jax.random.key(0)).compile()
 
@@ -75,7 +77,7 @@ def main(argv: list[str]) -> None:
   """Measures in turns, and prints the table."""
   del argv
   environment.quiet_libraries()
-  environment.keep_freed_memory()
+  environment.retain_freed_memory()
   settings = list(
     itertools.product(
       map(int, _MICROBATCH.value),

@@ -27,7 +27,7 @@ _SIZES = flags.DEFINE_list('sizes', ['100', '800'], 'Height and width.')
 _TURNS = flags.DEFINE_integer('turns', 5, 'Views of each size.')
 
 
-def measure(run: trained_run.Run, size: int, turns: int) -> list[str]:
+def measure(run: trained_run.TrainedRun, size: int, turns: int) -> list[str]:
   """A row of the table."""
   config = paper_blender_lego.get_config()
   flops = size**2 * machine.flops_per_ray(config, training=False)

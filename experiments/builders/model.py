@@ -28,7 +28,7 @@ _RENDERED_ACTIVATIONS = 1 << 27
 _GRID_SIDES = (32, 128)
 
 
-def renderer(
+def make_renderer(
   config: ml_collections.ConfigDict, scene_: scenes.Scene
 ) -> hierarchical.Renderer:
   """The fields of a config, and the way they are rendered.
@@ -45,7 +45,9 @@ def renderer(
   }
   if config.renderer == 'occupancy':
     return occupancy.make_occupancy(
-      _field(config, config.model, scene_), march(config, scene_), **settings
+      _field(config, config.model, scene_),
+      march_settings(config, scene_),
+      **settings,
     )
   fine = None
   if config.num_importance:
@@ -68,15 +70,15 @@ def _field(
   """A field; `model` has the layers of the paper's network."""
   shared = {'use_viewdirs': config.use_viewdirs, 'dtype': config.dtype}
   if config.field == 'hash':
-    span = scene_bounds.of_scene(scene_)
+    span = scene_bounds.scene_bounds(scene_)
     sections = dict(config.hash)
     sections['finest'] = config.hash.finest or _finest(config, span)
     return fields.make_hash(
       box=span.box, remat=config.remat, **shared, **sections
     )
   return fields.make_mlp(
-    encode_position=encoding(config, config.emb.multires),
-    encode_direction=encoding(config, config.emb.multires_views),
+    encode_position=make_encoding(config, config.emb.multires),
+    encode_direction=make_encoding(config, config.emb.multires_views),
     remat=config.remat,
     **shared,
     **model,
@@ -84,14 +86,14 @@ def _field(
 
 
 def _finest(
-  config: ml_collections.ConfigDict, span: scene_bounds.Extent
+  config: ml_collections.ConfigDict, span: scene_bounds.SceneBounds
 ) -> int:
   """Cells along a side of the box that are as wide as a pixel."""
   cells = float(np.max(span.box[1] - span.box[0])) / span.pixel
   return max(config.hash.coarsest, round(cells))
 
 
-def march(
+def march_settings(
   config: ml_collections.ConfigDict, scene_: scenes.Scene
 ) -> occupancy.Settings:
   """How the occupancy renderer marches: as the config says, or the data.
@@ -99,7 +101,7 @@ def march(
   Raises:
     ValueError: if a ray may have more samples than the budget.
   """
-  span, section = scene_bounds.of_scene(scene_), config.occupancy
+  span, section = scene_bounds.scene_bounds(scene_), config.occupancy
   step = section.step or span.pixel
   side = float(np.max(span.box[1] - span.box[0]))
   low, high = _GRID_SIDES
@@ -123,7 +125,7 @@ def march(
   return settings
 
 
-def encoding(
+def make_encoding(
   config: ml_collections.ConfigDict, num_octaves: int
 ) -> fields.Encoding:
   """How a position or direction is encoded, with so many octaves."""
@@ -138,7 +140,7 @@ def encoding(
   )
 
 
-def cast_fn(
+def make_cast_fn(
   config: ml_collections.ConfigDict, scene_: scenes.Scene
 ) -> Callable[..., cameras.Rays]:
   """`cast_fn(cameras, camera, pixel)`, rays of the world of a scene."""
@@ -151,13 +153,13 @@ def cast_fn(
   )
 
 
-def render_view(
+def make_render_view(
   config: ml_collections.ConfigDict,
   scene_: scenes.Scene,
   renderer_: hierarchical.Renderer,
   *,
   network: int = -1,
-) -> Callable[..., image_rendering.View]:
+) -> Callable[..., image_rendering.RenderedImage]:
   """Renders whole images, see `evaluation.make_render_view`.
 
   With many processes it is called on process 0, in `processes.once`.
@@ -165,13 +167,13 @@ def render_view(
   kept = CACHED_ACTIVATIONS if on_cpu() else _RENDERED_ACTIVATIONS
   render = image_rendering.make_render_view(
     renderer_,
-    cast_fn(config, scene_),
+    make_cast_fn(config, scene_),
     chunk=config.chunk,
-    piece=config.microbatch or rays(config, kept),
+    piece=config.microbatch or rays_that_fit(config, kept),
     ndc=scene_.ndc,
     network=network,
   )
-  return multihost.shared(render)
+  return multihost.collective(render)
 
 
 def on_cpu() -> bool:
@@ -179,7 +181,7 @@ def on_cpu() -> bool:
   return jax.default_backend() == 'cpu'
 
 
-def rays(config: ml_collections.ConfigDict, activations: int) -> int:
+def rays_that_fit(config: ml_collections.ConfigDict, activations: int) -> int:
   """Rays whose activations of one layer are so many."""
   if config.renderer == 'occupancy':
     return max(1, config.occupancy.budget // 2)

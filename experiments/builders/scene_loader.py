@@ -13,7 +13,7 @@ from nerf_haiku.datasets.procedural import photographs
 _BOUNDS = (2.0, 6.0)
 
 
-def load(
+def load_scene(
   config: ml_collections.ConfigDict, data_dir: str | None
 ) -> scenes.Scene:
   """Loads the scene of a config.

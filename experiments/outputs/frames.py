@@ -33,23 +33,23 @@ NNN.png        for looking: depth divided by opacity, yellow at {near:.4g} or
 """
 
 
-class Drawn(NamedTuple):
+class RenderedFrames(NamedTuple):
   """What is there of a video."""
 
   new: int  # frames that were drawn now.
   files: tuple[pathlib.Path, ...]  # videos and contact sheet.
 
 
-def draw(
+def render_frames(
   folder: pathlib.Path,
   taken: cameras.Cameras,
-  render: Callable[..., image_rendering.View],
+  render: Callable[..., image_rendering.RenderedImage],
   *,
   near: float,
   far: float,
   still: bool,
   fps: int,
-) -> Drawn:
+) -> RenderedFrames:
   """Draws the frames that are missing, and makes videos of all.
 
   Args:
@@ -90,15 +90,15 @@ def draw(
   for i, draw_part in tqdm.tqdm(missing, 'frames', disable=None, leave=False):
     draw_part(i)
   made: tuple[pathlib.Path, ...] = ()
-  if len(sizes(taken)) == 1:
+  if len(image_sizes(taken)) == 1:
     made = _join(folder, names, [part for part, _ in parts], fps)
-  return Drawn(len(missing), made)
+  return RenderedFrames(len(missing), made)
 
 
 def _write_view(
   folder: pathlib.Path,
   name: str,
-  view: image_rendering.View,
+  view: image_rendering.RenderedImage,
   near: float,
   far: float,
 ) -> None:
@@ -138,9 +138,9 @@ def _join(
   return (*made, sheet)
 
 
-def notes(taken: cameras.Cameras) -> tuple[str, ...]:
+def video_notices(taken: cameras.Cameras) -> tuple[str, ...]:
   """What the user should know of a video before hours go into its frames."""
-  size, *others = sizes(taken)
+  size, *others = image_sizes(taken)
   if others:
     count = 1 + len(others)
     return (f'Views are of {count} sizes: frames alone, no video of them.',)
@@ -158,7 +158,7 @@ def notes(taken: cameras.Cameras) -> tuple[str, ...]:
   )
 
 
-def sizes(taken: cameras.Cameras) -> list[tuple[int, int]]:
+def image_sizes(taken: cameras.Cameras) -> list[tuple[int, int]]:
   """The heights and widths that there are, each once."""
   return sorted({(int(h), int(w)) for h, w in taken.sizes})
 

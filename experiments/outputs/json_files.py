@@ -22,7 +22,7 @@ def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
   files.write(path, text.encode())
 
 
-def plain(content: dict[str, Any]) -> dict[str, Any]:
+def to_json_types(content: dict[str, Any]) -> dict[str, Any]:
   """Settings as JSON gives them back."""
   return json.loads(json.dumps(content))
 

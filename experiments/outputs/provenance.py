@@ -13,7 +13,7 @@ import jax
 _VERSIONED = ('nerf_haiku', 'jax', 'dm-haiku', 'optax', 'chex', 'numpy')
 
 
-def circumstances() -> dict[str, Any]:
+def collect() -> dict[str, Any]:
   """Machine, versions and date, to stand beside every figure."""
   return {
     'machine': {

@@ -47,7 +47,7 @@ MAY_CHANGE = (
 )
 
 
-def describe(
+def run_settings(
   config: ml_collections.ConfigDict,
   *,
   seed: int,
@@ -55,7 +55,7 @@ def describe(
   init_from: str | None,
 ) -> dict[str, Any]:
   """What makes a run what it is, as JSON holds it."""
-  return json_files.plain(
+  return json_files.to_json_types(
     {
       'seed': seed,
       'data_dir': _resolved(data_dir),
@@ -69,7 +69,7 @@ def _resolved(path: str | None) -> str | None:
   return path and str(pathlib.Path(path).expanduser().resolve())
 
 
-def check(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
+def check_run_dir(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
   """Makes sure that a folder is free, or holds a run of these settings.
 
   Raises:
@@ -83,7 +83,7 @@ def check(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
   if not begun and not (model_dir / RESULTS).exists():
     return  # Stopped before there was anything to keep.
   # Of a field that is newer than the run, the run had the default.
-  known = json_files.plain(dict(schema.flatten(default.get_config())))
+  known = json_files.to_json_types(dict(schema.flatten(default.get_config())))
   there = there | {'config': known | there['config']}
   differing = _differences(there, settings)
   if differing:
@@ -103,7 +103,7 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
   )
 
 
-def claim_output(
+def prepare_output_dir(
   where: pathlib.Path, identity: dict[str, Any], *, replace: bool = False
 ) -> None:
   """Makes a folder for what is drawn of a run, or sees that it is that.
@@ -149,7 +149,7 @@ def claim_output(
 
 
 @contextlib.contextmanager
-def claimed(
+def prepare_run_dir(
   model_dir: pathlib.Path, settings: dict[str, Any]
 ) -> Iterator[None]:
   """Makes the folder of a run, writes its settings there, and holds it.
@@ -170,14 +170,14 @@ def claimed(
     yield
 
 
-def check_unused(model_dir: pathlib.Path) -> None:
+def check_not_locked(model_dir: pathlib.Path) -> None:
   """Sees early, before data are loaded, that nobody trains in a folder.
 
   Raises:
     ValueError: if another process does.
   """
   if (model_dir / LOCK).exists():
-    # What can not be written is told by `claimed`.
+    # What can not be written is told by `prepare_run_dir`.
     with contextlib.suppress(OSError), locked(model_dir):
       pass
 
@@ -208,7 +208,9 @@ def locked(model_dir: pathlib.Path) -> Iterator[None]:
     yield
 
 
-def finished(model_dir: pathlib.Path, num_steps: int) -> dict[str, Any] | None:
+def read_finished(
+  model_dir: pathlib.Path, num_steps: int
+) -> dict[str, Any] | None:
   """The results of a run that has done so many steps, if there are any."""
   if not (model_dir / RESULTS).exists():
     return None

@@ -7,7 +7,9 @@ from typing import Any
 from experiments.outputs import provenance, trained_run, view_scores
 
 
-def evaluate(run: trained_run.Run, views: pathlib.Path) -> dict[str, Any]:
+def score_run(
+  run: trained_run.TrainedRun, views: pathlib.Path
+) -> dict[str, Any]:
   """Renders and scores the test views, at the size of the training images.
 
   Args:
@@ -19,7 +21,7 @@ def evaluate(run: trained_run.Run, views: pathlib.Path) -> dict[str, Any]:
   """
   test, kept = run.scene.test, run.kept
   white = run.config.white_bkgd
-  scores = view_scores.evaluate(
+  scores = view_scores.score_views(
     test,
     lambda i: run.render(run.learnt, test.cameras, i),
     views,
@@ -41,11 +43,11 @@ def evaluate(run: trained_run.Run, views: pathlib.Path) -> dict[str, Any]:
       for name, text in view_scores.DEFINITIONS.items()
       if name in scores
     },
-    **provenance.circumstances(),
+    **provenance.collect(),
   }
 
 
-def means(content: dict[str, Any]) -> dict[str, float]:
+def mean_scores(content: dict[str, Any]) -> dict[str, float]:
   """The mean scores that there are."""
   return {
     name: content[name]
@@ -54,7 +56,7 @@ def means(content: dict[str, Any]) -> dict[str, float]:
   }
 
 
-def describe(content: dict[str, Any]) -> str:
+def describe_scores(content: dict[str, Any]) -> str:
   """PSNR over so many views, for the user."""
   psnr = content['psnr']
   return (

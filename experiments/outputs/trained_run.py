@@ -17,25 +17,27 @@ from nerf_haiku import cameras, checkpoints, devices, image_rendering, scenes
 from nerf_haiku.renderers import hierarchical
 
 
-class Run(NamedTuple):
+class TrainedRun(NamedTuple):
   """A scene, and what was learnt of it after some steps."""
 
   config: ml_collections.ConfigDict
   scene: scenes.Scene
   learnt: Any  # `renderers.Learnt`, replicated `[D, ...]`.
-  render: Callable[..., image_rendering.View]  # see `build.render_view`.
-  kept: checkpoints.Kept  # step, and what is known of it.
+  render: Callable[
+    ..., image_rendering.RenderedImage
+  ]  # see `build.render_view`.
+  kept: checkpoints.CheckpointInfo  # step, and what is known of it.
   settings: dict[str, Any]  # in use, see `folder.describe`.
 
   def identity(self, taken: cameras.Cameras) -> dict[str, Any]:
     """What its pictures depend on, see `folder.claim_output`."""
-    return json_files.plain(
+    return json_files.to_json_types(
       {
         'steps': self.kept.step,
         'seed_in_use': self.kept.about['seed'],
         'init_from': self.settings['init_from'],
         'bounds': (self.scene.near, self.scene.far),
-        'cameras': fingerprint(taken),
+        'cameras': camera_fingerprint(taken),
         'config': self.settings['config'],
       }
     )
@@ -47,7 +49,7 @@ def load(
   data_dir: str | None,
   model_dir: pathlib.Path,
   step: int | None = None,
-) -> Run:
+) -> TrainedRun:
   """Reads a kept state of a run, and its scene.
 
   Args:
@@ -61,16 +63,20 @@ def load(
     ValueError: if there is no such run or state, it is of other networks, or
       the data cannot be used.
   """
-  there = multihost.once(lambda: _read_settings(model_dir))
+  there = multihost.run_on_main(lambda: _read_settings(model_dir))
   data_dir = data_dir or there['data_dir']
-  settings = run_dir.describe(
+  settings = run_dir.run_settings(
     config, seed=there['seed'], data_dir=data_dir, init_from=there['init_from']
   )
-  scene = scene_loader.load(config, data_dir)
-  renderer = model.renderer(config, scene)
-  learnt, kept = multihost.once(lambda: read_learnt(renderer, model_dir, step))
-  render = model.render_view(config, scene, renderer)
-  return Run(config, scene, devices.replicate(learnt), render, kept, settings)
+  scene = scene_loader.load_scene(config, data_dir)
+  renderer = model.make_renderer(config, scene)
+  learnt, kept = multihost.run_on_main(
+    lambda: read_variables(renderer, model_dir, step)
+  )
+  render = model.make_render_view(config, scene, renderer)
+  return TrainedRun(
+    config, scene, devices.replicate(learnt), render, kept, settings
+  )
 
 
 def _read_settings(model_dir: pathlib.Path) -> dict[str, Any]:
@@ -83,11 +89,11 @@ def _read_settings(model_dir: pathlib.Path) -> dict[str, Any]:
   )
 
 
-def read_learnt(
+def read_variables(
   renderer: hierarchical.Renderer,
   model_dir: pathlib.Path,
   step: int | None = None,
-) -> tuple[hierarchical.Learnt, checkpoints.Kept]:
+) -> tuple[hierarchical.Learnt, checkpoints.CheckpointInfo]:
   """Reads what a run has learnt, host arrays.
 
   Raises:
@@ -109,7 +115,7 @@ def _warn(text: str) -> None:
   print(text, file=sys.stderr)
 
 
-def fingerprint(taken: cameras.Cameras) -> str:
+def camera_fingerprint(taken: cameras.Cameras) -> str:
   """Tells cameras from others."""
   digest = hashlib.sha256()
   for array in taken:

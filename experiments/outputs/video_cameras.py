@@ -10,7 +10,7 @@ SETS = ('render', 'poses', 'train', 'val', 'test')
 PATHS = ('given', 'interpolate', 'circle', 'spiral', 'flat')
 
 
-def choose(
+def choose_cameras(
   scene: scenes.Scene,
   *,
   video_set: str,
@@ -69,7 +69,7 @@ def _check_ndc(taken: cameras.Cameras, scene: scenes.Scene) -> None:
   if scene.ndc is None:
     return
   depth = -taken.camera_to_world[:, 2, 3]
-  away = cameras.least_cosines(taken) < cameras.LEAST_COSINE
+  away = cameras.min_cosines(taken) < cameras.MIN_COSINE
   bad = np.flatnonzero(away | (depth >= scene.ndc.near))
   if len(bad):
     what = 'looks aside' if away[bad[0]] else 'stands behind the near plane'
@@ -89,18 +89,20 @@ def _along(
   if path == 'interpolate':
     if len(np.unique(given.sizes, axis=0)) > 1:
       raise ValueError('the cameras have images of several sizes.')
-    made = cameras.along(camera_paths.interpolate(found, num_poses), given)
+    made = cameras.with_poses(camera_paths.interpolate(found, num_poses), given)
     times = np.linspace(0, len(found) - 1, num_poses)
     lens = [np.interp(times, range(len(found)), x) for x in given.intrinsics.T]
     return made._replace(intrinsics=np.stack(lens, axis=1).astype(np.float32))
   if path == 'circle':
     up = np.sum(found[:, :, 1], axis=0)
     frame = poses.upright(poses.focus(found), up)
-    return cameras.along(camera_paths.orbit(found, frame, num_poses), given)
+    return cameras.with_poses(
+      camera_paths.orbit(found, frame, num_poses), given
+    )
   spiral = camera_paths.spiral(
     found, scene.near, scene.far, num_poses, flat=path == 'flat'
   )
-  return cameras.along(spiral, given)
+  return cameras.with_poses(spiral, given)
 
 
 def _reduce(taken: cameras.Cameras, factor: int) -> cameras.Cameras:
@@ -113,7 +115,7 @@ def _reduce(taken: cameras.Cameras, factor: int) -> cameras.Cameras:
   return cameras.scale(taken, sizes)
 
 
-def describe(taken: cameras.Cameras) -> str:
+def describe_cameras(taken: cameras.Cameras) -> str:
   """How many views of what size, for the user."""
   return f'{len(taken.sizes)} frames of {describe_sizes(taken)}'
 
@@ -125,7 +127,7 @@ def describe_sizes(taken: cameras.Cameras) -> str:
   return shown + (f' and {len(sizes) - 3} more sizes' if len(sizes) > 3 else '')
 
 
-def save(path: str, taken: cameras.Cameras) -> None:
+def save_cameras(path: str, taken: cameras.Cameras) -> None:
   """Writes the cameras of a video, for `--cameras`.
 
   Raises:

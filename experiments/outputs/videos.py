@@ -21,8 +21,8 @@ from nerf_haiku import cameras
 FPS = 30
 
 
-def film(
-  run: trained_run.Run,
+def render_video(
+  run: trained_run.TrainedRun,
   taken: cameras.Cameras,
   save_dir: pathlib.Path,
   *,
@@ -43,11 +43,11 @@ def film(
   Raises:
     ValueError: if the folder can not be used.
   """
-  run_dir.claim_output(save_dir, run.identity(taken), replace=replace)
-  for note in frames.notes(taken):
+  run_dir.prepare_output_dir(save_dir, run.identity(taken), replace=replace)
+  for note in frames.video_notices(taken):
     say(note)
-  alike = len(frames.sizes(taken)) == 1
-  drawn = frames.draw(
+  alike = len(frames.image_sizes(taken)) == 1
+  drawn = frames.render_frames(
     save_dir,
     taken,
     lambda x, i, looks=None: run.render(run.learnt, x, i, looks),
@@ -56,14 +56,14 @@ def film(
     still=run.config.use_viewdirs and len(taken.sizes) > 1 and alike,
     fps=fps,
   )
-  what = video_cameras.describe(taken)
+  what = video_cameras.describe_cameras(taken)
   made = ', '.join(path.name for path in drawn.files) or 'no video'
   old = ', all there' if not drawn.new else ''
   say(f'{what}{old}: {save_dir} ({made})')
 
 
-def score(
-  run: trained_run.Run, save_dir: pathlib.Path, *, replace: bool = False
+def score_test_views(
+  run: trained_run.TrainedRun, save_dir: pathlib.Path, *, replace: bool = False
 ) -> tuple[dict[str, Any], str]:
   """Draws and scores the test views, unless that was done.
 
@@ -80,17 +80,17 @@ def score(
   """
   identity = run.identity(run.scene.test.cameras)
   identity['images'] = run.settings['data_dir']
-  run_dir.claim_output(save_dir, identity, replace=replace)
+  run_dir.prepare_output_dir(save_dir, identity, replace=replace)
   path = save_dir / run_dir.RESULTS
   before = ''
   content: dict[str, Any] = {}
   if path.exists():
     content = json_files.read_json(path, 'psnr', 'views', option='--save_dir')
     before = ' (scored before)'
-  if not view_scores.measures_there().keys() <= content.keys():
-    content, before = scoring.evaluate(run, save_dir), ''
+  if not view_scores.available_metrics().keys() <= content.keys():
+    content, before = scoring.score_run(run, save_dir), ''
     json_files.write_json(path, content)
-  return content, f'{scoring.describe(content)}{before}: {path}'
+  return content, f'{scoring.describe_scores(content)}{before}: {path}'
 
 
 def render_only(
@@ -104,28 +104,28 @@ def render_only(
     ValueError: if there is no such run, or it had another config.
   """
   run = trained_run.load(config, data_dir=data_dir, model_dir=model_dir)
-  multihost.once(lambda: _draw(run, model_dir), run.learnt)
+  multihost.run_on_main(lambda: _draw(run, model_dir), run.learnt)
 
 
-def _draw(run: trained_run.Run, model_dir: pathlib.Path) -> None:
+def _draw(run: trained_run.TrainedRun, model_dir: pathlib.Path) -> None:
   config = run.config
-  run_dir.check(model_dir, run.settings)
+  run_dir.check_run_dir(model_dir, run.settings)
   if config.render_test:
     views_dir = model_dir / f'{run_dir.VIEWS}_{run.kept.step:07}'
-    print(score(run, views_dir)[1])
+    print(score_test_views(run, views_dir)[1])
   else:
-    film_path(run, model_dir, say=print)
+    render_path_video(run, model_dir, say=print)
 
 
-def film_path(
-  run: trained_run.Run,
+def render_path_video(
+  run: trained_run.TrainedRun,
   model_dir: pathlib.Path,
   *,
   say: Callable[[str], None],
   replace: bool = False,
 ) -> None:
-  """Draws the scene's own path into the folder of the run, see `film`."""
-  taken = video_cameras.choose(
+  """Renders the scene's own path into the run's folder, see `render_video`."""
+  taken = video_cameras.choose_cameras(
     run.scene,
     video_set='render',
     path='given',
@@ -133,4 +133,4 @@ def film_path(
     render_factor=run.config.render_factor,
   )
   where = model_dir / f'{run_dir.VIDEO}_{run.kept.step:07}'
-  film(run, taken, where, fps=FPS, say=say, replace=replace)
+  render_video(run, taken, where, fps=FPS, say=say, replace=replace)

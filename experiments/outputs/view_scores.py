@@ -23,9 +23,9 @@ DEFINITIONS = image_quality.DEFINITIONS | lpips.DEFINITIONS
 _OVERVIEW_WIDTH = 256
 
 
-def evaluate(
+def score_views(
   split: scenes.Split,
-  render: Callable[[int], image_rendering.View],
+  render: Callable[[int], image_rendering.RenderedImage],
   folder: pathlib.Path,
   *,
   near: float,
@@ -47,10 +47,10 @@ def evaluate(
     Scores, their lists per view, and the median seconds per view.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  measures = measures_there()
+  measures = available_metrics()
   scores: dict[str, list[float | None]] = {name: [] for name in measures}
   seconds, sums = [], []
-  pairs, chosen = [], choose(split.cameras.sizes)
+  pairs, chosen = [], choose_for_overview(split.cameras.sizes)
   bar = tqdm.tqdm(split.images, 'test views', disable=None, leave=False)
   for i, image in enumerate(bar):
     start = time.perf_counter()
@@ -60,7 +60,7 @@ def evaluate(
     truth = media.to_uint8(
       scenes.to_float(image, white_background=white_background)
     )
-    sums.append(colour_sums(truth))
+    sums.append(color_sums(truth))
     for name, measure in measures.items():
       scores[name].append(measure(rgb, truth))
     depth = media.depth_image(view.depth, view.opacity, near, far)
@@ -72,7 +72,7 @@ def evaluate(
   media.write_png(folder / 'overview.png', overview(pairs))
   return {
     **{name: mean(values) for name, values in scores.items()},
-    'psnr_of_one_colour': psnr_of_one_colour(sums),
+    'psnr_of_one_colour': psnr_of_constant_color(sums),
     'views': len(seconds),
     **{f'{name}_per_view': values for name, values in scores.items()},
     # The first view compiles.
@@ -80,7 +80,7 @@ def evaluate(
   }
 
 
-def measures_there() -> dict[str, Measure]:
+def available_metrics() -> dict[str, Measure]:
   """How views are scored, by name: LPIPS where its weights are installed."""
   measures: dict[str, Measure] = {
     'psnr': image_quality.psnr,
@@ -91,8 +91,8 @@ def measures_there() -> dict[str, Measure]:
   return measures
 
 
-def colour_sums(image: np.ndarray) -> np.ndarray:
-  """What `psnr_of_one_colour` asks of an image `[H, W, 3]` uint8.
+def color_sums(image: np.ndarray) -> np.ndarray:
+  """What `psnr_of_constant_color` asks of an image `[H, W, 3]` uint8.
 
   Returns:
     `[3, 3]` int64: for each channel its pixels, their sum, that of squares.
@@ -101,11 +101,11 @@ def colour_sums(image: np.ndarray) -> np.ndarray:
   return np.stack([np.ones_like(flat), flat, flat**2]).sum(axis=1)
 
 
-def psnr_of_one_colour(sums: Sequence[np.ndarray]) -> float | None:
+def psnr_of_constant_color(sums: Sequence[np.ndarray]) -> float | None:
   """The mean PSNR of the best constant colour: what any run must surpass.
 
   Args:
-    sums: `colour_sums` of each true image.
+    sums: `color_sums` of each true image.
 
   Returns:
     Decibels; None if an image is of that colour alone.
@@ -121,7 +121,7 @@ def psnr_of_one_colour(sums: Sequence[np.ndarray]) -> float | None:
   )
 
 
-def choose(sizes: np.ndarray) -> list[int]:
+def choose_for_overview(sizes: np.ndarray) -> list[int]:
   """Up to four views for the overview, evenly among those of the first size.
 
   Args:

@@ -38,7 +38,7 @@ def quiet_libraries() -> None:
   sys.unraisablehook = drop
 
 
-def keep_freed_memory() -> None:
+def retain_freed_memory() -> None:
   """Has freed memory kept for the next step, where the C library can.
 
   On a CPU jax frees what a step worked in, and gets it anew for the next; the
@@ -59,7 +59,7 @@ def default_cache() -> str:
   return os.environ.get(CACHE_VARIABLE) or str(path)
 
 
-def keep_compiled(folder: str) -> None:
+def set_compilation_cache(folder: str) -> None:
   """Keeps compiled functions in a folder, for the next process.
 
   Args:

@@ -19,7 +19,7 @@ _SILENCE = 20.0
 _STAYS = 10.0
 
 
-class Watch:
+class Heartbeat:
   """Ends this process, with a word, when another one fails or falls silent.
 
   Each process counts up a number in the store; whose number stands still is

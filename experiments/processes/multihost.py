@@ -1,7 +1,7 @@
 """Many processes as one run: how they start, agree and end.
 
-Process 0 decides and writes; the others follow it, see `once`. What it tells
-them goes through the key-value store of jax's coordination service.
+Process 0 decides and writes; the others follow it, see `run_on_main`. What it
+tells them goes through the key-value store of jax's coordination service.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ class _World:
   """The other processes, and the messages of process 0 to them."""
 
   def __init__(self) -> None:
-    self.watch: heartbeat.Watch | None = None
+    self.watch: heartbeat.Heartbeat | None = None
     self.client: Any = None
     self.functions: list[Callable[..., Any]] = []
     self._sent = self._kept = 0
@@ -122,11 +122,11 @@ def start(
 
   _world.client = distributed.global_state.client
   address = distributed.global_state.coordinator_address or ''
-  _world.watch = heartbeat.Watch(
+  _world.watch = heartbeat.Heartbeat(
     _world.client, jax.process_index(), jax.process_count(), address
   )
   with _quiet_output(jax.process_index() > 0):
-    int(training.make_greatest()(0))  # They connect, and can compute.
+    int(training.make_global_max()(0))  # They connect, and can compute.
 
 
 def _nobody_came() -> None:
@@ -194,9 +194,9 @@ def check_same(settings: dict[str, Any]) -> None:
   Raises:
     ValueError: names a field that is not.
   """
-  if not many():
+  if not is_multihost():
     return
-  there = once(lambda: settings)
+  there = run_on_main(lambda: settings)
   for name, value in settings.items():
     if there.get(name) != value:
       raise ValueError(
@@ -205,40 +205,40 @@ def check_same(settings: dict[str, Any]) -> None:
       )
 
 
-def many() -> bool:
+def is_multihost() -> bool:
   """Whether this process is one of many."""
   return _world.watch is not None
 
 
-def first() -> bool:
+def is_main() -> bool:
   """Whether this process is the one that writes and tells."""
   return jax.process_index() == 0
 
 
-def shared(fn: Callable[..., Any]) -> Callable[..., Any]:
-  """Makes a function of all processes callable from process 0, in `once`.
+def collective(fn: Callable[..., Any]) -> Callable[..., Any]:
+  """Lets process 0 call a function of all processes, in `run_on_main`.
 
   Args:
     fn: of what is learnt, which each process has, and of what can be pickled.
       All processes share functions in the same order.
   """
-  if not many():
+  if not is_multihost():
     return fn
   _world.functions.append(fn)
   number = len(_world.functions) - 1
 
   def call(learnt, *args):
-    signals.between_views()
+    signals.check_between_images()
     _world.send('call', number, args)
     return fn(learnt, *args)
 
   return call
 
 
-def once(fn: Callable[[], Any], learnt: Any = None) -> Any:
+def run_on_main(fn: Callable[[], Any], learnt: Any = None) -> Any:
   """Calls a function on process 0 alone, and gives its result to all.
 
-  Meanwhile the others do their part of the `shared` functions that it calls.
+  Meanwhile the others do their part of the `collective` functions it calls.
 
   Args:
     fn: its result can be pickled.
@@ -247,9 +247,9 @@ def once(fn: Callable[[], Any], learnt: Any = None) -> Any:
   Raises:
     FirstFailedError: on the others, if process 0 fails.
   """
-  if not many():
+  if not is_multihost():
     return fn()
-  if first():
+  if is_main():
     try:
       result = fn()
     except Exception as error:

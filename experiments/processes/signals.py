@@ -25,7 +25,7 @@ class TerminatedError(KeyboardInterrupt):
   """SIGTERM where there is nothing to keep: as Ctrl-C, but for its code."""
 
 
-def end_by_sigterm() -> None:
+def raise_on_sigterm() -> None:
   """Has SIGTERM end what is under way, by a `TerminatedError`."""
 
   def end(number: int, frame: FrameType | None) -> None:
@@ -89,7 +89,7 @@ class Listener:
 _listening: Listener | None = None
 
 
-def between_views() -> None:
+def check_between_images() -> None:
   """To be called where many processes may leave off drawing."""
   if _listening is not None:
     _listening.between_views()

@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from experiments.builders import model, scene_loader, updating
+from experiments.builders import model, scene_loader, training_step
 from experiments.trainer import run
 from nerf_haiku import cameras, devices, scenes, training
 from nerf_haiku.renderers import hierarchical
@@ -19,7 +19,7 @@ _STEPS = 3
 _LAYERS = ('', 'layer', 'density', 'bottleneck', 'view', 'rgb')
 
 
-def describe(
+def describe_run(
   config: ml_collections.ConfigDict, data_dir: str | None, seed: int
 ) -> str:
   """Loads, takes a few steps, and tells what a run would be; writes nothing.
@@ -27,8 +27,8 @@ def describe(
   Raises:
     ValueError: if the data cannot be used.
   """
-  scene = scene_loader.load(config, data_dir)
-  renderer = model.renderer(config, scene)
+  scene = scene_loader.load_scene(config, data_dir)
+  renderer = model.make_renderer(config, scene)
   return '\n'.join(
     [
       run.describe_scene(scene),
@@ -97,7 +97,7 @@ def _describe_march(
 ) -> list[str]:
   if config.renderer != 'occupancy':
     return []
-  march = model.march(config, scene)
+  march = model.march_settings(config, scene)
   lower, upper = (', '.join(f'{x:.3g}' for x in y) for y in march.box)
   return [
     f'Occupancy: {march.resolution}^3 cells of the box from ({lower}) to '
@@ -114,12 +114,12 @@ def _describe_steps(
 ) -> list[str]:
   key = jax.random.key(seed)
   state = devices.replicate(
-    training.init_state(renderer, updating.optimizer(config), key)
+    training.init_state(renderer, training_step.make_optimizer(config), key)
   )
-  update: Any = updating.update(config, scene, renderer)
+  update: Any = training_step.make_update(config, scene, renderer)
   compiled: Any = None
   begin, seconds = time.perf_counter(), []
-  for batch in updating.batches(
+  for batch in training_step.make_batches(
     config, scene, seed=seed, start_step=0, num_steps=_STEPS + 1
   ):
     if compiled is None:

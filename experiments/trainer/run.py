@@ -59,36 +59,44 @@ def train(
       loss or gradient is no finite number.
     signals.StoppedError: if a signal stopped it.
   """
-  settings = run_dir.describe(
+  settings = run_dir.run_settings(
     config, seed=seed, data_dir=data_dir, init_from=init_from
   )
-  content = multihost.once(lambda: _look_there(config, model_dir, settings))
+  content = multihost.run_on_main(
+    lambda: _look_there(config, model_dir, settings)
+  )
   if content is not None:
     return content
-  scene = scene_loader.load(config, data_dir)
-  renderer = model.renderer(config, scene)
-  weights = multihost.once(lambda: _weights(renderer, init_from))
-  first = multihost.first()
+  scene = scene_loader.load_scene(config, data_dir)
+  renderer = model.make_renderer(config, scene)
+  weights = multihost.run_on_main(lambda: _weights(renderer, init_from))
+  first = multihost.is_main()
   log = progress.Log(model_dir / run_dir.LOG if first else None)
   with contextlib.ExitStack() as held:
     # Of process 0, which tells the others if it can not.
-    claimed = run_dir.claimed(model_dir, settings)
-    multihost.once(lambda: held.enter_context(claimed))
+    claimed = run_dir.prepare_run_dir(model_dir, settings)
+    multihost.run_on_main(lambda: held.enter_context(claimed))
     log.say(describe_scene(scene))
     kept = held.enter_context(
       checkpoints.Checkpoints(model_dir / run_dir.CHECKPOINTS, log.say)
     )
     board = held.enter_context(
-      tensorboard.Summaries(
+      tensorboard.SummaryWriter(
         model_dir / run_dir.TENSORBOARD if first else None, log.say
       )
     )
     where = model_dir / run_dir.TENSORBOARD if profiled and first else None
-    render = model.render_view(config, scene, renderer)
-    validate = validation.make(config, scene, renderer, render, board, log)
+    render = model.make_render_view(config, scene, renderer)
+    validate = validation.make_validate(
+      config, scene, renderer, render, board, log
+    )
 
-    def run_at(state: checkpoints.Kept, learnt: Any) -> trained_run.Run:
-      return trained_run.Run(config, scene, learnt, render, state, settings)
+    def run_at(
+      state: checkpoints.CheckpointInfo, learnt: Any
+    ) -> trained_run.TrainedRun:
+      return trained_run.TrainedRun(
+        config, scene, learnt, render, state, settings
+      )
 
     outputs = steps.Outputs(
       kept,
@@ -101,18 +109,20 @@ def train(
     state, about = steps.fit(
       config, scene, renderer, outputs, seed=seed, start=start, weights=weights
     )
-    known = checkpoints.Kept(int(state.step), int(state.skipped), about)
+    known = checkpoints.CheckpointInfo(
+      int(state.step), int(state.skipped), about
+    )
     run = run_at(known, devices.replicate(state.learnt()))
 
     def score() -> dict[str, Any]:
-      content = scoring.evaluate(run, model_dir / run_dir.VIEWS)
+      content = scoring.score_run(run, model_dir / run_dir.VIEWS)
       json_files.write_json(model_dir / run_dir.RESULTS, content)
       fields = dict(schema.flatten(config)) | {'seed': seed}
-      board.hyperparameters(fields, scoring.means(content))
+      board.hyperparameters(fields, scoring.mean_scores(content))
       log.note(f'test PSNR {content["psnr"]} dB over {content["views"]} views')
       return content
 
-    return multihost.once(score, run.learnt)
+    return multihost.run_on_main(score, run.learnt)
 
 
 def _look_there(
@@ -121,37 +131,39 @@ def _look_there(
   settings: dict[str, Any],
 ) -> dict[str, Any] | None:
   """Checks the folder of a run; gives the results if it is finished."""
-  run_dir.check(model_dir, settings)
-  content = run_dir.finished(model_dir, config.num_steps)
+  run_dir.check_run_dir(model_dir, settings)
+  content = run_dir.read_finished(model_dir, config.num_steps)
   if content is not None:
     print(
       f'{model_dir} holds this run, finished after {content["steps"]} steps: '
       'nothing is left to do.'
     )
     return content
-  run_dir.check_unused(model_dir)
+  run_dir.check_not_locked(model_dir)
   # Damaged weights are noticed before hours are spent.
-  view_scores.measures_there()
+  view_scores.available_metrics()
   return None
 
 
 def _make_shows(
-  run_at: Callable[[checkpoints.Kept, Any], trained_run.Run],
+  run_at: Callable[[checkpoints.CheckpointInfo, Any], trained_run.TrainedRun],
   model_dir: pathlib.Path,
   log: progress.Log,
-  board: tensorboard.Summaries,
+  board: tensorboard.SummaryWriter,
 ) -> tuple[steps.Show, steps.Show]:
   """What draws a run on its way: its test views, and its video."""
 
-  def test(state: checkpoints.Kept, learnt: Any) -> None:
+  def test(state: checkpoints.CheckpointInfo, learnt: Any) -> None:
     where = model_dir / f'{run_dir.VIEWS}_{state.step:07}'
-    scores, text = videos.score(run_at(state, learnt), where, replace=True)
-    known = {f'test/{x}': y for x, y in scoring.means(scores).items()}
+    scores, text = videos.score_test_views(
+      run_at(state, learnt), where, replace=True
+    )
+    known = {f'test/{x}': y for x, y in scoring.mean_scores(scores).items()}
     board.scalars(state.step, known)
     log.say(f'step {state.step}  test {text}')
 
-  def film(state: checkpoints.Kept, learnt: Any) -> None:
-    videos.film_path(
+  def film(state: checkpoints.CheckpointInfo, learnt: Any) -> None:
+    videos.render_path_video(
       run_at(state, learnt),
       model_dir,
       say=lambda text: log.say(f'step {state.step}  {text}'),
@@ -172,7 +184,7 @@ def _weights(
   if init_from is None:
     return None
   try:
-    return trained_run.read_learnt(
+    return trained_run.read_variables(
       renderer, pathlib.Path(init_from).expanduser()
     )[0].params
   except ValueError as error:

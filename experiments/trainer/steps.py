@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from experiments.builders import updating
+from experiments.builders import training_step
 from experiments.processes import multihost, signals
 from experiments.trainer import profiling, progress, tensorboard, validation
 from nerf_haiku import checkpoints, collapse, devices, scenes, training
@@ -33,11 +33,11 @@ _SHOWN = (
 
 # What is known of a run beside its state: the `seed` in use, `restarts` after
 # a collapse, and `times`: `train_seconds`, `rays_per_second`.
-About = dict[str, Any]
+RunMetadata = dict[str, Any]
 
 
 # (what is known, `renderers.Learnt` replicated) draws what is learnt.
-Show = Callable[[checkpoints.Kept, Any], None]
+Show = Callable[[checkpoints.CheckpointInfo, Any], None]
 
 
 class Outputs(NamedTuple):
@@ -45,7 +45,7 @@ class Outputs(NamedTuple):
 
   kept: checkpoints.Checkpoints
   log: progress.Log
-  board: tensorboard.Summaries
+  board: tensorboard.SummaryWriter
   profile: profiling.Profile
   validate: validation.Validate
   test: Show
@@ -70,7 +70,7 @@ def fit(
   seed: int,
   start: float,
   weights: hierarchical.Params | None = None,
-) -> tuple[training.TrainState, About]:
+) -> tuple[training.TrainState, RunMetadata]:
   """Does all steps that are left of a run.
 
   Args:
@@ -93,9 +93,9 @@ def fit(
   steps = _Steps(config, scene, renderer, outputs, start)
   state = _begin(config, renderer, seed, weights)
   times = {'train_seconds': 0.0, 'rays_per_second': 0}
-  about: About = {'seed': seed, 'restarts': 0, 'times': times}
-  state, about = multihost.once(lambda: _go_on(state, about, outputs))
-  with signals.Listener(between_views=multihost.many()) as listener:
+  about: RunMetadata = {'seed': seed, 'restarts': 0, 'times': times}
+  state, about = multihost.run_on_main(lambda: _go_on(state, about, outputs))
+  with signals.Listener(between_views=multihost.is_multihost()) as listener:
     while int(state.step) < config.num_steps:
       try:
         state, about = steps.run(state, about, listener)
@@ -106,8 +106,8 @@ def fit(
 
 
 def _go_on(
-  state: training.TrainState, about: About, outputs: Outputs
-) -> tuple[training.TrainState, About]:
+  state: training.TrainState, about: RunMetadata, outputs: Outputs
+) -> tuple[training.TrainState, RunMetadata]:
   """The newest state that is kept, if there is one."""
   outputs.kept.set_damaged_aside()
   if outputs.kept.steps():
@@ -124,13 +124,15 @@ def _begin(
   weights: hierarchical.Params | None,
 ) -> training.TrainState:
   init_key, _ = jax.random.split(jax.random.key(seed))
-  state = training.init_state(renderer, updating.optimizer(config), init_key)
+  state = training.init_state(
+    renderer, training_step.make_optimizer(config), init_key
+  )
   return state if weights is None else state._replace(params=weights)
 
 
 def _restart(
-  error: collapse.CollapseError, about: About, outputs: Outputs
-) -> About:
+  error: collapse.CollapseError, about: RunMetadata, outputs: Outputs
+) -> RunMetadata:
   """Forgets a collapsed run; gives what is known of the one after it."""
   about = about | {
     'seed': collapse.next_seed(about['seed']),
@@ -138,9 +140,9 @@ def _restart(
   }
   outputs.log.say(
     f'{error} It starts again from step 0 with seed {about["seed"]} '
-    f'(restart {about["restarts"]} of {collapse.MOST_RESTARTS}).'
+    f'(restart {about["restarts"]} of {collapse.MAX_RESTARTS}).'
   )
-  multihost.once(outputs.kept.clear)
+  multihost.run_on_main(outputs.kept.clear)
   outputs.board.go_on_from(0)
   return about
 
@@ -158,26 +160,29 @@ class _Steps:
   ):
     self._config, self._scene = config, scene
     self._outputs, self._start = outputs, start
-    self._learning_rate = updating.learning_rate(config)
+    self._learning_rate = training_step.make_schedule(config)
     state = jax.eval_shape(
       lambda key: training.init_state(
-        renderer, updating.optimizer(config), key
+        renderer, training_step.make_optimizer(config), key
       ),
       jax.random.key(0),
     )
     self._names = training.checked_names(state.params)
     # Of the signals that came to processes: all stop after the same step.
     self._greatest: Callable[[int], Any] = int
-    if multihost.many():
-      self._greatest = training.make_greatest()
+    if multihost.is_multihost():
+      self._greatest = training.make_global_max()
     # Compiled beside the initial weights and the start of TensorFlow.
-    self._update = updating.compile_ahead(
-      updating.update(config, scene, renderer), config, state
+    self._update = training_step.compile_ahead(
+      training_step.make_update(config, scene, renderer), config, state
     )
 
   def run(
-    self, state: training.TrainState, about: About, listener: signals.Listener
-  ) -> tuple[training.TrainState, About]:
+    self,
+    state: training.TrainState,
+    about: RunMetadata,
+    listener: signals.Listener,
+  ) -> tuple[training.TrainState, RunMetadata]:
     """Does the steps from a state of host arrays on, see `fit`.
 
     Raises:
@@ -206,7 +211,7 @@ class _Steps:
     # Several devices of one CPU deadlock when steps are queued up.
     in_turn = jax.device_count() > 1 and jax.default_backend() == 'cpu'
     pending: collections.deque = collections.deque()
-    batches = updating.batches(
+    batches = training_step.make_batches(
       config,
       self._scene,
       seed=self._about['seed'],
@@ -219,14 +224,14 @@ class _Steps:
       asked = self._greatest(listener.signal_number or 0)
       pending.append((step, scalars, asked))
       due = self._due(step)
-      waits = in_turn or any(due) or (not multihost.many() and asked)
+      waits = in_turn or any(due) or (not multihost.is_multihost() and asked)
       stopped = self._catch_up(pending, 0 if waits else _IN_FLIGHT)
       if stopped:
         self._catch_up(pending, 0)
         self._stop(step, stopped)
       if any(due):
         with self._progress.paused():
-          stopped = multihost.once(
+          stopped = multihost.run_on_main(
             functools.partial(self._pause, step, due, listener),
             self._state.learnt(),
           )
@@ -287,7 +292,10 @@ class _Steps:
     skipped = devices.unreplicate(self._state.skipped)
     about = self._about | {'times': self._times()}
     try:
-      show(checkpoints.Kept(step, int(skipped), about), self._state.learnt())
+      show(
+        checkpoints.CheckpointInfo(step, int(skipped), about),
+        self._state.learnt(),
+      )
     except (ValueError, OSError) as error:
       self._outputs.log.say(f'step {step}  {error} Training goes on.')
 
@@ -298,7 +306,7 @@ class _Steps:
       signals.StoppedError: always, but for
       OSError: if the state can not be written.
     """
-    multihost.once(lambda: self._save(must=True))
+    multihost.run_on_main(lambda: self._save(must=True))
     error = signals.StoppedError(step, signal_number)
     self._outputs.log.note(str(error))
     raise error
@@ -316,16 +324,16 @@ class _Steps:
     if step % self._config.collapse_steps == 0:
       self._look_for_collapse(step, scalars['moments'])
 
-  def _look_for_collapse(self, step: int, moments: training.Moments) -> None:
+  def _look_for_collapse(self, step: int, moments: training.ColorStats) -> None:
     """Says so if there is one.
 
     Raises:
       collapse.CollapseError: if the run is to start again.
     """
-    found = collapse.look(step, moments)
+    found = collapse.describe_collapse(step, moments)
     if found:
       restarts = self._about['restarts']
-      if self._config.restart_collapsed and restarts < collapse.MOST_RESTARTS:
+      if self._config.restart_collapsed and restarts < collapse.MAX_RESTARTS:
         raise collapse.CollapseError(found)
       self._outputs.log.say(f'{found} It is not started again.')
 
@@ -340,7 +348,7 @@ class _Steps:
     if not fault or (skips and self._faults < _MOST_SKIPPED):
       return
     self._state = self._state._replace(fault=self._state.fault * 0)
-    saved = multihost.once(self._save)
+    saved = multihost.run_on_main(self._save)
     kept = 'The state before it is kept. ' if saved else ''
     text = (
       f'Step {step}: {self._names[fault - 1]} holds a NaN or infinity'

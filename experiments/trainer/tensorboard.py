@@ -20,7 +20,7 @@ from nerf_haiku.io import lazy_tensorflow, media
 _COUNT = itertools.count()
 
 
-class Summaries:
+class SummaryWriter:
   """Writes scalars and images; a context manager.
 
   In TensorBoard's own records: `tf.summary` can not say that a run goes on from
@@ -47,7 +47,7 @@ class Summaries:
       event_pb2.Event(wall_time=time.time(), file_version='brain.Event:2')
     )
 
-  def __enter__(self) -> 'Summaries':
+  def __enter__(self) -> 'SummaryWriter':
     return self
 
   def __exit__(self, *error: object) -> None:

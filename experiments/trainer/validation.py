@@ -23,12 +23,12 @@ _CUT = 0.2
 _VIEW = 0
 
 
-def make(
+def make_validate(
   config: ml_collections.ConfigDict,
   scene: scenes.Scene,
   renderer: hierarchical.Renderer,
-  render: Callable[..., image_rendering.View],
-  board: tensorboard.Summaries,
+  render: Callable[..., image_rendering.RenderedImage],
+  board: tensorboard.SummaryWriter,
   log: progress.Log,
 ) -> Validate:
   """Builds a function that renders, shows and scores a validation view.
@@ -49,7 +49,7 @@ def make(
   told = set()
 
   coarse_too = config.renderer == 'hierarchical' and config.num_importance
-  render_coarse = model.render_view(config, scene, renderer, network=0)
+  render_coarse = model.make_render_view(config, scene, renderer, network=0)
 
   def validate(learnt: Any, step: int) -> float:
     view = render(learnt, scene.val.cameras, _VIEW)
@@ -63,7 +63,7 @@ def make(
       coarse = _pictures(render_coarse(learnt, scene.val.cameras, _VIEW), scene)
       images |= {f'{name}_coarse': image for name, image in coarse.items()}
       images['z_std'] = _to_greatest(view.spread)
-    for text in cuts(view, scene):
+    for text in describe_cuts(view, scene):
       if text not in told:
         told.add(text)
         log.say(text)
@@ -75,7 +75,9 @@ def make(
   return validate
 
 
-def cuts(view: image_rendering.View, scene: scenes.Scene) -> list[str]:
+def describe_cuts(
+  view: image_rendering.RenderedImage, scene: scenes.Scene
+) -> list[str]:
   """What to say if much of what is seen lies where rays begin or end."""
   total = float(np.sum(view.opacity))
   if scene.ndc is not None or not total:
@@ -97,7 +99,7 @@ def cuts(view: image_rendering.View, scene: scenes.Scene) -> list[str]:
 
 
 def _pictures(
-  view: image_rendering.View, scene: scenes.Scene
+  view: image_rendering.RenderedImage, scene: scenes.Scene
 ) -> dict[str, np.ndarray]:
   return {
     'rgb': media.to_uint8(view.rgb),

@@ -56,7 +56,7 @@ def pick_from_one(
   return np.full(len(pixel), camera), pixel
 
 
-def colours(
+def gather_colors(
   images: scenes.Images, camera: np.ndarray, pixel: np.ndarray
 ) -> np.ndarray:
   """Stored colours `[R, C]` of pixels `[R, 2]` of images `[R]`."""
@@ -65,7 +65,7 @@ def colours(
   return images.pixels[images.offsets[camera] + row * width + column]
 
 
-def batches(
+def make_batches(
   images: scenes.Images,
   *,
   seed: int,
@@ -114,7 +114,7 @@ def batches(
       crop = precrop_frac if step < precrop_iters else 1.0
       camera, pixel = pick_from_one(images, u, crop=crop)
     camera, pixel = camera[part], pixel[part]
-    stored = colours(images, camera, pixel)
+    stored = gather_colors(images, camera, pixel)
     rgb = scenes.to_float(stored, white_background=white_background)
     found = camera.astype(np.int32), pixel.astype(np.int32), rgb
     return (*found, scenes.opacity(stored)) if with_alpha else found

@@ -100,7 +100,7 @@ def load(
   taken = [_cameras(v, f) for v, f in zip(views, files, strict=True)]
   images, held_out = image_files.load(*files)
   val, test = map(scenes.Split, held_out, taken[1:])
-  path = cameras.along(camera_paths.circle(num_poses), taken[0])
+  path = cameras.with_poses(camera_paths.circle(num_poses), taken[0])
   return scenes.Scene(
     scenes.Split(images, taken[0]), val, test, near, far, corners, path, notices
   )

@@ -124,7 +124,7 @@ def load(
     near,
     far,
     corners,
-    cameras.along(path, taken[0]),
+    cameras.with_poses(path, taken[0]),
     notices,
     ndc,
   )
@@ -334,9 +334,9 @@ def _check_directions(
   Raises:
     ValueError: names a camera that faces another way, and the cure.
   """
-  cosines = np.concatenate([cameras.least_cosines(views) for views in taken])
+  cosines = np.concatenate([cameras.min_cosines(views) for views in taken])
   worst = int(np.argmin(cosines))
-  if cosines[worst] < cameras.LEAST_COSINE:
+  if cosines[worst] < cameras.MIN_COSINE:
     angle = np.rad2deg(np.arccos(cosines[worst]))
     raise ValueError(
       f'llff.spherify=False: the cameras do not face one way (a ray of '

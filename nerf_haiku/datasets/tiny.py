@@ -77,7 +77,7 @@ def load(
   stored = _stored(images, height // down_factor, width // down_factor)
   train = _split(stored, taken, slice(num_train))
   test = _split(stored, taken, slice(num_train, None, max(testskip, 1)))
-  around = cameras.along(camera_paths.circle(num_poses), taken)
+  around = cameras.with_poses(camera_paths.circle(num_poses), taken)
   notices: tuple[str, ...] = ()
   if height % down_factor or width % down_factor:
     notices = (

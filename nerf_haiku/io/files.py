@@ -29,8 +29,8 @@ def write(path: str | os.PathLike[str], content: bytes) -> None:
     temporary.unlink(missing_ok=True)
 
 
-def seal(folder: pathlib.Path) -> None:
-  """Writes down digests of all files of a folder, for `fault`.
+def write_digests(folder: pathlib.Path) -> None:
+  """Writes down digests of all files of a folder, for `find_corruption`.
 
   Raises:
     OSError: if they can not be read, or the digests not be written.
@@ -38,12 +38,12 @@ def seal(folder: pathlib.Path) -> None:
   write(folder / _SEAL, json.dumps(_digests(folder), indent=1).encode())
 
 
-def sealed(folder: pathlib.Path) -> bool:
-  """Whether `seal` has been here."""
+def has_digests(folder: pathlib.Path) -> bool:
+  """Whether `write_digests` has been here."""
   return (folder / _SEAL).exists()
 
 
-def fault(folder: pathlib.Path) -> str | None:
+def find_corruption(folder: pathlib.Path) -> str | None:
   """What is not as it was when a folder was sealed; None if all is.
 
   Of two faults one is told. Files that came later do not matter.

@@ -152,7 +152,7 @@ def make_hierarchical(
       end=end,
       white_background=white_background,
     )
-    at_ends = volume.weight_at_ends(seen.weights, t, rays.near, rays.far)
+    at_ends = volume.boundary_weight(seen.weights, t, rays.near, rays.far)
     width = jnp.diff(jnp.concatenate([t, rays.far], axis=-1), axis=-1)
     apart = volume.distortion(
       seen.weights,

@@ -44,7 +44,7 @@ class Settings(NamedTuple):
 class Details(NamedTuple):
   """What is planned of `R` rays."""
 
-  marched: ray_marching.March
+  marched: ray_marching.MarchedRays
   number: chex.Array  # [R] int32, samples.
   keys: chex.PRNGKey  # [R] for the noise.
 
@@ -118,7 +118,7 @@ class _Marcher:
 
     Asks for density alone, which costs a fraction of a gradient.
     """
-    number = ray_marching.count(marched)
+    number = ray_marching.count_samples(marched)
     longest = self.settings.num_positions()
     budget = min(_DENSITY_BUDGET * self.settings.budget, len(number) * longest)
 
@@ -126,12 +126,12 @@ class _Marcher:
       begin, found = carry
       left = number * (jnp.arange(len(number)) >= begin)
       fits = hierarchical.fitting(left, budget)
-      samples = ray_marching.pack(
+      samples = ray_marching.pack_samples(
         marched, jnp.zeros_like(left), left * fits, budget=budget
       )
       added = self._noise(keys, samples)
       optical_depth, *_ = self._see(params, rays, marched, samples, added)
-      before = volume.sum_before(optical_depth, samples.rank, longest)
+      before = volume.exclusive_sum(optical_depth, samples.rank, longest)
       alive = samples.used & (before < _OPAQUE)
       found += jax.ops.segment_sum(
         alive.astype(jnp.int32),
@@ -155,7 +155,7 @@ class _Marcher:
   def _see(self, params, rays, marched, samples, added):
     """Asks the field: optical depths and what is composited with them."""
     along = jax.tree.map(lambda x: x[samples.ray], rays)
-    step = ray_marching.steps(along, self.settings.step)[:, 0]
+    step = ray_marching.step_sizes(along, self.settings.step)[:, 0]
     shift = marched.shift[samples.ray]
     t = along.near[:, 0] + (samples.position + shift) * step
     points = along.origins + t[:, None] * along.directions
@@ -182,11 +182,11 @@ class _Marcher:
       num_rays=len(marched.shift),
       longest=longest,
     )
-    at_ends = volume.weight_at_ends(packed.weights, at.t, at.near, at.far)
+    at_ends = volume.boundary_weight(packed.weights, at.t, at.near, at.far)
     apart = volume.distortion(
       packed.weights,
       *at,
-      sum_before=lambda x: volume.sum_before(x, samples.rank, longest),
+      sum_before=lambda x: volume.exclusive_sum(x, samples.rank, longest),
     )
     at_ends, apart = (  # Apart, so that what nobody asks for is left out.
       jax.ops.segment_sum(
@@ -221,7 +221,7 @@ class _Marcher:
     fits = hierarchical.fitting(details.number, self.settings.budget)
     number = jnp.where(fits, details.number, 0)
     most = len(number) * self.settings.num_positions()
-    samples = ray_marching.pack(
+    samples = ray_marching.pack_samples(
       details.marched,
       jnp.zeros_like(number),
       number,
@@ -245,7 +245,7 @@ class _Marcher:
     num_rays = len(rays.near)
     budget = max(self.settings.budget, num_rays)
     marched = self._march(grid, rays, jnp.full(num_rays, 0.5))
-    number = ray_marching.count(marched)
+    number = ray_marching.count_samples(marched)
 
     def live(sums):
       return (sums.taken < number) & (sums.light > _SPENT)
@@ -255,7 +255,9 @@ class _Marcher:
       quota = budget // jnp.maximum(jnp.sum(going), 1)
       next_ = jnp.minimum(number - sums.taken, quota)
       next_ = jnp.where(going, next_, 0)
-      samples = ray_marching.pack(marched, sums.taken, next_, budget=budget)
+      samples = ray_marching.pack_samples(
+        marched, sums.taken, next_, budget=budget
+      )
       packed, at_ends, _ = self._gather(params, rays, marched, samples, 0.0)
       light = sums.light
       return _Sums(
@@ -303,14 +305,16 @@ class _Marcher:
       density, _ = self.field.apply(
         params['field'], points, jnp.zeros_like(points)
       )
-      return occupancy_grid.look(
+      return occupancy_grid.update_density(
         grid, index, self.activation(density), decay=settings.decay
       )
 
     def renew(grid):
       parts = jnp.where(step <= settings.warmup, _PARTS, _PARTS_OF_A_LOOK)
       grid = jax.lax.fori_loop(0, parts, look, grid)
-      return occupancy_grid.mark(grid, least=settings.threshold / settings.step)
+      return occupancy_grid.update_occupied(
+        grid, least=settings.threshold / settings.step
+      )
 
     due = (step % settings.every == 0) & (step > 0)
     return jax.lax.cond(due, renew, lambda grid: grid, grid)
@@ -358,7 +362,7 @@ def make_occupancy(
     marcher.train,
     marcher.render,
     marcher.plan,
-    lambda: occupancy_grid.unknown(settings.resolution),
+    lambda: occupancy_grid.init_grid(settings.resolution),
     marcher.refresh,
     settings.budget,
   )

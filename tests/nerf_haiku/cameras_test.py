@@ -176,7 +176,7 @@ class PinholeTest(chex.TestCase):
     views = cameras.pinhole(
       camera_paths.circle(2), [[4, 6], [8, 9]], [5.0, 7.0]
     )
-    moved = cameras.along(np.ones((3, 3, 4)), views)
+    moved = cameras.with_poses(np.ones((3, 3, 4)), views)
     expected = cameras.Cameras(
       np.ones((3, 3, 4), np.float32),
       np.array([[5, 5, 3, 2]] * 3, np.float32),

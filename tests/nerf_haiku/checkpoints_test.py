@@ -25,7 +25,7 @@ def _state(width=3, step=7):
   }
   opt_state = optax.adam(1e-3).init(params)
   zero = jnp.zeros((), jnp.int32)
-  moments = training.Moments(*[jnp.zeros(3)] * 4, zero)
+  moments = training.ColorStats(*[jnp.zeros(3)] * 4, zero)
   state = training.TrainState(
     jnp.asarray(step), params, opt_state, moments, zero, zero
   )
@@ -150,7 +150,7 @@ class DamageTest(chex.TestCase):
     # Of a size that orbax puts into files without a checksum.
     self._states = {
       step: _state(width=2000, step=step)._replace(
-        moments=training.Moments(
+        moments=training.ColorStats(
           *[np.full(3, step, np.float32)] * 4, np.zeros((), np.int32)
         )
       )

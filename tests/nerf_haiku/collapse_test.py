@@ -8,8 +8,8 @@ from nerf_haiku import collapse, training
 def _look(true, seen):
   """What is said of true and rendered colours `[steps, R, 3]`."""
   means = [x.mean((0, 1)) for x in (true, true**2, seen, seen**2)]
-  moments = training.Moments(*means, np.mean((true - seen) ** 2))
-  return collapse.look(4, moments)
+  moments = training.ColorStats(*means, np.mean((true - seen) ** 2))
+  return collapse.describe_collapse(4, moments)
 
 
 def _scene(kind, steps=4):
@@ -71,7 +71,7 @@ class CollapseTest(chex.TestCase):
 
   def test_the_best_constant_is_the_mean(self):
     true = np.array([[0.0, 0.2, 0.4], [1.0, 0.2, 0.4]])
-    means = training.Moments(*[true.mean(0), (true**2).mean(0)] * 2, 0.0)
+    means = training.ColorStats(*[true.mean(0), (true**2).mean(0)] * 2, 0.0)
     expected = -10 * np.log10(0.25 / 3)
     self.assertAlmostEqual(collapse.constant_psnr(means), expected, places=5)
 

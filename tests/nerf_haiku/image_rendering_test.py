@@ -81,7 +81,7 @@ class RenderViewTest(chex.TestCase):
     view = render_view(devices.replicate(_learnt()), views, 1)
     seen, size = _direct(views, 1)
     chex.assert_shape(view.rgb, (*size, 3))
-    for name in image_rendering.View._fields:
+    for name in image_rendering.RenderedImage._fields:
       expected = getattr(seen, name).reshape(getattr(view, name).shape)
       # Importance samples jump where rounding moves them to another bin.
       atol = 1e-3 if name == 'spread' else 1e-4

@@ -75,7 +75,7 @@ class MarchTest(chex.TestCase):
     self.assertEqual(expected[0], [])
     self.assertGreater(max(map(len, expected)), 3)
     np.testing.assert_array_equal(
-      ray_marching.count(marched), [len(x) for x in expected]
+      ray_marching.count_samples(marched), [len(x) for x in expected]
     )
 
   def test_positions_are_no_more_than_asked_for(self):
@@ -87,7 +87,7 @@ class MarchTest(chex.TestCase):
       step=0.01,
       num_positions=40,
     )
-    self.assertEqual(int(jnp.max(ray_marching.count(march))), 40)
+    self.assertEqual(int(jnp.max(ray_marching.count_samples(march))), 40)
 
 
 class PackTest(chex.TestCase):
@@ -104,8 +104,8 @@ class PackTest(chex.TestCase):
       max(0, min(len(p) - f, 30)) for p, f in zip(positions, first, strict=True)
     ]
     samples = self.variant(
-      lambda b, f, n: ray_marching.pack(
-        ray_marching.March(b, jnp.zeros(9)), f, n, budget=320
+      lambda b, f, n: ray_marching.pack_samples(
+        ray_marching.MarchedRays(b, jnp.zeros(9)), f, n, budget=320
       )
     )(jnp.asarray(bits), jnp.asarray(first), jnp.asarray(number, jnp.int32))
     expected = [
@@ -122,8 +122,8 @@ class PackTest(chex.TestCase):
 
   def test_a_full_list(self):
     bits = jnp.full((4, 1), 7, jnp.uint32)
-    samples = ray_marching.pack(
-      ray_marching.March(bits, jnp.zeros(4)),
+    samples = ray_marching.pack_samples(
+      ray_marching.MarchedRays(bits, jnp.zeros(4)),
       jnp.zeros(4, int),
       jnp.full(4, 3, jnp.int32),
       budget=12,
@@ -152,16 +152,16 @@ class GridTest(chex.TestCase):
         occupied, rays, jnp.zeros(64), box=_BOX, step=0.5, num_positions=4
       )
       np.testing.assert_array_equal(
-        np.flatnonzero(ray_marching.count(march)), [i]
+        np.flatnonzero(ray_marching.count_samples(march)), [i]
       )
 
   def test_what_is_remembered_fades_when_it_is_looked_at(self):
-    grid = occupancy_grid.unknown(2)
+    grid = occupancy_grid.init_grid(2)
     self.assertTrue(bool(jnp.all(grid.occupied)))
-    seen = occupancy_grid.look(
+    seen = occupancy_grid.update_density(
       grid, jnp.array([1, 3]), jnp.array([8.0, 2.0]), decay=0.5
     )
-    seen = occupancy_grid.look(
+    seen = occupancy_grid.update_density(
       seen, jnp.array([1, 2]), jnp.array([1.0, 3.0]), decay=0.5
     )
     np.testing.assert_array_equal(seen.density, [0, 4, 3, 2, 0, 0, 0, 0])
@@ -173,5 +173,5 @@ class GridTest(chex.TestCase):
     grid = occupancy_grid.Grid(
       jnp.array([0.0, 40.0, 3.0, 2.0]), jnp.ones(4, bool)
     )
-    marked = occupancy_grid.mark(grid, least=least)
+    marked = occupancy_grid.update_occupied(grid, least=least)
     np.testing.assert_array_equal(marked.occupied, expected)

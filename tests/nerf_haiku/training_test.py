@@ -91,7 +91,7 @@ class GradientTest(chex.TestCase):
     reference = references.load('model')
     params = models.params(reference)
     optimizer = optax.adam(
-      training.learning_rate(
+      training.learning_rate_schedule(
         float(reference['lr']),
         decay_factor=0.1,
         decay_steps=int(reference['lrate_decay']) * 1000,
@@ -311,7 +311,7 @@ class MomentsTest(chex.TestCase):
     seen = jnp.array([[0.0, 1.0, 0.5], [1.0, 1.0, 0.5]])
     true = jnp.array([[0.2, 0.0, 1.0], [0.4, 0.0, 0.0]])
     weight = jnp.array([0.25, 0.75])
-    result = training.moments(seen, true, weight)
+    result = training.color_stats(seen, true, weight)
     np.testing.assert_allclose(result.true, [0.35, 0.0, 0.25], rtol=1e-6)
     np.testing.assert_allclose(result.true_square, [0.13, 0, 0.25], rtol=1e-6)
     np.testing.assert_allclose(result.seen, [0.75, 1.0, 0.5], rtol=1e-6)
@@ -350,7 +350,7 @@ class _Seen:
 
 class ScheduleTest(chex.TestCase):
   def test_a_tenth_after_decay_steps(self):
-    schedule = training.learning_rate(
+    schedule = training.learning_rate_schedule(
       5e-4, decay_factor=0.1, decay_steps=250_000, warmup_steps=0
     )
     for step, expected in (
@@ -361,7 +361,7 @@ class ScheduleTest(chex.TestCase):
       np.testing.assert_allclose(schedule(step), expected, rtol=1e-5)
 
   def test_a_cosine_falls_slowly_at_both_ends(self):
-    schedule = training.learning_rate(
+    schedule = training.learning_rate_schedule(
       1.0, decay_factor=0.2, decay_steps=300, warmup_steps=0, cosine=True
     )
     np.testing.assert_allclose(
@@ -371,7 +371,7 @@ class ScheduleTest(chex.TestCase):
     )
 
   def test_the_rate_rises_evenly_in_the_first_steps(self):
-    schedule = training.learning_rate(
+    schedule = training.learning_rate_schedule(
       0.8, decay_factor=1.0, decay_steps=1, warmup_steps=4
     )
     np.testing.assert_allclose(
@@ -386,14 +386,20 @@ class ScheduleTest(chex.TestCase):
 
 class BatchTest(chex.TestCase):
   def test_the_share_grows_evenly_from_a_sixteenth(self):
-    shares = [training.batch_share(jnp.asarray(x), 100) for x in (0, 5, 50, 99)]
+    shares = [
+      training.active_ray_fraction(jnp.asarray(x), 100) for x in (0, 5, 50, 99)
+    ]
     np.testing.assert_allclose(shares, [1 / 16, 1 / 16, 0.5, 0.99], rtol=1e-6)
-    self.assertEqual(float(training.batch_share(jnp.asarray(0), 0)), 1.0)
-    self.assertEqual(float(training.batch_share(jnp.asarray(500), 100)), 1.0)
+    self.assertEqual(
+      float(training.active_ray_fraction(jnp.asarray(0), 0)), 1.0
+    )
+    self.assertEqual(
+      float(training.active_ray_fraction(jnp.asarray(500), 100)), 1.0
+    )
 
   @parameterized.product(total=(1, 24, 100, 4096), share=(1 / 16, 0.37, 1.0))
   def test_chosen_rays_are_spread_over_all_indices(self, total, share):
-    weight = training.chosen(jnp.arange(total), total, jnp.asarray(share))
+    weight = training.ray_weights(jnp.arange(total), total, jnp.asarray(share))
     number = max(round(share * total), 1)
     self.assertEqual(int(jnp.sum(weight > 0)), number)
     np.testing.assert_allclose(jnp.sum(weight), 1.0, rtol=1e-5)

@@ -230,7 +230,7 @@ class EndsTest(chex.TestCase):
     t = jnp.array([[2.0, 2.07, 2.09, 5.91, 5.93]])
     weights = jnp.array([[0.01, 0.02, 0.04, 0.08, 0.16]])
     near, far = jnp.full((1, 1), 2.0), jnp.full((1, 1), 6.0)
-    found = jnp.sum(volume.weight_at_ends(weights, t, near, far), axis=1)
+    found = jnp.sum(volume.boundary_weight(weights, t, near, far), axis=1)
     np.testing.assert_allclose(found, [[0.03, 0.16]], rtol=1e-6)
 
 
@@ -280,7 +280,7 @@ class DistortionTest(chex.TestCase):
       *arrays,
       jnp.array(2.0),
       jnp.array(6.0),
-      sum_before=lambda x: volume.sum_before(x, rank, 7),
+      sum_before=lambda x: volume.exclusive_sum(x, rank, 7),
     )
     found = np.split(found, [1, 5])
     np.testing.assert_allclose(

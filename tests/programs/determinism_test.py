@@ -10,7 +10,7 @@ import chex
 import jax
 from absl.testing import parameterized
 
-from experiments.builders import model, scene_loader, updating
+from experiments.builders import model, scene_loader, training_step
 from nerf_haiku import devices, training
 from tests.support import configs
 
@@ -39,17 +39,19 @@ class DeterminismTest(chex.TestCase):
   @parameterized.parameters(('hash', 'hierarchical'), ('mlp', 'occupancy'))
   def test_bit_equal(self, field, renderer):
     config = _config(field, renderer)
-    scene = scene_loader.load(config, None)
-    renderer = model.renderer(config, scene)
+    scene = scene_loader.load_scene(config, None)
+    renderer = model.make_renderer(config, scene)
 
-    update = updating.update(config, scene, renderer)
+    update = training_step.make_update(config, scene, renderer)
 
     def run(seed):
       init, key = jax.random.split(jax.random.key(seed))
       state = devices.replicate(
-        training.init_state(renderer, updating.optimizer(config), init)
+        training.init_state(
+          renderer, training_step.make_optimizer(config), init
+        )
       )
-      batches = updating.batches(
+      batches = training_step.make_batches(
         config, scene, seed=seed, start_step=0, num_steps=_STEPS
       )
       for batch in batches:

@@ -159,9 +159,9 @@ class StartTest(chex.TestCase):
   def test_alone(self):
     multihost.start('127.0.0.1:1', 1, 0)
     multihost.start(None, None, None)
-    self.assertFalse(multihost.many())
-    self.assertEqual(multihost.once(lambda: 3), 3)
-    self.assertIs(multihost.shared(len), len)
+    self.assertFalse(multihost.is_multihost())
+    self.assertEqual(multihost.run_on_main(lambda: 3), 3)
+    self.assertIs(multihost.collective(len), len)
 
 
 @pytest.mark.slow

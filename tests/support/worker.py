@@ -41,8 +41,8 @@ class Model:
       chunk=32,
       microbatch=16,
     )
-    self.scene = scene_loader.load(self.config, None)
-    self.renderer = model.renderer(self.config, self.scene)
+    self.scene = scene_loader.load_scene(self.config, None)
+    self.renderer = model.make_renderer(self.config, self.scene)
     self._optimizer = optax.trace(decay=0.0)
 
   def state(self) -> training.TrainState:
@@ -55,7 +55,7 @@ class Model:
   ) -> training.TrainState:
     """One step of the rays of a part of the batch; host arrays."""
     views = jax.tree.map(np.asarray, self.scene.train.cameras)
-    cast = model.cast_fn(self.config, self.scene)
+    cast = model.make_cast_fn(self.config, self.scene)
     update = training.make_update(
       self.renderer,
       self._optimizer,
@@ -74,10 +74,10 @@ class Model:
 
   def view(self, state: training.TrainState) -> np.ndarray:
     """Rendered by all processes, in `processes.once` if there are many."""
-    render = model.render_view(self.config, self.scene, self.renderer)
+    render = model.make_render_view(self.config, self.scene, self.renderer)
     learnt = devices.replicate(state.learnt())
     taken: cameras.Cameras = self.scene.test.cameras
-    return multihost.once(lambda: render(learnt, taken, 0).rgb, learnt)
+    return multihost.run_on_main(lambda: render(learnt, taken, 0).rgb, learnt)
 
 
 def _step() -> None:
@@ -85,11 +85,11 @@ def _step() -> None:
   folder, index = pathlib.Path(_FOLDER.value), jax.process_index()
   model, half = Model(), _RAYS // jax.process_count()
   with checkpoints.Checkpoints(folder / 'kept') as kept:
-    state, _ = multihost.once(lambda: kept.restore(model.state()))
+    state, _ = multihost.run_on_main(lambda: kept.restore(model.state()))
     before = devices.unreplicate(devices.replicate(state))
     part = slice(index * half, (index + 1) * half)
     after = model.step(before, part, jax.local_device_count())
-    multihost.once(lambda: kept.save(after, {'by': index}))
+    multihost.run_on_main(lambda: kept.save(after, {'by': index}))
     shown = model.view(after)
   for name, tree in (('before', before), ('after', after), ('view', shown)):
     np.savez(folder / f'{name}_{index}.npz', *jax.tree.leaves(tree))
@@ -100,7 +100,7 @@ def main() -> None:
   if _TASK.value == 'step':
     _step()
     return
-  greatest = training.make_greatest()
+  greatest = training.make_global_max()
   while int(greatest(jax.process_index())) == jax.process_count() - 1:
     print('together', flush=True)
     time.sleep(0.1)

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from absl.testing import parameterized
 
-from experiments.builders import model, updating
+from experiments.builders import model, training_step
 from nerf_haiku import camera_paths, cameras, devices, scenes, training
 from tests.support import configs
 
@@ -23,7 +23,7 @@ def _scene(box=None):
 
 def _shapes(config):
   params = jax.eval_shape(
-    model.renderer(config, _scene()).init, jax.random.key(0)
+    model.make_renderer(config, _scene()).init, jax.random.key(0)
   )
   return {
     f'{network}/{name.split("/")[1]}': layer['w'].shape
@@ -34,14 +34,14 @@ def _shapes(config):
 
 @functools.cache
 def _params():
-  init = jax.jit(model.renderer(configs.changed(), _scene()).init)
+  init = jax.jit(model.make_renderer(configs.changed(), _scene()).init)
   return jax.tree.map(lambda x: 2 * x, init(jax.random.key(0)))
 
 
 def _see(config, train):
   """What four rays see with the same parameters."""
-  renderer = model.renderer(config, _scene())
-  rays = model.cast_fn(config, _scene())(
+  renderer = model.make_renderer(config, _scene())
+  rays = model.make_cast_fn(config, _scene())(
     _scene().train.cameras, np.zeros(4, np.int32), cameras.pixels(2, 2) * 3
   )
   if train:
@@ -140,20 +140,22 @@ class PairsTest(chex.TestCase):
       scene = scene._replace(
         train=split, test=split, box=None, ndc=cameras.Ndc((2.0, 2.0))
       )
-    made = model.renderer(config, scene)
+    made = model.make_renderer(config, scene)
     state = devices.replicate(
-      training.init_state(made, updating.optimizer(config), jax.random.key(0))
+      training.init_state(
+        made, training_step.make_optimizer(config), jax.random.key(0)
+      )
     )
-    update = updating.update(config, scene, made)
+    update = training_step.make_update(config, scene, made)
     losses = []
-    for batch in updating.batches(
+    for batch in training_step.make_batches(
       config, scene, seed=0, start_step=0, num_steps=8
     ):
       state, scalars = update(state, batch, jax.random.key(1))
       losses.append(float(scalars['loss']))
     self.assertLess(losses[-1], losses[0])  # The image is black.
     self.assertGreater(float(scalars['samples']), 0)
-    view = model.render_view(config, scene, made)(
+    view = model.make_render_view(config, scene, made)(
       state.learnt(), scene.test.cameras, 0
     )
     chex.assert_tree_all_finite(view)
@@ -173,7 +175,7 @@ class PairsTest(chex.TestCase):
   def test_fields_of_the_hash_grid(self, name, value):
     def shapes(**changes):
       config = configs.changed(field='hash', renderer='occupancy', **changes)
-      init = model.renderer(config, _scene()).init
+      init = model.make_renderer(config, _scene()).init
       return jax.tree.map(
         lambda x: x.shape, jax.eval_shape(init, jax.random.key(0))
       )
@@ -184,7 +186,7 @@ class PairsTest(chex.TestCase):
     box = np.array([[-1, -1, -1], [1, 1, 1]], np.float32)
     # A camera 4 away whose pixels are 1/8 wide in t: 0.5 in the middle.
     config = configs.changed(renderer='occupancy')
-    march = model.march(config, _scene(box))
+    march = model.march_settings(config, _scene(box))
     np.testing.assert_allclose(march.step, 0.5, rtol=1e-3)
     self.assertEqual(march.resolution, 32)
     config = configs.changed(
@@ -196,7 +198,7 @@ class PairsTest(chex.TestCase):
       occupancy__decay=0.3,
       occupancy__budget=999,
     )
-    march = model.march(config, _scene(box))
+    march = model.march_settings(config, _scene(box))
     self.assertEqual(march[1:], (96, 0.01, 999, 0.2, 0.3, 3, 7))
 
   def test_a_budget_that_a_ray_exceeds(self):
@@ -204,13 +206,13 @@ class PairsTest(chex.TestCase):
       renderer='occupancy', occupancy__budget=99, occupancy__step=0.01
     )
     with self.assertRaisesRegex(ValueError, 'occupancy.budget: got 99; .*step'):
-      model.renderer(config, _scene())
+      model.make_renderer(config, _scene())
 
   def test_squares_of_gradients_fade(self):
     """The second step of Adam, of a gradient that has vanished."""
     for b2, eps in ((0.999, 1e-8), (0.5, 1e-8), (0.999, 1.0)):
       config = configs.changed(adam_b2=b2, adam_eps=eps, lr_schedule='constant')
-      optimizer = updating.optimizer(config)
+      optimizer = training_step.make_optimizer(config)
       params = jnp.zeros(1)
       state = optimizer.init(params)
       for gradient in (1.0, 0.0):
@@ -232,14 +234,14 @@ class NdcTest(chex.TestCase):
     split = scenes.Split(scenes.Images(pixels, [[8, 8]]), views)
     ndc = cameras.Ndc((2.0, 2.0))
     scene = scenes.Scene(split, split, split, 1.0, 9.0, None, views, (), ndc)
-    renderer = model.renderer(config, scene)
+    renderer = model.make_renderer(config, scene)
     state = training.init_state(
-      renderer, updating.optimizer(config), jax.random.key(0)
+      renderer, training_step.make_optimizer(config), jax.random.key(0)
     )
-    (batch,) = updating.batches(
+    (batch,) = training_step.make_batches(
       config, scene, seed=0, start_step=0, num_steps=1
     )
-    _, scalars = updating.update(config, scene, renderer)(
+    _, scalars = training_step.make_update(config, scene, renderer)(
       devices.replicate(state), batch, jax.random.key(1)
     )
     pixel = batch.pixel.reshape(-1, 2)
@@ -273,7 +275,7 @@ class OptimizerTest(chex.TestCase):
     ({'lr_schedule': 'cosine', 'num_steps': 500}, 5e-4 * 0.1),
   )
   def test_learning_rate_of_the_1000th_step(self, changes, expected):
-    optimizer = updating.optimizer(configs.changed(**changes))
+    optimizer = training_step.make_optimizer(configs.changed(**changes))
 
     def step(state, _):
       update, state = optimizer.update(jnp.ones(1), state)
@@ -289,7 +291,7 @@ class ClipTest(chex.TestCase):
     """Adam forgets a scale, but not one that changes from step to step."""
 
     def moment(config, gradient):
-      optimizer = updating.optimizer(config)
+      optimizer = training_step.make_optimizer(config)
       state = optimizer.init(jnp.ones(2))
       _, state = optimizer.update(jnp.array(gradient), state)
       return optax.tree.get(state, 'mu')
@@ -309,7 +311,7 @@ class CastTest(chex.TestCase):
   def test_bounds_and_box_are_the_scene_s(self):
     box = np.array([[-0.5] * 3, [0.5] * 3], np.float32)
     for scene, near, far in ((_scene(), 2.0, 6.0), (_scene(box), 3.2, 4.8)):
-      cast = model.cast_fn(configs.changed(), scene)
+      cast = model.make_cast_fn(configs.changed(), scene)
       rays = cast(
         scene.train.cameras, np.zeros(1, np.int32), np.full((1, 2), 4, np.int32)
       )

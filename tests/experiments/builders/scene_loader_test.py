@@ -21,7 +21,7 @@ class LoadTest(chex.TestCase):
       num_poses=5,
       **changes,
     )
-    return scene_loader.load(config, None)
+    return scene_loader.load_scene(config, None)
 
   def test_built_in(self):
     scene = self._scene()
@@ -61,7 +61,7 @@ class LoadTest(chex.TestCase):
     def load(**changes):
       changes = {'llff__spherify': True, 'llff__hold': 3} | changes
       config = configs.changed(dataset_type='llff', shape='toy', **changes)
-      return scene_loader.load(config, folder)
+      return scene_loader.load_scene(config, folder)
 
     scene = load(num_poses=9, near=0.5, far=7.0, box=(-1, -1, -1, 1, 1, 1))
     self.assertEqual([len(scene.train.images), len(scene.test.images)], [4, 3])
@@ -78,12 +78,12 @@ class LoadTest(chex.TestCase):
     config = configs.changed(
       dataset_type='deepvoxels', shape='toy', testskip=2, down_factor=2
     )
-    scene = scene_loader.load(config, folder)
+    scene = scene_loader.load_scene(config, folder)
     self.assertLen(scene.test.images, 1)
     np.testing.assert_array_equal(scene.train.cameras.sizes, 4)
     np.testing.assert_allclose([scene.near, scene.far], [2.6, 4.6], rtol=1e-5)
     config.update(near=1.0, far=9.0)
-    scene = scene_loader.load(config, folder)
+    scene = scene_loader.load_scene(config, folder)
     self.assertEqual((scene.near, scene.far), (1.0, 9.0))
 
   def test_fields_of_tiny(self):
@@ -95,11 +95,11 @@ class LoadTest(chex.TestCase):
       tiny__num_train=4,
       num_poses=3,
     )
-    scene = scene_loader.load(config, folder)
+    scene = scene_loader.load_scene(config, folder)
     self.assertEqual([len(scene.train.images), len(scene.test.images)], [4, 2])
     self.assertLen(scene.path.sizes, 3)
     self.assertEqual((scene.near, scene.far), (2.0, 6.0))
 
   def test_blender_needs_to_know_where(self):
     with self.assertRaisesRegex(ValueError, '--data_dir'):
-      scene_loader.load(configs.changed(), None)
+      scene_loader.load_scene(configs.changed(), None)

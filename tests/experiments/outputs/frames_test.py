@@ -41,7 +41,7 @@ class _Render:
     rows = np.linspace(0, 1, height, dtype=np.float32)[:, None]
     opacity = np.broadcast_to(rows, (height, width))
     depth = (2.0 + index) * opacity
-    return image_rendering.View(
+    return image_rendering.RenderedImage(
       np.repeat(level[..., None], 3, -1),
       depth,
       np.where(depth > 0, opacity / np.maximum(depth, 1e-9), 0),
@@ -57,7 +57,7 @@ class FramesTest(chex.TestCase):
 
   def _draw(self, folder, taken, render, still=False):
     folder.mkdir(parents=True, exist_ok=True)
-    return frames.draw(
+    return frames.render_frames(
       folder, taken, render, near=2.0, far=_FAR, still=still, fps=30
     )
 
@@ -75,7 +75,7 @@ class FramesTest(chex.TestCase):
     self.assertEqual(
       names, ['rgb.mp4', 'rgb_still.mp4', 'disp.mp4', 'contact_sheet.png']
     )
-    self.assertEqual((drawn.new, frames.notes(_taken(3))), (6, ()))
+    self.assertEqual((drawn.new, frames.video_notices(_taken(3))), (6, ()))
     for part in ('rgb', 'still', 'opacity'):
       self.assertEqual(
         sorted(os.listdir(folder / part)), ['000.png', '001.png', '002.png']
@@ -129,13 +129,13 @@ class FramesTest(chex.TestCase):
     self.assertEmpty(again.calls)
 
   def test_fingerprints_tell_cameras_apart(self):
-    prints = {trained_run.fingerprint(_taken(n)) for n in (1, 2, 3)}
-    prints.add(trained_run.fingerprint(_taken(2, (16, 22))))
+    prints = {trained_run.camera_fingerprint(_taken(n)) for n in (1, 2, 3)}
+    prints.add(trained_run.camera_fingerprint(_taken(2, (16, 22))))
     self.assertLen(prints, 4)
-    self.assertIn(trained_run.fingerprint(_taken(2)), prints)
+    self.assertIn(trained_run.camera_fingerprint(_taken(2)), prints)
 
   def test_more_than_a_thousand_frames_stay_in_order(self):
-    taken = cameras.along(
+    taken = cameras.with_poses(
       np.repeat(camera_paths.circle(1), 1001, 0), _taken(1, (1, 1))
     )
     folder = self._folder()
@@ -149,7 +149,7 @@ class FramesTest(chex.TestCase):
     self.assertEqual(names, sorted(names))
 
   def test_odd_sides_are_told(self):
-    (note,) = frames.notes(_taken(2, (17, 33)))
+    (note,) = frames.video_notices(_taken(2, (17, 33)))
     self.assertRegex(note, r'Videos are 34x18.* frames of 33x17')
 
   def test_mixed_sizes_make_no_video(self):
@@ -157,7 +157,7 @@ class FramesTest(chex.TestCase):
     taken.sizes[1] = (6, 4)
     drawn = self._draw(folder, taken, _Render())
     self.assertEqual((drawn.files, drawn.new), ((), 2))
-    self.assertIn('2 sizes', frames.notes(taken)[0])
+    self.assertIn('2 sizes', frames.video_notices(taken)[0])
     self.assertEqual(_read(folder / 'rgb' / '001.png').shape, (6, 4, 3))
 
   def test_without_an_encoder(self):
@@ -166,7 +166,7 @@ class FramesTest(chex.TestCase):
     before = os.environ.get('IMAGEIO_FFMPEG_EXE')
     os.environ['IMAGEIO_FFMPEG_EXE'] = '/there/is/none'
     try:
-      (note,) = frames.notes(_taken(2))
+      (note,) = frames.video_notices(_taken(2))
       drawn = self._draw(self._folder(), _taken(2), _Render())
     finally:
       del os.environ['IMAGEIO_FFMPEG_EXE']

@@ -14,7 +14,7 @@ from experiments.outputs import json_files, run_dir
 def _settings(seed=0, data_dir=None, init_from=None, **changes):
   config = laptop_procedural.get_config()
   config.update(changes)
-  return run_dir.describe(
+  return run_dir.run_settings(
     config, seed=seed, data_dir=data_dir, init_from=init_from
   )
 
@@ -25,7 +25,7 @@ class FolderTest(chex.TestCase):
     self._path = pathlib.Path(self.create_tempdir().full_path) / 'run'
 
   def _begin(self, settings):
-    with run_dir.claimed(self._path, settings):
+    with run_dir.prepare_run_dir(self._path, settings):
       pass
     (self._path / run_dir.CHECKPOINTS / '5').mkdir(parents=True)
     json_files.write_json(
@@ -45,7 +45,7 @@ class FolderTest(chex.TestCase):
   )
   def test_how_long_how_often_and_where_may_change(self, **changes):
     self._begin(_settings())
-    self.assertIsNone(run_dir.check(self._path, _settings(**changes)))
+    self.assertIsNone(run_dir.check_run_dir(self._path, _settings(**changes)))
 
   @parameterized.parameters(
     ({'seed': 1}, 'seed is 0 there, 1 here'),
@@ -60,7 +60,7 @@ class FolderTest(chex.TestCase):
   def test_another_run_is_refused_with_the_difference(self, changes, message):
     self._begin(_settings())
     with self.assertRaisesRegex(ValueError, message):
-      run_dir.check(self._path, _settings(**changes))
+      run_dir.check_run_dir(self._path, _settings(**changes))
 
   def test_a_field_that_is_newer_than_the_run(self):
     old = _settings()
@@ -72,27 +72,29 @@ class FolderTest(chex.TestCase):
         },
       }
     )
-    self.assertIsNone(run_dir.check(self._path, _settings()))
+    self.assertIsNone(run_dir.check_run_dir(self._path, _settings()))
     changed = _settings()
     changed['config']['tiny.num_train'] = 7
     with self.assertRaisesRegex(ValueError, 'num_train is 100 there, 7 here'):
-      run_dir.check(self._path, changed)
+      run_dir.check_run_dir(self._path, changed)
 
   def test_a_run_that_kept_nothing_may_be_another(self):
-    with run_dir.claimed(self._path, _settings()):
+    with run_dir.prepare_run_dir(self._path, _settings()):
       pass
-    self.assertIsNone(run_dir.check(self._path, _settings(seed=3)))
+    self.assertIsNone(run_dir.check_run_dir(self._path, _settings(seed=3)))
 
   def test_two_at_once_are_refused(self):
-    run_dir.check_unused(self._path)
-    with run_dir.claimed(self._path, _settings()):
+    run_dir.check_not_locked(self._path)
+    with run_dir.prepare_run_dir(self._path, _settings()):
       for use in (
-        lambda: run_dir.check_unused(self._path),
-        lambda: run_dir.claimed(self._path, _settings(num_steps=3)).__enter__(),
+        lambda: run_dir.check_not_locked(self._path),
+        lambda: run_dir.prepare_run_dir(
+          self._path, _settings(num_steps=3)
+        ).__enter__(),
       ):
         with self.assertRaisesRegex(ValueError, 'another process trains in'):
           use()
-    run_dir.check_unused(self._path)
+    run_dir.check_not_locked(self._path)
     there = json.loads((self._path / run_dir.CONFIG).read_text())
     self.assertEqual(there, _settings())
 
@@ -100,15 +102,15 @@ class FolderTest(chex.TestCase):
     error = OSError(errno.ENOLCK, 'No locks available')
     with (
       mock.patch.object(run_dir.fcntl, 'flock', side_effect=error),
-      run_dir.claimed(self._path, _settings()),
+      run_dir.prepare_run_dir(self._path, _settings()),
     ):
       self.assertTrue((self._path / run_dir.CONFIG).exists())
 
   def test_finished(self):
-    self.assertIsNone(run_dir.finished(self._path, 1800))
+    self.assertIsNone(run_dir.read_finished(self._path, 1800))
     self._begin(_settings())
     for num_steps, there in ((1800, True), (900, True), (1801, False)):
-      content = run_dir.finished(self._path, num_steps)
+      content = run_dir.read_finished(self._path, num_steps)
       self.assertEqual(content is not None, there)
 
   def test_damaged_results_can_be_made_again(self):
@@ -117,15 +119,17 @@ class FolderTest(chex.TestCase):
     with self.assertRaisesRegex(
       ValueError, 'results.json is none that .*Delete it: the same command sco'
     ):
-      run_dir.finished(self._path, 1800)
+      run_dir.read_finished(self._path, 1800)
 
   def test_a_config_loads_again(self):
     config = laptop_procedural.get_config()
     config.model.skips = (1, 2)
     config.emb.periodic_fns = ('sin',)
     config.learning_rate = 0.25
-    settings = run_dir.describe(config, seed=0, data_dir=None, init_from=None)
-    with run_dir.claimed(self._path, settings):
+    settings = run_dir.run_settings(
+      config, seed=0, data_dir=None, init_from=None
+    )
+    with run_dir.prepare_run_dir(self._path, settings):
       pass
     again = saved.get_config(str(self._path / run_dir.CONFIG))
     self.assertEqual(again.to_dict(), config.to_dict())
@@ -143,12 +147,12 @@ class ClaimOutputTest(chex.TestCase):
   def setUp(self):
     super().setUp()
     self._path = pathlib.Path(self.create_tempdir().full_path) / 'a' / 'video'
-    run_dir.claim_output(self._path, self._IDENTITY)
+    run_dir.prepare_output_dir(self._path, self._IDENTITY)
     (self._path / 'rgb.mp4').write_bytes(b'film')
 
   def test_the_same_again(self):
     same = {'steps': 7, 'config': {'white_bkgd': True, 'chunk': 9}}
-    run_dir.claim_output(self._path, same)
+    run_dir.prepare_output_dir(self._path, same)
     self.assertEqual((self._path / 'rgb.mp4').read_bytes(), b'film')
 
   @parameterized.parameters(
@@ -158,11 +162,11 @@ class ClaimOutputTest(chex.TestCase):
   def test_something_else_is_left_alone_unless_told(self, changes, message):
     other = self._IDENTITY | changes
     with self.assertRaisesRegex(ValueError, rf'--save_dir: .*\({message}\)'):
-      run_dir.claim_output(self._path, other)
+      run_dir.prepare_output_dir(self._path, other)
     self.assertTrue((self._path / 'rgb.mp4').exists())
-    run_dir.claim_output(self._path, other, replace=True)
+    run_dir.prepare_output_dir(self._path, other, replace=True)
     self.assertEqual([x.name for x in self._path.iterdir()], [run_dir.IDENTITY])
-    self.assertIsNone(run_dir.claim_output(self._path, other))
+    self.assertIsNone(run_dir.prepare_output_dir(self._path, other))
 
   def test_a_kill_while_it_is_replaced_does_not_lock_it(self):
     other = self._IDENTITY | {'steps': 8}
@@ -174,22 +178,22 @@ class ClaimOutputTest(chex.TestCase):
 
     killed = mock.patch.object(run_dir.shutil, 'rmtree', side_effect=die)
     with killed, self.assertRaises(SystemExit):
-      run_dir.claim_output(self._path, other, replace=True)
-    run_dir.claim_output(self._path, other, replace=True)
+      run_dir.prepare_output_dir(self._path, other, replace=True)
+    run_dir.prepare_output_dir(self._path, other, replace=True)
     self.assertEqual([x.name for x in self._path.iterdir()], [run_dir.IDENTITY])
 
   def test_files_of_others_are_never_touched(self):
     (self._path / run_dir.IDENTITY).unlink()
     for replace in (False, True):
       with self.assertRaisesRegex(ValueError, 'holds files, and no render.js'):
-        run_dir.claim_output(self._path, self._IDENTITY, replace=replace)
+        run_dir.prepare_output_dir(self._path, self._IDENTITY, replace=replace)
     self.assertTrue((self._path / 'rgb.mp4').exists())
     (self._path / run_dir.IDENTITY).write_text('[')
     with self.assertRaisesRegex(
       ValueError, '--save_dir: .*render.json is none'
     ):
-      run_dir.claim_output(self._path, self._IDENTITY, replace=True)
+      run_dir.prepare_output_dir(self._path, self._IDENTITY, replace=True)
 
   def test_where_nothing_can_be_written(self):
     with self.assertRaisesRegex(ValueError, '--save_dir: .* can not be writ'):
-      run_dir.claim_output(self._path / 'rgb.mp4' / 'x', self._IDENTITY)
+      run_dir.prepare_output_dir(self._path / 'rgb.mp4' / 'x', self._IDENTITY)

@@ -43,7 +43,7 @@ def _choose(scene=None, **changes):
     'num_poses': 9,
     'render_factor': 1,
   }
-  return video_cameras.choose(scene or _scene(), **(settings | changes))
+  return video_cameras.choose_cameras(scene or _scene(), **(settings | changes))
 
 
 class ChooseTest(chex.TestCase):
@@ -118,7 +118,7 @@ class ChooseTest(chex.TestCase):
   def test_a_file_of_cameras(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
     taken = _choose(video_set='test')
-    video_cameras.save(str(folder / 'taken.json'), taken)
+    video_cameras.save_cameras(str(folder / 'taken.json'), taken)
     for factor in (1, 3):  # Sizes are those that the file says.
       again = _choose(
         camera_file=str(folder / 'taken.json'), render_factor=factor
@@ -128,7 +128,7 @@ class ChooseTest(chex.TestCase):
       json.loads((folder / 'taken.json').read_text())['cameras'], 3
     )
     with self.assertRaisesRegex(ValueError, '--save_path: .* can not be writ'):
-      video_cameras.save(str(folder / 'none' / 'x.json'), taken)
+      video_cameras.save_cameras(str(folder / 'none' / 'x.json'), taken)
 
   def test_what_can_not_be(self):
     with self.assertRaisesRegex(ValueError, '--path=interpolate: two cameras'):
@@ -169,5 +169,5 @@ class ChooseTest(chex.TestCase):
         _choose(scene._replace(path=_taken(poses)))
 
   def test_description(self):
-    text = video_cameras.describe(_choose(render_factor=2))
+    text = video_cameras.describe_cameras(_choose(render_factor=2))
     self.assertEqual(text, '5 frames of 22x15')

@@ -61,8 +61,8 @@ class RunTest(chex.TestCase):
       'num_poses': 3,
       'render_factor': 2,
     }
-    taken = video_cameras.choose(run.scene, **(settings | changes))
-    videos.film(run, taken, self.folder / name, fps=30, say=str)
+    taken = video_cameras.choose_cameras(run.scene, **(settings | changes))
+    videos.render_video(run, taken, self.folder / name, fps=30, say=str)
 
   def _render_only(self, **changes):
     with contextlib.redirect_stdout(io.StringIO()) as text:
@@ -113,7 +113,7 @@ class RunTest(chex.TestCase):
       self._film(self._load(white_bkgd=False), 'other', video_set='test')
 
   def test_the_end_of_training_is_scored_alike(self):
-    text = videos.score(self._load(), self.folder / 'scores')[1]
+    text = videos.score_test_views(self._load(), self.folder / 'scores')[1]
     self.assertRegex(text, r'^PSNR \d+\.\d\d dB over 2 test views: .*results')
     content = json.loads((self.folder / 'scores' / 'results.json').read_text())
     for name in (
@@ -132,10 +132,12 @@ class RunTest(chex.TestCase):
     self.assertEqual(content.keys(), self.content.keys())
     # Once more it is only read.
     (self.folder / 'scores' / 'view_000.png').unlink()
-    again = videos.score(self._load(), self.folder / 'scores')[1]
+    again = videos.score_test_views(self._load(), self.folder / 'scores')[1]
     self.assertEqual(again, text.replace(': ', ' (scored before): ', 1))
     self.assertFalse((self.folder / 'scores' / 'view_000.png').exists())
-    early = videos.score(self._load(step=10), self.folder / 'early')[1]
+    early = videos.score_test_views(self._load(step=10), self.folder / 'early')[
+      1
+    ]
     self.assertNotEqual(early.split()[1], text.split()[1])
     text = self._render_only(render_test=True)
     self.assertIn('test_0000020/results.json', text)
@@ -156,7 +158,7 @@ class RunTest(chex.TestCase):
 
   def test_scores_say_what_was_scored(self):
     """The config in use, not that of the run."""
-    content, _ = videos.score(
+    content, _ = videos.score_test_views(
       self._load(white_bkgd=False), self.folder / 'black'
     )
     self.assertEqual(content['background'], 'black')
@@ -165,11 +167,11 @@ class RunTest(chex.TestCase):
 
   def test_a_metric_that_is_new_is_measured(self):
     where = self.folder / 'later'
-    videos.score(self._load(), where)
+    videos.score_test_views(self._load(), where)
     content = json.loads((where / 'results.json').read_text())
     del content['ssim']
     (where / 'results.json').write_text(json.dumps(content))
-    content, text = videos.score(self._load(), where)
+    content, text = videos.score_test_views(self._load(), where)
     self.assertEqual(content['ssim'], self.content['ssim'])
     self.assertNotIn('before', text)
 

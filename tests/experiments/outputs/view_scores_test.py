@@ -22,7 +22,7 @@ def _split():
 
 def _view(height, width, level):
   grey = np.full((height, width), level)
-  return image_rendering.View(
+  return image_rendering.RenderedImage(
     np.repeat(grey[..., None], 3, -1),
     3 * grey,
     grey,
@@ -36,7 +36,7 @@ class EvaluateTest(chex.TestCase):
   def _evaluate(self, white_background):
     folder = pathlib.Path(self.create_tempdir().full_path) / 'test'
     split = _split()
-    scores = view_scores.evaluate(
+    scores = view_scores.score_views(
       split,
       lambda i: _view(*split.cameras.sizes[i], 0.8),
       folder,
@@ -78,10 +78,10 @@ class EvaluateTest(chex.TestCase):
 
   def test_four_views_of_one_size_are_chosen_evenly(self):
     sizes = np.tile([[4, 6]], (9, 1))
-    self.assertEqual(view_scores.choose(sizes), [0, 2, 4, 6])
+    self.assertEqual(view_scores.choose_for_overview(sizes), [0, 2, 4, 6])
     sizes[1:5] = [6, 4]
-    self.assertEqual(view_scores.choose(sizes), [0, 5, 6, 7])
-    self.assertEqual(view_scores.choose(sizes[:2]), [0])
+    self.assertEqual(view_scores.choose_for_overview(sizes), [0, 5, 6, 7])
+    self.assertEqual(view_scores.choose_for_overview(sizes[:2]), [0])
 
   def test_overview(self):
     pairs = [
@@ -110,7 +110,7 @@ class WriteJsonTest(chex.TestCase):
     self.assertEqual(json.loads(path.read_text()), expected)
 
   def test_circumstances(self):
-    about = provenance.circumstances()
+    about = provenance.collect()
     self.assertTrue(about['machine']['processor'])
     self.assertIn('jax', about['versions'])
     self.assertRegex(about['date'], r'^20\d\d-\d\d-\d\dT')
@@ -122,14 +122,14 @@ class MeanTest(chex.TestCase):
     black, grey = np.zeros((4, 6, 3), np.uint8), np.full((6, 4, 3), 200)
     expected = 20 * np.log10(255 / 100)
     np.testing.assert_allclose(
-      view_scores.psnr_of_one_colour(
-        [view_scores.colour_sums(x) for x in (black, grey.astype(np.uint8))]
+      view_scores.psnr_of_constant_color(
+        [view_scores.color_sums(x) for x in (black, grey.astype(np.uint8))]
       ),
       expected,
     )
     # An image that is all of that colour has no error.
     self.assertIsNone(
-      view_scores.psnr_of_one_colour([view_scores.colour_sums(black)])
+      view_scores.psnr_of_constant_color([view_scores.color_sums(black)])
     )
 
   def test_a_missing_value_has_no_mean(self):

@@ -49,7 +49,7 @@ class MemoryTest(chex.TestCase):
 
   def test_where_the_c_library_can_not(self):
     with mock.patch.object(environment.ctypes, 'CDLL', side_effect=OSError):
-      self.assertIsNone(environment.keep_freed_memory())
+      self.assertIsNone(environment.retain_freed_memory())
 
 
 class CacheTest(chex.TestCase):

@@ -19,7 +19,7 @@ class ListenerTest(chex.TestCase):
         os.kill(os.getpid(), number)
         signal.pause()
     self.assertEqual(signal.getsignal(number), before)
-    signals.between_views()  # Nobody listens.
+    signals.check_between_images()  # Nobody listens.
     error = signals.StoppedError(12, number)
     self.assertEqual(error.exit_code, code)
     self.assertRegex(str(error), f'{signal.Signals(number).name}.*step 12')
@@ -27,19 +27,19 @@ class ListenerTest(chex.TestCase):
   def test_a_view_under_way_ends(self):
     with signals.Listener(between_views=True) as listener:
       with listener.at_once():
-        signals.between_views()  # No signal yet.
+        signals.check_between_images()  # No signal yet.
         os.kill(os.getpid(), signal.SIGTERM)
         self.assertEqual(listener.signal_number, signal.SIGTERM)
         with self.assertRaises(KeyboardInterrupt):
-          signals.between_views()
-      signals.between_views()  # Nothing is to end at once any more.
+          signals.check_between_images()
+      signals.check_between_images()  # Nothing is to end at once any more.
 
 
 class TerminatedTest(chex.TestCase):
   def test_sigterm_ends_what_is_under_way(self):
     before = signal.getsignal(signal.SIGTERM)
     self.addCleanup(signal.signal, signal.SIGTERM, before)
-    signals.end_by_sigterm()
+    signals.raise_on_sigterm()
     with self.assertRaises(signals.TerminatedError):
       os.kill(os.getpid(), signal.SIGTERM)
       signal.pause()

@@ -14,7 +14,7 @@ class DryRunTest(chex.TestCase):
     config.procedural.update(size=16, num_train=3, num_test=2)
     config.hash.update(table_size=512, num_levels=2, finest=32, coarsest=4)
     config.occupancy.update(step=0.1, budget=512)
-    text = dry_run.describe(config, None, seed=0)
+    text = dry_run.describe_run(config, None, seed=0)
     # 5 ** 3 corners at the first level; the second has no room for 33 ** 3.
     self.assertRegex(text, r'hash +2 tables of 637\n')
     self.assertRegex(text, r'hash/layer_0 +4 -> 64\n')
@@ -30,7 +30,7 @@ class DryRunTest(chex.TestCase):
     folder = pathlib.Path(self.create_tempdir().full_path)
     os.chdir(folder)
     try:
-      text = dry_run.describe(config, None, seed=0)
+      text = dry_run.describe_run(config, None, seed=0)
     finally:
       os.chdir(before)
     self.assertEmpty(list(folder.iterdir()))

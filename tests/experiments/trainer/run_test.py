@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-from experiments.builders import model, scene_loader, updating
+from experiments.builders import model, scene_loader, training_step
 from experiments.configs import quickstart
 from experiments.outputs import run_dir
 from experiments.trainer import profiling, progress, run, steps, tensorboard
@@ -278,8 +278,8 @@ class TrainTest(chex.TestCase):
       self._train(folder, seed=seed, num_steps=3, raw_noise_std=0.1)
       config = _config()
       state = training.init_state(
-        model.renderer(config, scene_loader.load(config, None)),
-        updating.optimizer(config),
+        model.make_renderer(config, scene_loader.load_scene(config, None)),
+        training_step.make_optimizer(config),
         jax.random.key(5),
       )
       with checkpoints.Checkpoints(folder / run_dir.CHECKPOINTS) as kept:
@@ -296,14 +296,14 @@ class GeometryTest(chex.TestCase):
     config = quickstart.get_config()
     config.procedural.update(size=32, num_train=40)
     config.update(num_steps=250, num_rand=1024)
-    scene = scene_loader.load(config, None)
-    renderer = model.renderer(config, scene)
+    scene = scene_loader.load_scene(config, None)
+    renderer = model.make_renderer(config, scene)
     where = pathlib.Path(self.create_tempdir().full_path)
     log = progress.Log(where / 'log.txt')
     with (
       contextlib.redirect_stdout(io.StringIO()),
       checkpoints.Checkpoints(where / 'checkpoints') as kept,
-      tensorboard.Summaries(where / 'board') as board,
+      tensorboard.SummaryWriter(where / 'board') as board,
     ):
       outputs = steps.Outputs(
         kept,
@@ -321,7 +321,7 @@ class GeometryTest(chex.TestCase):
     views = scene.test.cameras
     errors, hits, misses = [], [], []
     for i in (3, 12, 21):
-      view = model.render_view(config, scene, renderer)(learnt, views, i)
+      view = model.make_render_view(config, scene, renderer)(learnt, views, i)
       rays = photographs.camera_rays(
         views.camera_to_world[i],
         views.intrinsics[i],

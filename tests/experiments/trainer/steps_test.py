@@ -45,7 +45,7 @@ class FitTest(chex.TestCase):
     with (
       contextlib.redirect_stdout(text),
       checkpoints.Checkpoints(folder / 'checkpoints') as kept,
-      tensorboard.Summaries(folder / 'board') as board,
+      tensorboard.SummaryWriter(folder / 'board') as board,
     ):
       outputs = steps.Outputs(
         kept,
@@ -56,11 +56,11 @@ class FitTest(chex.TestCase):
         lambda kept, learnt: None,
         film or (lambda kept, learnt: None),
       )
-      scene = scene_loader.load(config, None)
+      scene = scene_loader.load_scene(config, None)
       state, about = steps.fit(
         config,
         scene,
-        model.renderer(config, scene),
+        model.make_renderer(config, scene),
         outputs,
         seed=seed,
         start=time.perf_counter(),

@@ -19,7 +19,7 @@ class SummariesTest(chex.TestCase):
     folder = pathlib.Path(self.create_tempdir().full_path) / 'board'
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    with tensorboard.Summaries(folder) as board:
+    with tensorboard.SummaryWriter(folder) as board:
       board.scalars(1, {'train/loss': 0.5})
       board.scalars(2, {'train/loss': np.float32(0.25)})
       board.images(2, {'validation/image': image})
@@ -35,10 +35,10 @@ class SummariesTest(chex.TestCase):
   def test_a_run_that_goes_on_is_shown_once(self):
     """What came after the checkpoint it goes on from is forgotten."""
     folder = pathlib.Path(self.create_tempdir().full_path)
-    with tensorboard.Summaries(folder) as board:
+    with tensorboard.SummaryWriter(folder) as board:
       for step in (10, 20, 30):
         board.scalars(step, {'loss': 1.0})
-    with tensorboard.Summaries(folder) as board:
+    with tensorboard.SummaryWriter(folder) as board:
       board.go_on_from(11)
       for step in (20, 30):
         board.scalars(step, {'loss': 2.0})
@@ -49,7 +49,7 @@ class SummariesTest(chex.TestCase):
 
   def test_hyperparameters_and_final_metrics(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
-    with tensorboard.Summaries(folder) as board:
+    with tensorboard.SummaryWriter(folder) as board:
       board.hyperparameters(
         {'learning_rate': 0.5, 'model.skips': (4,), 'perturb': True},
         {'psnr': 26.5},
@@ -65,7 +65,7 @@ class SummariesTest(chex.TestCase):
   def test_a_full_disk_is_told_once_and_leaves_no_half_record(self):
     """No file may grow by more than some bytes: as on a disk that fills up."""
     folder, said = pathlib.Path(self.create_tempdir().full_path), []
-    board = tensorboard.Summaries(folder, said.append)
+    board = tensorboard.SummaryWriter(folder, said.append)
     board.scalars(1, {'loss': 1.0})
     (path,) = folder.iterdir()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -14,7 +14,7 @@ def _scene(**changes):
 def _view(near, far, opacity=1.0):
   flat = np.full((4, 5), opacity)
   ends = np.broadcast_to([near, far], (4, 5, 2))
-  return image_rendering.View(None, None, None, flat, None, ends)
+  return image_rendering.RenderedImage(None, None, None, flat, None, ends)
 
 
 class CutsTest(chex.TestCase):
@@ -27,14 +27,16 @@ class CutsTest(chex.TestCase):
     (0.3, 0.3, 1.0, ['begin', 'end']),
   )
   def test_much_at_an_end_is_told(self, near, far, opacity, expected):
-    said = validation.cuts(_view(near, far, opacity), _scene())
+    said = validation.describe_cuts(_view(near, far, opacity), _scene())
     self.assertLen(said, len(expected))
     for text, part in zip(said, expected, strict=True):
       self.assertIn(part, text)
       self.assertNotIn('config.box', text)
 
   def test_a_box_is_named_and_infinity_is_no_cut(self):
-    (said,) = validation.cuts(_view(0.3, 0.0), _scene(box=np.zeros((2, 3))))
+    (said,) = validation.describe_cuts(
+      _view(0.3, 0.0), _scene(box=np.zeros((2, 3)))
+    )
     self.assertIn('config.near, config.box', said)
     ndc = _scene(ndc=cameras.Ndc((1.0, 1.0)))
-    self.assertEmpty(validation.cuts(_view(0.3, 0.3), ndc))
+    self.assertEmpty(validation.describe_cuts(_view(0.3, 0.3), ndc))

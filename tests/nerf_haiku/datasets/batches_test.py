@@ -34,7 +34,7 @@ def _batches(**changes):
   images = settings.pop('images', _images())
   return [
     jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
-    for batch in batches.batches(images, **settings)
+    for batch in batches.make_batches(images, **settings)
   ]
 
 
@@ -72,7 +72,7 @@ class BatchesTest(chex.TestCase):
       'precrop_frac': 0.5,
       'white_background': True,
     }
-    (batch,) = batches.batches(_images(), **arguments)
+    (batch,) = batches.make_batches(_images(), **arguments)
     count = jax.local_device_count()
     chex.assert_shape(batch.camera, (count, 8 // count))
     chex.assert_shape([batch.pixel], (count, 8 // count, 2))

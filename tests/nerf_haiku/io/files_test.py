@@ -30,28 +30,32 @@ class SealTest(chex.TestCase):
     (self._path / 'in').mkdir(parents=True)
     (self._path / 'in' / 'a').write_bytes(bytes(1000))
     (self._path / 'b').write_bytes(b'')
-    self.assertFalse(files.sealed(self._path))
-    files.seal(self._path)
-    self.assertTrue(files.sealed(self._path))
+    self.assertFalse(files.has_digests(self._path))
+    files.write_digests(self._path)
+    self.assertTrue(files.has_digests(self._path))
 
   def test_whole(self):
-    self.assertIsNone(files.fault(self._path))
+    self.assertIsNone(files.find_corruption(self._path))
     (self._path / 'later').write_text('')
-    self.assertIsNone(files.fault(self._path))
+    self.assertIsNone(files.find_corruption(self._path))
 
   def test_a_flipped_bit(self):
     (self._path / 'in' / 'a').write_bytes(bytes(999) + b'\x01')
-    self.assertEqual(files.fault(self._path), 'in/a is not as it was written')
+    self.assertEqual(
+      files.find_corruption(self._path), 'in/a is not as it was written'
+    )
 
   def test_a_truncated_file(self):
     (self._path / 'in' / 'a').write_bytes(bytes(999))
-    self.assertEqual(files.fault(self._path), 'in/a is not as it was written')
+    self.assertEqual(
+      files.find_corruption(self._path), 'in/a is not as it was written'
+    )
 
   def test_a_missing_file(self):
     (self._path / 'b').unlink()
-    self.assertEqual(files.fault(self._path), 'b is missing')
+    self.assertEqual(files.find_corruption(self._path), 'b is missing')
 
   def test_a_damaged_seal(self):
     for content in (b'', b'{"in', b'[1]', b'7', b'{"c": "0"}'):
       (self._path / 'digests.json').write_bytes(content)
-      self.assertIsNotNone(files.fault(self._path), content)
+      self.assertIsNotNone(files.find_corruption(self._path), content)

@@ -259,7 +259,7 @@ class RefreshTest(chex.TestCase):
     self.assertFalse(np.any(occupied[radius > 0.7 + margin]))
 
   def test_nothing_happens_between_looks(self):
-    chex.assert_trees_all_equal(self._after(3), occupancy_grid.unknown(8))
+    chex.assert_trees_all_equal(self._after(3), occupancy_grid.init_grid(8))
     chex.assert_trees_all_equal(self._after(7), self._after(4))
 
   def test_after_the_warmup_a_quarter_is_looked_at(self):

@@ -15,11 +15,11 @@ from nerf_haiku.datasets import batches as batches_lib
 from nerf_haiku.renderers import hierarchical
 
 
-def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
+def make_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
   """The learning rate of each step."""
   constant = config.lr_schedule == 'constant'
   cosine = config.lr_schedule == 'cosine'
-  return training.learning_rate(
+  return training.learning_rate_schedule(
     config.learning_rate,
     decay_factor=1.0 if constant else config.decay_factor,
     decay_steps=config.num_steps if cosine else config.lr_decay * 1000,
@@ -28,26 +28,26 @@ def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
   )
 
 
-def optimizer(
+def make_optimizer(
   config: ml_collections.ConfigDict,
 ) -> optax.GradientTransformation:
   """Adam at the config's learning rate, with clipped gradients if it says."""
   adam = optax.adam(
-    learning_rate(config), b2=config.adam_b2, eps=config.adam_eps
+    make_schedule(config), b2=config.adam_b2, eps=config.adam_eps
   )
   if not config.grad_max_norm:
     return adam
   return optax.chain(optax.clip_by_global_norm(config.grad_max_norm), adam)
 
 
-def update(
+def make_update(
   config: ml_collections.ConfigDict,
   scene_: scenes.Scene,
   renderer_: hierarchical.Renderer,
 ) -> Callable[..., Any]:
   """The pmapped update step, see `training.make_update`."""
   views = jax.tree.map(np.asarray, scene_.train.cameras)
-  cast = model.cast_fn(config, scene_)
+  cast = model.make_cast_fn(config, scene_)
 
   def cast_training(camera, pixel):
     rays = cast(views, camera, pixel)
@@ -57,10 +57,10 @@ def update(
   if (
     model.on_cpu() and config.renderer != 'occupancy'
   ):  # That has its own budget.
-    auto = model.rays(config, model.CACHED_ACTIVATIONS)
+    auto = model.rays_that_fit(config, model.CACHED_ACTIVATIONS)
   return training.make_update(
     renderer_,
-    optimizer(config),
+    make_optimizer(config),
     cast_training,
     microbatch=config.microbatch or auto,
     skip_nonfinite=config.skip_nonfinite,
@@ -71,7 +71,7 @@ def update(
   )
 
 
-def batches(
+def make_batches(
   config: ml_collections.ConfigDict,
   scene_: scenes.Scene,
   *,
@@ -80,7 +80,7 @@ def batches(
   num_steps: int,
 ) -> Iterator[scenes.Batch]:
   """The batches of some steps, see `batches.batches`."""
-  return batches_lib.batches(
+  return batches_lib.make_batches(
     scene_.train.images,
     seed=seed,
     start_step=start_step,
@@ -102,7 +102,7 @@ def compile_ahead(
   """Compiles an update in a thread of its own.
 
   Args:
-    update_: as from `update`.
+    update_: as from `make_update`.
     config: of the run.
     state: the shapes of one replica.
 
