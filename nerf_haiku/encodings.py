@@ -1,8 +1,9 @@
-"""Encodings of positions and directions that let a network see detail."""
+"""Encodings of positions and directions (section 5.1 of the paper)."""
 
 from collections.abc import Sequence
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -10,21 +11,21 @@ PERIODIC_FNS = {'sin': jnp.sin, 'cos': jnp.cos}
 
 
 def positional(
-  x: chex.Array,
+  x: jax.Array,
   *,
   num_octaves: int,
   periodic_fns: Sequence[str] = ('sin', 'cos'),
   log_sampling: bool = True,
   include_input: bool = True,
-) -> chex.Array:
+) -> jax.Array:
   """Encodes each coordinate by periodic functions (equation 4).
 
-  As in the original's code, the factor pi of the equation is left out.
+  As in the reference implementation, the factor pi is left out.
 
   Args:
     x: `[..., D]` coordinates.
-    num_octaves: how many frequencies, from 1 to `2 ** (num_octaves - 1)`.
-    periodic_fns: names of the functions, of `PERIODIC_FNS`.
+    num_octaves: number of frequencies, from 1 to `2 ** (num_octaves - 1)`.
+    periodic_fns: names of functions in `PERIODIC_FNS`.
     log_sampling: whether frequencies double; else they are evenly spaced.
     include_input: whether `x` itself comes first.
 
@@ -44,8 +45,8 @@ def positional(
   return jnp.concatenate([x, encoded], -1) if include_input else encoded
 
 
-def spherical_harmonics(directions: chex.Array) -> chex.Array:
-  """Real spherical harmonics of degrees 0 to 3.
+def spherical_harmonics(directions: jax.Array) -> jax.Array:
+  """Returns the real spherical harmonics of degrees 0 to 3.
 
   Args:
     directions: `[..., 3]` of length 1.

@@ -1,9 +1,9 @@
-"""Fields: what density and colour the scene has at a point.
+"""Fields: networks that map a point and a viewing direction to the radiance.
 
-A field is `init(key, points, viewdirs)` and `apply(params, points, viewdirs)`
-for points `[..., 3]` in scene units and unit viewing directions that
-broadcast against them. It gives the density `[...]` before its activation,
-and the colour `[..., 3]` in [0, 1].
+A field is a pair `init(key, points, viewdirs)` and `apply(params, points,
+viewdirs)` for points `[..., 3]` in scene units and unit viewing directions
+that broadcast against them. It returns the density `[...]` before its
+activation, and the colour `[..., 3]` in [0, 1].
 """
 
 from collections.abc import Callable, Sequence
@@ -15,77 +15,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nerf_haiku import encodings, hash_grid
+from nerf_haiku import encodings, hash_grid, ops
 
-Encoding = Callable[[chex.Array], chex.Array]
+Encoding = Callable[[jax.Array], jax.Array]
+# A dtype, or its name.
+DType = jax.typing.DTypeLike
 # (params, points, viewdirs) -> (density before its activation, rgb).
-Apply = Callable[..., tuple[chex.Array, chex.Array]]
-# A loop that a compiler will not unroll.
-_REMAT_PIECES = 4
+Apply = Callable[[hk.Params, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+# Enough that a compiler does not unroll the loop.
+_NUM_REMAT_CHUNKS = 4
 
 _HASH_INIT = hk.initializers.RandomUniform(-1e-4, 1e-4)  # Müller et al., 4.
-# As in the original: uniform within sqrt(6 / (fan_in + fan_out)).
+# As in the reference implementation: uniform within
+# sqrt(6 / (fan_in + fan_out)).
 _GLOROT_UNIFORM = hk.initializers.VarianceScaling(1.0, 'fan_avg', 'uniform')
-
-
-@jax.custom_vjp
-def project(w: chex.Array, x: chex.Array) -> chex.Array:
-  """The product `w.T @ x` of weights `[I, O]` and features `[I, N]`.
-
-  Points are columns, and the three products of a training step (this one and
-  its two gradients) are made of matrices as they lie in memory: with points
-  as rows, or a weight transposed on the fly, a CPU takes up to twice as long.
-  """
-  # Made before the product; else it is folded into a slower one.
-  return jax.lax.optimization_barrier(w.T) @ x
-
-
-def _project_forward(w, x):
-  return project(w, x), (w, x)
-
-
-def _project_backward(kept, g):
-  w, x = kept
-  return x @ g.T, w @ g
-
-
-project.defvjp(_project_forward, _project_backward)
-
-
-@jax.custom_vjp
-def relu(x: chex.Array) -> chex.Array:
-  """The larger of x and 0; its gradient asks the result, so x need not stay.
-
-  Half of what a training step keeps of each layer is saved.
-  """
-  return jnp.maximum(x, 0.0)
-
-
-def _relu_forward(x):
-  y = relu(x)
-  return y, y
-
-
-def _relu_backward(y, g):
-  return (jnp.where(y > 0, g, 0.0),)
-
-
-relu.defvjp(_relu_forward, _relu_backward)
 
 
 class Linear(hk.Module):
   """A linear layer of several inputs, as if they were concatenated.
 
-  The inputs broadcast against each other, so that what a whole ray shares is
-  multiplied once per ray; nothing is copied to be joined.
+  The inputs broadcast against each other: features that a whole ray shares are
+  multiplied once per ray, and nothing is copied to concatenate them.
   """
 
   def __init__(self, width: int, name: str):
     super().__init__(name=name)
     self._width = width
 
-  def __call__(self, *inputs: chex.Array) -> chex.Array:
-    """Maps `[F_i, ...]` each to their joint `[width, ...]`.
+  def __call__(self, *inputs: jax.Array) -> jax.Array:
+    """Maps inputs `[F_i, ...]` to `[width, ...]`.
 
     The product has the inputs' dtype; the parameters stay float32.
     """
@@ -99,7 +57,7 @@ class Linear(hk.Module):
     # Split, not sliced: XLA 0.10.2 crashes on the sum of slices' gradients.
     parts = jnp.split(w, np.cumsum(sizes)[:-1])
     for x, part in zip(inputs, parts, strict=True):
-      y = project(part, x.reshape(len(x), -1))
+      y = ops.project(part, x.reshape(len(x), -1))
       out = out + y.reshape(self._width, *x.shape[1:])
     return out
 
@@ -116,7 +74,7 @@ class Mlp(hk.Module):
     net_width: int,
     skips: Sequence[int],
     use_viewdirs: bool,
-    dtype: Any = jnp.float32,
+    dtype: DType = jnp.float32,
     name: str = 'mlp',
   ):
     """Makes the module.
@@ -143,51 +101,43 @@ class Mlp(hk.Module):
     self._dtype = dtype
 
   def __call__(
-    self, points: chex.Array, viewdirs: chex.Array
-  ) -> tuple[chex.Array, chex.Array]:
+    self, points: jax.Array, viewdirs: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
     """Maps points to raw densities `[...]` and colours `[..., 3]`."""
-    chex.assert_axis_dimension(points, -1, 3)
-    chex.assert_axis_dimension(viewdirs, -1, 3)
-    chex.assert_equal_rank([points, viewdirs])
-    position = self._columns(self._encode_position(points))
+    _assert_inputs(points, viewdirs)
+    position = _as_columns(self._encode_position(points), self._dtype)
     features = [position]
     for i in range(self._net_depth):
       hidden = Linear(self._net_width, name=f'layer_{i}')(*features)
-      hidden = relu(hidden)
+      hidden = ops.relu(hidden)
       features = [position, hidden] if i in self._skips else [hidden]
     density = Linear(1, name='density')(*features)[0]
     if self._use_viewdirs:
       bottleneck = Linear(self._net_width, name='bottleneck')(*features)
-      direction = self._columns(self._encode_direction(viewdirs))
+      direction = _as_columns(self._encode_direction(viewdirs), self._dtype)
       view = Linear(self._net_width // 2, name='view')(bottleneck, direction)
-      features = [relu(view)]
-    rgb = Linear(3, name='rgb')(*features).astype(jnp.float32)
-    rgb = jnp.moveaxis(jax.nn.sigmoid(rgb), 0, -1)
-    return density.astype(jnp.float32), rgb
-
-  def _columns(self, features: chex.Array) -> chex.Array:
-    """Turns encoded `[..., F]` into the layers' `[F, ...]`."""
-    return jnp.moveaxis(features, -1, 0).astype(self._dtype)
+      features = [ops.relu(view)]
+    return density.astype(jnp.float32), _rgb_head(features)
 
 
-class Hash(hk.Module):
-  """A hash grid and two small networks (Müller et al., 2022)."""
+class HashGrid(hk.Module):
+  """A hash grid and two small networks (Müller et al., 2022, section 4)."""
 
   def __init__(
     self,
     *,
     box: np.ndarray,
     num_levels: int,
-    num_features: int,
-    table_size: int,
-    coarsest: int,
-    finest: int,
+    features_per_level: int,
+    hashmap_size: int,
+    base_resolution: int,
+    max_resolution: int,
     density_width: int,
-    num_geometry: int,
-    colour_width: int,
-    colour_depth: int,
+    geo_feat_dim: int,
+    color_width: int,
+    color_depth: int,
     use_viewdirs: bool,
-    dtype: Any = jnp.float32,
+    dtype: DType = jnp.float32,
     name: str = 'hash',
   ):
     """Makes the module.
@@ -195,61 +145,62 @@ class Hash(hk.Module):
     Args:
       box: `[2, 3]` lower and upper corner of what the grid spans, in the units
         of the points; points outside have the features of its faces.
-      num_levels: of the grid.
-      num_features: of each level.
-      table_size: largest number of rows of a level, a power of 2.
-      coarsest: cells along each side at the first level.
-      finest: cells along each side at the last.
+      num_levels: levels of the grid.
+      features_per_level: features of each level.
+      hashmap_size: largest number of rows of a level, a power of 2.
+      base_resolution: cells along each side at the first level.
+      max_resolution: cells along each side at the last.
       density_width: units of the layer before the density.
-      num_geometry: features that go on to the colour.
-      colour_width: units of the layers before the colour.
-      colour_depth: how many of them.
+      geo_feat_dim: features that the colour network gets of the density one.
+      color_width: units of the layers before the colour.
+      color_depth: number of these layers.
       use_viewdirs: whether colour depends on the viewing direction.
       dtype: of the networks' features; parameters, grid and results are
         float32.
       name: of the module.
+
+    Raises:
+      ValueError: if `hashmap_size` is no power of 2.
     """
     super().__init__(name=name)
-    if table_size & (table_size - 1):
-      raise ValueError(f'table_size must be a power of 2, got {table_size}.')
+    if hashmap_size & (hashmap_size - 1):
+      raise ValueError(
+        f'hashmap_size must be a power of 2, got {hashmap_size}.'
+      )
     self._box = np.asarray(box, np.float32)
     self._levels = hash_grid.grid_levels(
       num_levels=num_levels,
-      coarsest=coarsest,
-      finest=finest,
-      table_size=table_size,
+      base_resolution=base_resolution,
+      max_resolution=max_resolution,
+      hashmap_size=hashmap_size,
     )
-    self._num_features = num_features
+    self._features_per_level = features_per_level
     self._density_width = density_width
-    self._num_geometry = num_geometry
-    self._colour_width = colour_width
-    self._colour_depth = colour_depth
+    self._geo_feat_dim = geo_feat_dim
+    self._color_width = color_width
+    self._color_depth = color_depth
     self._use_viewdirs = use_viewdirs
     self._dtype = dtype
 
   def __call__(
-    self, points: chex.Array, viewdirs: chex.Array
-  ) -> tuple[chex.Array, chex.Array]:
+    self, points: jax.Array, viewdirs: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
     """Maps points to raw densities `[...]` and colours `[..., 3]`."""
-    chex.assert_axis_dimension(points, -1, 3)
-    chex.assert_axis_dimension(viewdirs, -1, 3)
-    chex.assert_equal_rank([points, viewdirs])
-    hidden = relu(
-      Linear(self._density_width, name='layer_0')(self._encode(points))
-    )
+    _assert_inputs(points, viewdirs)
+    hidden = Linear(self._density_width, name='layer_0')(self._encode(points))
+    hidden = ops.relu(hidden)
     density = Linear(1, name='density')(hidden)[0]
-    features = [Linear(self._num_geometry, name='bottleneck')(hidden)]
+    features = [Linear(self._geo_feat_dim, name='bottleneck')(hidden)]
     if self._use_viewdirs:
       direction = encodings.spherical_harmonics(viewdirs)
-      features.append(jnp.moveaxis(direction, -1, 0).astype(self._dtype))
-    for i in range(self._colour_depth):
-      features = [relu(Linear(self._colour_width, name=f'view_{i}')(*features))]
-    rgb = Linear(3, name='rgb')(*features).astype(jnp.float32)
-    rgb = jnp.moveaxis(jax.nn.sigmoid(rgb), 0, -1)
-    return density.astype(jnp.float32), rgb
+      features.append(_as_columns(direction, self._dtype))
+    for i in range(self._color_depth):
+      view = Linear(self._color_width, name=f'view_{i}')(*features)
+      features = [ops.relu(view)]
+    return density.astype(jnp.float32), _rgb_head(features)
 
-  def _encode(self, points: chex.Array) -> chex.Array:
-    """Features `[L * F, ...]` of points `[..., 3]`."""
+  def _encode(self, points: jax.Array) -> jax.Array:
+    """Maps points `[..., 3]` to features `[L * F, ...]`."""
     lower, upper = self._box
     flat = (points.reshape(-1, 3) - lower[None]) / (upper - lower)[None]
     inside = jnp.clip(flat.T, 0.0, 1.0)
@@ -257,65 +208,88 @@ class Hash(hk.Module):
       hk.get_parameter(
         f'feature_{i}', (self._levels.num_rows(),), jnp.float32, init=_HASH_INIT
       )
-      for i in range(self._num_features)
+      for i in range(self._features_per_level)
     ]
-    features = hash_grid.hash_grid(tables, inside, self._levels)
+    features = hash_grid.interpolate(tables, inside, self._levels)
     features = features.astype(self._dtype)
     return features.reshape(-1, *points.shape[:-1])
 
 
+def _assert_inputs(points: jax.Array, viewdirs: jax.Array) -> None:
+  chex.assert_axis_dimension(points, -1, 3)
+  chex.assert_axis_dimension(viewdirs, -1, 3)
+  chex.assert_equal_rank([points, viewdirs])
+
+
+def _as_columns(features: jax.Array, dtype: DType) -> jax.Array:
+  """Turns encoded `[..., F]` into the layers' `[F, ...]`."""
+  return jnp.moveaxis(features, -1, 0).astype(dtype)
+
+
+def _rgb_head(features: Sequence[jax.Array]) -> jax.Array:
+  """Maps features `[F, ...]` to colours `[..., 3]` in [0, 1]."""
+  rgb = Linear(3, name='rgb')(*features).astype(jnp.float32)
+  return jnp.moveaxis(jax.nn.sigmoid(rgb), 0, -1)
+
+
 def make_mlp(*, remat: bool = False, **settings: Any) -> hk.Transformed:
-  """The paper's network as pure functions.
+  """Makes the paper's network as pure functions.
 
   Args:
-    remat: whether gradients compute the layers again rather than keep them,
-      see `rematerialise`.
-    **settings: those of `Mlp`.
+    remat: whether gradients recompute the layers instead of keeping them, see
+      `rematerialize`.
+    **settings: arguments of `Mlp`.
   """
   return _transform(Mlp, remat, settings)
 
 
-def make_hash(*, remat: bool = False, **settings: Any) -> hk.Transformed:
-  """A hash grid's field as pure functions.
+def make_hash_grid(*, remat: bool = False, **settings: Any) -> hk.Transformed:
+  """Makes a hash grid with its networks as pure functions.
 
   Args:
     remat: as for `make_mlp`.
-    **settings: those of `Hash`.
+    **settings: arguments of `HashGrid`.
   """
-  return _transform(Hash, remat, settings)
+  return _transform(HashGrid, remat, settings)
 
 
 def _transform(
   module: Callable[..., Any], remat: bool, settings: dict[str, Any]
 ) -> hk.Transformed:
-  def field(points, viewdirs):
+  def field(
+    points: jax.Array, viewdirs: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
     return module(**settings)(points, viewdirs)
 
-  transformed: Any = hk.without_apply_rng(hk.transform(field))
+  transformed: hk.Transformed = hk.without_apply_rng(hk.transform(field))
   if remat:
-    return transformed._replace(apply=rematerialise(transformed.apply))
+    return transformed._replace(apply=rematerialize(transformed.apply))
   return transformed
 
 
-def rematerialise(apply: Apply) -> Apply:
-  """A field whose gradient keeps its inputs only, and computes it again.
+def rematerialize(apply: Apply) -> Apply:
+  """Returns a field whose gradient keeps its inputs only and recomputes it.
 
-  It is done in pieces of some rays: a gradient then holds the layers of one
-  piece at a time. The loop over them is also what makes it true: without it
-  the CPU's compiler shares the first computation with the second, and keeps
-  all layers.
+  A loop over chunks of rays holds the layers of one chunk at a time. It is
+  also what makes recomputation happen: without it the CPU's compiler shares
+  the first computation with the second, and keeps all layers.
   """
-  again = jax.checkpoint(apply, prevent_cse=False)
+  recomputed = jax.checkpoint(apply, prevent_cse=False)
 
-  def in_pieces(params, points, viewdirs):
+  def apply_in_chunks(
+    params: hk.Params, points: jax.Array, viewdirs: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
     rays = points.shape[0]
-    size = -(-rays // _REMAT_PIECES)
-    pieces = -(-rays // size)
-    # Rays that fill up the last piece are cut off again.
-    index = jnp.arange(pieces * size).reshape(pieces, size) % rays
-    outputs = jax.lax.map(
-      lambda i: again(params, points[i], viewdirs[i]), index
+    size = -(-rays // _NUM_REMAT_CHUNKS)
+    chunks = -(-rays // size)
+    # Rays that fill up the last chunk are cut off again.
+    index = jnp.arange(chunks * size).reshape(chunks, size) % rays
+    density, rgb = jax.lax.map(
+      lambda i: recomputed(params, points[i], viewdirs[i]), index
     )
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:rays], outputs)
+    return (
+      density.reshape(-1, *density.shape[2:])[:rays],
+      rgb.reshape(-1, *rgb.shape[2:])[:rays],
+    )
 
-  return in_pieces
+  return apply_in_chunks

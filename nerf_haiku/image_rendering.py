@@ -1,142 +1,222 @@
 """Whole images, rendered over all devices."""
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nerf_haiku import cameras, volume
-from nerf_haiku.renderers import hierarchical
+from nerf_haiku import arrays, cameras, volume
+from nerf_haiku.renderers import base
 
 _AXIS = 'devices'
 
+# (cameras, camera [R], pixel [R, 2]) -> rays of the world.
+CastFn = Callable[[cameras.Cameras, jax.Array, jax.Array], cameras.Rays]
+
 
 class RenderedImage(NamedTuple):
-  """A rendered image, of NumPy arrays."""
+  """An image as a camera would take it, and diagnostics of its rays.
 
-  rgb: chex.Array  # [H, W, 3] in [0, 1].
-  depth: chex.Array  # [H, W] as in `volume.Rendering`.
-  disparity: chex.Array  # [H, W]
-  opacity: chex.Array  # [H, W] in [0, 1].
-  spread: chex.Array  # [H, W] as in `volume.Rendering`.
-  # [H, W, 2] as in `volume.Rendering`.
-  at_ends: chex.Array
+  Of NumPy arrays, once it is rendered.
+  """
+
+  rgb: arrays.Array  # [H, W, 3] in [0, 1].
+  depth: arrays.Array  # [H, W] sum of weight times depth, scene units.
+  disparity: arrays.Array  # [H, W] opacity / depth, 0 where opacity is 0.
+  opacity: arrays.Array  # [H, W] in [0, 1].
+  boundary_weight: arrays.Array  # [H, W, 2] see `volume.boundary_weight`.
+  # [H, W] standard deviation of the importance samples' t; None without them.
+  fine_t_std: arrays.Array | None = None
 
 
-def make_render_view(
-  renderer: hierarchical.Renderer,
-  cast_fn: Callable[..., cameras.Rays],
+class RenderImage(Protocol):
+  """Renders the image of a camera, see `make_render_image`."""
+
+  def __call__(
+    self,
+    variables: base.Variables,
+    cameras_: cameras.Cameras,
+    index: int,
+    viewdir_camera: cameras.Cameras | None = None,
+  ) -> RenderedImage:
+    """Returns the image of the camera with this index."""
+
+
+class _Layout(NamedTuple):
+  """The division of rays over processes, devices and calls."""
+
+  chunk: int  # `C` rays that are rendered together.
+  chunks_per_call: int  # of one device, at most.
+  num_devices: int  # `D`, of all processes.
+
+
+def make_render_image(
+  renderer: base.Renderer[Any],
+  cast_fn: CastFn,
   *,
+  rays_per_call: int,
   chunk: int,
-  piece: int,
   ndc: cameras.Ndc | None = None,
   network: int = -1,
   num_devices: int | None = None,
-) -> Callable[[Any, cameras.Cameras, int], RenderedImage]:
-  """Builds `render_view(learnt, cameras, index)` over all devices.
+) -> RenderImage:
+  """Builds `render_image(variables, cameras, index)` over all devices.
 
-  A device renders `piece` rays at a time, always the same ones together, so
-  that neither the chunk nor the number of devices can change a pixel. All
-  processes have to call it alike, and each gets the whole view.
+  A device renders chunks of rays, always the same ones together, so that
+  neither `rays_per_call` nor the number of devices can change a pixel. All
+  processes have to call it alike, and each gets the whole image.
 
   Args:
     renderer: renders rays.
-    cast_fn: `cast_fn(cameras, camera, pixel)` casts rays of the world.
-    chunk: rays that a device is given per call, rounded up to whole pieces.
-    piece: rays rendered at a time; it bounds the memory.
-    ndc: device coordinates that the renderer takes its rays in; None: rays of
-      the world.
+    cast_fn: casts rays of the world.
+    rays_per_call: rays that a device is given per call, rounded up to whole
+      chunks.
+    chunk: rays rendered at a time; it bounds the memory.
+    ndc: normalised device coordinates that the renderer takes its rays in;
+      None: rays of the world.
     network: which rendering: the last is the result, 0 the coarse one.
-    num_devices: `D`, how many hold the parameters; None: all.
+    num_devices: number of devices that hold the parameters; None: all.
 
   Returns:
-    A function of what is learnt, replicated `[D, ...]` on the devices of the
-    process, cameras and the index
-    of one of them, that gives the view of that camera, of any size; its depth
-    in scene units. With `looks`, one camera, it is seen as from there: pixels
-    have the viewing directions of that camera, where colours depend on them.
+    A function of `Variables`, replicated `[D, ...]` on the devices of the
+    process, cameras, and the index of one of them. It returns the image of
+    that camera, of any size; depth is in scene units. With `viewdir_camera`,
+    one camera, each pixel has the viewing direction of that camera's pixel,
+    where colours depend on it.
   """
-  many = num_devices is None and jax.process_count() > 1
-  count = num_devices or jax.device_count()
-  local = jax.local_device_count()
-  mine = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
-  pieces = -(-chunk // piece)
+  is_multihost = num_devices is None and jax.process_count() > 1
+  layout = _Layout(
+    chunk=chunk,
+    chunks_per_call=-(-rays_per_call // chunk),
+    num_devices=num_devices or jax.device_count(),
+  )
 
-  def render_piece(learnt, camera, looks, pixel):
-    rays = cast_fn(camera, jnp.zeros(piece, int), pixel)
-    viewdirs = cast_fn(looks, jnp.zeros(piece, int), pixel).viewdirs
+  def render_chunk(
+    variables: base.Variables,
+    camera: cameras.Cameras,
+    viewdir_camera: cameras.Cameras,
+    pixel: jax.Array,
+  ) -> RenderedImage:
+    first = jnp.zeros(chunk, int)
+    rays = cast_fn(camera, first, pixel)
+    viewdirs = cast_fn(viewdir_camera, first, pixel).viewdirs
     rays = rays._replace(viewdirs=viewdirs)
-    asked = rays if ndc is None else cameras.to_ndc(rays, ndc)
-    seen = renderer.render(learnt.params, asked, learnt.memory)[network]
+    renderer_rays = rays if ndc is None else cameras.to_ndc(rays, ndc)
+    rendering = renderer.render_eval(variables, renderer_rays)[network]
+    outputs = rendering.outputs
     if ndc is not None:
-      seen = _out_of_ndc(seen, rays, ndc)
+      outputs = _from_ndc(outputs, rays, ndc)
     return RenderedImage(
-      seen.rgb,
-      seen.depth,
-      seen.disparity,
-      seen.opacity,
-      seen.spread,
-      seen.at_ends,
+      rgb=outputs.rgb,
+      depth=outputs.depth,
+      disparity=outputs.disparity,
+      opacity=outputs.opacity,
+      boundary_weight=rendering.boundary_weight,
+      fine_t_std=rendering.fine_t_std,
     )
 
   @functools.partial(
     jax.pmap,
     axis_name=_AXIS,
-    in_axes=(0, None, None, 0, None),
-    out_axes=None if many else 0,
+    in_axes=(0, None, None, 0),
+    out_axes=None if is_multihost else 0,
   )
-  def render_chunk(learnt, camera, looks, pixel, num_pieces):
-    """Renders the first of a device's pieces `[P, piece, 2]`; the rest is 0."""
+  def render_chunks(
+    variables: base.Variables,
+    camera: cameras.Cameras,
+    viewdir_camera: cameras.Cameras,
+    pixel: jax.Array,
+  ) -> RenderedImage:
+    """Renders a device's pixels `[K, C, 2]` as arrays `[K, C, ...]`."""
+    image: RenderedImage = jax.lax.map(
+      functools.partial(render_chunk, variables, camera, viewdir_camera), pixel
+    )
+    if is_multihost:
+      image = jax.lax.all_gather(image, _AXIS)
+    return image
 
-    def add(i, parts):
-      part = render_piece(learnt, camera, looks, pixel[i])
-      return jax.tree.map(lambda x, y: x.at[i].set(y), parts, part)
-
-    like = jax.eval_shape(render_piece, learnt, camera, looks, pixel[0])
-    parts = jax.tree.map(lambda x: jnp.zeros((pieces, *x.shape), x.dtype), like)
-    parts = jax.lax.fori_loop(0, num_pieces, add, parts)
-    return jax.lax.all_gather(parts, _AXIS) if many else parts
-
-  def render_view(learnt, cameras_, index, looks=None):
+  def render_image(
+    variables: base.Variables,
+    cameras_: cameras.Cameras,
+    index: int,
+    viewdir_camera: cameras.Cameras | None = None,
+  ) -> RenderedImage:
     camera = jax.tree.map(lambda x: x[index : index + 1], cameras_)
-    looks = camera if looks is None else looks
     height, width = (int(x) for x in camera.sizes[0])
-    pixel = cameras.pixels(height, width)
-    left = -(-len(pixel) // piece)  # Pieces.
-    parts, begin = [], 0
-    while left > 0:
-      # The last call has less to do, shared evenly.
-      num = min(pieces, -(-left // count))
-      # Past the end of the image pixels are repeated, and cut off below.
-      take = np.arange(begin, begin + count * num * piece) % len(pixel)
-      part = np.zeros((count, pieces, piece, 2), np.int32)
-      part[:, :num] = pixel[take].reshape(count, num, piece, 2)
-      # Waited for, so that a user who stops a run need not wait for a view.
-      part = part[mine] if many else part
-      seen = render_chunk(learnt, camera, looks, part, num)
-      parts.append(jax.tree.map(lambda x, n=num: np.asarray(x)[:, :n], seen))
-      begin, left = begin + count * num * piece, left - count * num
+    calls = (
+      render_chunks(variables, camera, viewdir_camera or camera, pixel)
+      for pixel in _pixel_chunks(height, width, layout, is_multihost)
+    )
+    # One call is queued behind the one that is read, no more: a user who
+    # stops a run need not wait for the whole image.
+    parts = list(_read_behind(calls, 0 if is_multihost else 1))
+    return _assemble(parts, height, width)
 
-    def join(*arrays):
-      flat = [x.reshape(-1, *x.shape[3:]) for x in arrays]
-      whole = np.concatenate(flat)[: len(pixel)]
-      return whole.reshape(height, width, *whole.shape[1:])
-
-    return jax.tree.map(join, *parts)
-
-  return render_view
+  return render_image
 
 
-def _out_of_ndc(
-  seen: volume.Rendering, rays: cameras.Rays, ndc: cameras.Ndc
-) -> volume.Rendering:
-  """Depth and disparity in scene units: the expected t' is converted."""
-  opacity = seen.opacity
-  mean = seen.depth / jnp.where(opacity > 0, opacity, 1.0)
+def _pixel_chunks(
+  height: int, width: int, layout: _Layout, is_multihost: bool
+) -> Iterator[np.ndarray]:
+  """Yields the pixels of each call, `[D, K, C, 2]` of this process's devices.
+
+  All calls have the same number of chunks. Past the end of the image pixels
+  are repeated; `_assemble` cuts them off.
+  """
+  pixel = cameras.pixels(height, width)
+  chunks = -(-len(pixel) // layout.chunk)
+  num_calls = -(-chunks // (layout.chunks_per_call * layout.num_devices))
+  per_device = -(-chunks // (num_calls * layout.num_devices))
+  local = slice(None)
+  if is_multihost:
+    count = jax.local_device_count()
+    first = count * jax.process_index()
+    local = slice(first, first + count)
+  size = layout.num_devices * per_device * layout.chunk
+  for call in range(num_calls):
+    index = np.arange(call * size, (call + 1) * size) % len(pixel)
+    yield pixel[index].reshape(layout.num_devices, per_device, layout.chunk, 2)[
+      local
+    ]
+
+
+def _read_behind(
+  calls: Iterator[RenderedImage], num_queued: int
+) -> Iterator[RenderedImage]:
+  """Yields host arrays of calls; `num_queued` run while one is read."""
+  queued: list[RenderedImage] = []
+  for call in calls:
+    queued.append(call)
+    if len(queued) > num_queued:
+      yield jax.tree.map(np.asarray, queued.pop(0))
+  for call in queued:
+    yield jax.tree.map(np.asarray, call)
+
+
+def _assemble(
+  parts: list[RenderedImage], height: int, width: int
+) -> RenderedImage:
+  """Joins the calls' arrays `[D, K, C, ...]` to images `[H, W, ...]`."""
+
+  def join(*arrays: np.ndarray) -> np.ndarray:
+    flat = [x.reshape(-1, *x.shape[3:]) for x in arrays]
+    whole = np.concatenate(flat)[: height * width]
+    return whole.reshape(height, width, *whole.shape[1:])
+
+  return jax.tree.map(join, *parts)
+
+
+def _from_ndc(
+  outputs: volume.RayOutputs, rays: cameras.Rays, ndc: cameras.Ndc
+) -> volume.RayOutputs:
+  """Converts depth and disparity to scene units, by the expected t'."""
+  opacity = outputs.opacity
+  mean = outputs.depth / jnp.where(opacity > 0, opacity, 1.0)
   # The near plane may lie behind a camera, but what it sees does not.
   depth = opacity * jnp.maximum(cameras.from_ndc(mean, rays, ndc), 0.0)
-  return seen._replace(depth=depth, disparity=volume.disparity(depth, opacity))
+  return outputs._replace(
+    depth=depth, disparity=volume.disparity(depth, opacity)
+  )

@@ -1,53 +1,81 @@
-"""The occupancy grid: where a field has density."""
+"""The occupancy grid: the cells of a box where a field has density.
+
+See section "Occupancy grids" (appendix E.2) of Müller et al., *Instant Neural
+Graphics Primitives*, 2022.
+"""
 
 from typing import NamedTuple
 
-import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 
 class Grid(NamedTuple):
-  """What is known of `G` x `G` x `G` cells of a box."""
+  """What is known of the `G` x `G` x `G` cells of a box, by z, y, x."""
 
-  density: chex.Array  # [G * G * G] decayed maximum, per scene unit.
-  occupied: chex.Array  # [G * G * G] bool.
+  density: jax.Array  # [G, G, G] decayed maximum, per scene unit.
+  occupied: jax.Array  # [G, G, G] bool.
 
 
 def init_grid(resolution: int) -> Grid:
-  """A grid of which nothing is known: all is occupied."""
+  """Returns a grid of `resolution` cells a side, all of them occupied."""
+  shape = (resolution,) * 3
   return Grid(
-    jnp.zeros(resolution**3), jnp.ones(resolution**3, dtype=jnp.bool_)
+    density=jnp.zeros(shape), occupied=jnp.ones(shape, dtype=jnp.bool_)
   )
 
 
 def cell_points(
-  index: chex.Array, offset: chex.Array, box: np.ndarray, resolution: int
-) -> chex.Array:
-  """Points `[N, 3]` in cells `[N]`, at offsets `[N, 3]` in [0, 1) of a cell."""
+  index: jax.Array, offset: jax.Array, box: np.ndarray, resolution: int
+) -> jax.Array:
+  """Returns points inside cells.
+
+  Args:
+    index: `[N]` int32, cells in the order of a flat `[G, G, G]`: x varies
+      fastest.
+    offset: `[N, 3]` x, y, z in [0, 1), of a cell.
+    box: `[2, 3]` lower and upper corner.
+    resolution: `G`.
+
+  Returns:
+    `[N, 3]` points, scene units.
+  """
   lower, upper = np.asarray(box, np.float32)
   cell = jnp.stack(
-    [index // resolution**k % resolution for k in range(3)], axis=-1
+    [index // resolution**axis % resolution for axis in range(3)], axis=-1
   )
-  share = (cell + offset) / resolution
-  return lower[None] + share * (upper - lower)[None]
+  fraction = (cell + offset) / resolution
+  return lower[None] + fraction * (upper - lower)[None]
 
 
 def update_density(
-  grid: Grid, index: chex.Array, density: chex.Array, *, decay: float
+  grid: Grid, index: jax.Array, density: jax.Array, *, decay: float
 ) -> Grid:
-  """The grid after cells `[N]` were found to have densities `[N]`.
+  """Records densities that were measured in cells.
 
-  What is remembered of a cell fades by `decay` whenever it is looked at.
+  Args:
+    grid: of any resolution.
+    index: `[N]` int32, distinct cells as for `cell_points`.
+    density: `[N]` measured in them, per scene unit.
+    decay: in (0, 1); what the old density of these cells is multiplied by.
+
+  Returns:
+    The grid with the maximum of both in these cells; `occupied` is unchanged.
   """
-  remembered = jnp.maximum(decay * grid.density[index], density)
-  return grid._replace(density=grid.density.at[index].set(remembered))
+  flat = grid.density.reshape(-1)
+  updated = flat.at[index].set(jnp.maximum(decay * flat[index], density))
+  return grid._replace(density=updated.reshape(grid.density.shape))
 
 
-def update_occupied(grid: Grid, *, least: float) -> Grid:
-  """Marks cells as occupied whose density is `least`, or half of the mean.
+def update_occupied(grid: Grid, *, min_density: float) -> Grid:
+  """Marks the cells as occupied that have some density.
 
-  The mean is for the start: a thin fog everywhere is not taken for nothing.
+  Args:
+    grid: of any resolution.
+    min_density: the density of an occupied cell, per scene unit. Half of the
+      mean density is enough where that is less: at the start a thin fog is
+      everywhere, which is not empty space.
   """
-  threshold = jnp.minimum(least, 0.5 * jnp.mean(grid.density))
+  threshold = jnp.minimum(min_density, 0.5 * jnp.mean(grid.density))
   return grid._replace(occupied=grid.density >= threshold)

@@ -1,25 +1,27 @@
-"""Where along a ray the field is asked (sections 4 and 5.2 of the paper)."""
+"""Samples along a ray, for quadrature (sections 4 and 5.2 of the paper)."""
+
+import functools
 
 import chex
 import jax
 import jax.numpy as jnp
 
-# Added to every weight, so that a ray through empty space has a density too.
+# Added to every weight, so that a ray through empty space has a density.
 _WEIGHT_FLOOR = 1e-5
-# A bin of less probability than this is not divided by.
+# A smaller probability of a bin is not divided by.
 _EMPTY_BIN = 1e-5
 
 
 def even(
-  near: chex.Array, far: chex.Array, *, num_samples: int, lindisp: bool
-) -> chex.Array:
-  """Positions evenly spaced from near to far.
+  near: jax.Array, far: jax.Array, *, num_samples: int, lindisp: bool
+) -> jax.Array:
+  """Returns positions evenly spaced from near to far.
 
   Args:
     near: `[R, 1]` first position; over 0 where `lindisp`.
     far: `[R, 1]` last position.
     num_samples: `S`.
-    lindisp: whether steps of 1 / t are equal, not steps of t.
+    lindisp: whether steps of 1 / t are equal, rather than steps of t.
 
   Returns:
     `[R, S]` positions, increasing.
@@ -32,19 +34,19 @@ def even(
   return near * (1.0 - s) + far * s
 
 
-def midpoints(t: chex.Array) -> chex.Array:
-  """The `[R, S - 1]` positions halfway between neighbours of `[R, S]`."""
+def midpoints(t: jax.Array) -> jax.Array:
+  """Returns the positions `[R, S - 1]` halfway between those of `[R, S]`."""
   return 0.5 * (t[:, 1:] + t[:, :-1])
 
 
-def stratified(keys: chex.PRNGKey, t: chex.Array) -> chex.Array:
+def stratified(keys: jax.Array, t: jax.Array) -> jax.Array:
   """Moves each position at random within its stratum (equation 2).
 
   The strata meet halfway between the positions; the first begins at the first
-  position and the last ends at the last, as in the original.
+  position and the last ends at the last, as in the reference implementation.
 
   Args:
-    keys: `[R]`, one per ray; used up.
+    keys: `[R]`, one per ray.
     t: `[R, S]` positions, increasing.
 
   Returns:
@@ -58,26 +60,24 @@ def stratified(keys: chex.PRNGKey, t: chex.Array) -> chex.Array:
 
 
 def uniforms(
-  keys: chex.PRNGKey, num: int, dtype: jnp.dtype = jnp.float32
-) -> chex.Array:
-  """`[R, num]` uniform numbers in [0, 1), a row for each of `[R]` keys."""
+  keys: jax.Array, num: int, dtype: jnp.dtype = jnp.float32
+) -> jax.Array:
+  """Draws `[R, num]` uniform numbers in [0, 1), a row for each of `R` keys."""
   return jax.vmap(lambda key: jax.random.uniform(key, (num,), dtype))(keys)
 
 
 def normals(
-  keys: chex.PRNGKey, num: int, dtype: jnp.dtype = jnp.float32
-) -> chex.Array:
-  """`[R, num]` standard normal numbers, a row for each of `[R]` keys."""
+  keys: jax.Array, num: int, dtype: jnp.dtype = jnp.float32
+) -> jax.Array:
+  """Draws `[R, num]` standard normal numbers, a row for each of `R` keys."""
   return jax.vmap(lambda key: jax.random.normal(key, (num,), dtype))(keys)
 
 
-def invert_cdf(
-  u: chex.Array, edges: chex.Array, weights: chex.Array
-) -> chex.Array:
-  """Positions distributed as a piecewise constant density (section 5.2).
+def invert_cdf(u: jax.Array, edges: jax.Array, weights: jax.Array) -> jax.Array:
+  """Inverts the CDF of a piecewise constant density (section 5.2).
 
   Args:
-    u: `[R, N]` in [0, 1]: where uniform, the result has the density.
+    u: `[R, N]` in [0, 1]; of uniform `u` the result has the density.
     edges: `[R, B + 1]` edges of the bins, not decreasing.
     weights: `[R, B]` weight of each bin, 0 or more, of any sum.
 
@@ -90,7 +90,7 @@ def invert_cdf(
   weights = weights + _WEIGHT_FLOOR
   density = weights / jnp.sum(weights, axis=-1, keepdims=True)
   cdf = jnp.pad(jnp.cumsum(density, axis=-1), ((0, 0), (1, 0)))
-  search = jax.vmap(lambda cdf, u: jnp.searchsorted(cdf, u, side='right'))
+  search = jax.vmap(functools.partial(jnp.searchsorted, side='right'))
   above = search(cdf, u)
   below = jnp.maximum(above - 1, 0)
   above = jnp.minimum(above, bins)

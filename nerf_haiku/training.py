@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import chex
 import jax
@@ -12,50 +12,58 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nerf_haiku import cameras, sampling, scenes
-from nerf_haiku.renderers import hierarchical
+from nerf_haiku import arrays, cameras, sampling, scenes, volume
+from nerf_haiku.renderers import base
 
 AXIS = 'devices'
-# A growing batch begins with this share of its rays.
-_FIRST_SHARE = 1 / 16
-# What the run's key is folded with for the renderer's memory: no step.
-_REFRESH = np.uint32(2**32 - 1)
-_BACKGROUND = np.uint32(2**32 - 2)  # A ray's key: no position on it.
-# Of what is seen, from one step to the next: some 50 steps are remembered.
-_FADING = 0.98
+# Fraction of its rays that a growing batch begins with.
+_FIRST_FRACTION = 1 / 16
+# Most rays of a batch: `ray_weights` computes with 24 bits.
+_MAX_RAYS = 2**24
+# The run's key is folded with this for the renderer's state: no step.
+_STATE_STREAM = np.uint32(2**32 - 1)
+# A ray's key is folded with this for its background: no position on the ray.
+_BACKGROUND_STREAM = np.uint32(2**32 - 2)
+# Decay of the colour statistics from one step to the next: a mean over some
+# 50 steps.
+_EMA_DECAY = 0.98
 
-# Scalars of a step by name; `color_stats` are `ColorStats`.
+# Scalars of a step by name; `color_stats` is a `ColorStats`.
 Scalars = dict[str, Any]
 # (camera [R], pixel [R, 2]) -> rays.
-CastFn = Callable[[chex.Array, chex.Array], cameras.Rays]
+CastFn = Callable[[jax.Array, jax.Array], cameras.Rays]
 
 
 class ColorStats(NamedTuple):
-  """Mean colours of a batch: what tells a collapsed run from a healthy one."""
+  """Means over the rays of a batch, of target and predicted colours.
 
-  true: chex.Array  # [3] mean of the true colours.
-  true_square: chex.Array  # [3] mean of their squares.
-  seen: chex.Array  # [3] mean of the rendered colours.
-  seen_square: chex.Array  # [3] mean of their squares.
-  mse: chex.Array  # [] mean squared error.
+  They tell a collapsed run from a healthy one, see `collapse`.
+  """
+
+  target: arrays.Array  # [3]
+  target_square: arrays.Array  # [3] of the squares.
+  predicted: arrays.Array  # [3]
+  predicted_square: arrays.Array  # [3] of the squares.
+  mse: arrays.Array  # [] mean squared error.
 
 
 class TrainState(NamedTuple):
   """All that a run needs to resume; networks and optimizers stay outside."""
 
-  step: chex.Array  # [] int32, updates done.
-  params: hierarchical.Params
+  step: jax.Array  # [] int32, updates done.
+  params: base.Params
   opt_state: optax.OptState
-  color_stats: ColorStats  # fading sums: each step counts `_FADING` less.
-  skipped: chex.Array  # [] int32, updates left out for a NaN or infinity.
+  # Exponentially decayed sums: each step multiplies them by `_EMA_DECAY`.
+  color_stats: ColorStats
+  skipped: jax.Array  # [] int32, updates skipped for a non-finite value.
   # [] int32: 0, or 1 + the index among `checked_names` of the first array of
   # an update that held a NaN or infinity: the state then stays as it is.
-  fault: chex.Array
-  memory: hierarchical.Memory = ()  # what the renderer keeps of the scene.
+  nonfinite: jax.Array
+  renderer_state: base.RendererState = ()
 
-  def learnt(self) -> hierarchical.Learnt:
-    """What views are rendered from."""
-    return hierarchical.Learnt(self.params, self.memory)
+  def variables(self) -> base.Variables:
+    """Returns what views are rendered from."""
+    return base.Variables(params=self.params, state=self.renderer_state)
 
 
 def learning_rate_schedule(
@@ -66,15 +74,15 @@ def learning_rate_schedule(
   warmup_steps: int,
   cosine: bool = False,
 ) -> optax.Schedule:
-  """The rate of a step: `peak` times `decay_factor` per `decay_steps`.
+  """Makes the schedule `peak * decay_factor ** (step / decay_steps)`.
 
   Args:
-    peak: the rate at step 0, were there no warm-up.
+    peak: the rate at step 0 if there is no warm-up.
     decay_factor: 1 for a rate that does not decay.
-    decay_steps: steps that it falls by the factor in, continuously.
-    warmup_steps: the first steps, over which the rate rises evenly to where
-      the decay is then; 0 for none.
-    cosine: whether it falls as half a cosine does, once, and stays at the
+    decay_steps: steps over which the rate falls by the factor, continuously.
+    warmup_steps: the first steps, over which the rate rises linearly to the
+      decayed one; 0 for none.
+    cosine: whether the rate falls once along half a cosine and stays at the
       factor (Loshchilov and Hutter, *SGDR*, 2017, equation 5).
   """
   if cosine:
@@ -82,44 +90,50 @@ def learning_rate_schedule(
   else:
     decay = optax.exponential_decay(peak, decay_steps, decay_factor)
 
-  def schedule(step):
-    rise = jnp.minimum(1.0, (step + 1) / max(warmup_steps, 1))
-    return decay(step) * rise
+  def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+    warmup = jnp.minimum(1.0, (step + 1) / max(warmup_steps, 1))
+    return decay(step) * warmup
 
   return schedule
 
 
 def init_state(
-  renderer: hierarchical.Renderer,
+  renderer: base.Renderer[Any],
   optimizer: optax.GradientTransformation,
-  key: chex.PRNGKey,
+  key: jax.Array,
 ) -> TrainState:
-  """The state before the first update."""
-  return jax.jit(functools.partial(_init_state, renderer, optimizer))(key)
+  """Returns the state before the first update."""
+  init = jax.jit(functools.partial(_init_state, renderer, optimizer))
+  return init(key)
 
 
 def _init_state(
-  renderer: hierarchical.Renderer,
+  renderer: base.Renderer[Any],
   optimizer: optax.GradientTransformation,
-  key: chex.PRNGKey,
+  key: jax.Array,
 ) -> TrainState:
-  params = renderer.init(key)
+  variables = renderer.init(key)
   zero = jnp.zeros((), jnp.int32)
-  black = [jnp.zeros(3) for _ in range(4)]  # Donated one by one: four arrays.
-  nothing = ColorStats(black[0], black[1], black[2], black[3], jnp.zeros(()))
   return TrainState(
-    zero,
-    params,
-    optimizer.init(params),
-    nothing,
-    zero,
-    zero,
-    renderer.remember(),
+    step=zero,
+    params=variables.params,
+    opt_state=optimizer.init(variables.params),
+    color_stats=ColorStats(
+      # Separate arrays: the update donates each of them.
+      target=jnp.zeros(3),
+      target_square=jnp.zeros(3),
+      predicted=jnp.zeros(3),
+      predicted_square=jnp.zeros(3),
+      mse=jnp.zeros(()),
+    ),
+    skipped=zero,
+    nonfinite=zero,
+    renderer_state=variables.state,
   )
 
 
-def checked_names(params: hierarchical.Params) -> list[str]:
-  """What an update looks at for NaN and infinity, in its order."""
+def checked_names(params: base.Params) -> list[str]:
+  """Names the arrays that an update checks for NaN and infinity, in order."""
   leaves = jax.tree_util.tree_leaves_with_path(params)
   names = [
     jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in leaves
@@ -127,26 +141,27 @@ def checked_names(params: hierarchical.Params) -> list[str]:
   return ['the loss', *(f'the gradient of {name}' for name in names)]
 
 
-def first_nonfinite(loss: chex.Array, grads: hierarchical.Params) -> chex.Array:
-  """1 + the index of the first array with a NaN or infinity; 0 for none."""
-  arrays = [loss, *jax.tree.leaves(grads)]
-  bad = jnp.stack([~jnp.all(jnp.isfinite(x)) for x in arrays])
-  return jnp.where(jnp.any(bad), 1 + jnp.argmax(bad), 0).astype(jnp.int32)
+def first_nonfinite(loss: jax.Array, grads: base.Params) -> jax.Array:
+  """Returns 1 + the index of the first array with a NaN or infinity, or 0."""
+  checked = [loss, *jax.tree.leaves(grads)]
+  is_bad = jnp.stack([~jnp.all(jnp.isfinite(x)) for x in checked])
+  first = jnp.where(jnp.any(is_bad), 1 + jnp.argmax(is_bad), 0)
+  return first.astype(jnp.int32)
 
 
-def psnr(mse: chex.Array) -> chex.Array:
-  """Peak signal-to-noise ratio in dB of colours in [0, 1]."""
+def psnr(mse: jax.typing.ArrayLike) -> jax.Array:
+  """Returns the peak signal-to-noise ratio, dB, of colours in [0, 1]."""
   return -10.0 / jnp.log(10.0) * jnp.log(mse)
 
 
 def squared_errors(
-  renderings: hierarchical.Renderings, rgb: chex.Array, weight: chex.Array
-) -> tuple[chex.Array, dict[str, chex.Array]]:
-  """The loss (equation 6), a weighted sum over rays.
+  predicted: tuple[jax.Array, ...], target: jax.Array, weight: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """Computes the loss (equation 6), a weighted sum over rays.
 
   Args:
-    renderings: of `R` rays, the coarse one first.
-    rgb: `[R, 3]` true colours.
+    predicted: `[R, 3]` colours of each network, the coarse one first.
+    target: `[R, 3]` true colours.
     weight: `[R]` of each ray.
 
   Returns:
@@ -155,53 +170,112 @@ def squared_errors(
     two.
   """
   errors = [
-    jnp.sum(weight * jnp.mean(jnp.square(x.rgb - rgb), axis=-1))
-    for x in renderings
+    jnp.sum(weight * jnp.mean(jnp.square(rgb - target), axis=-1))
+    for rgb in predicted
   ]
   names = ('mse_coarse', 'mse')[-len(errors) :]
-  return sum(errors), dict(zip(names, errors, strict=True))
+  loss = functools.reduce(jnp.add, errors)
+  return loss, dict(zip(names, errors, strict=True))
 
 
 def color_stats(
-  seen: chex.Array, true: chex.Array, weight: chex.Array
+  predicted: jax.Array, target: jax.Array, weight: jax.Array
 ) -> ColorStats:
-  """Weighted sums over `R` rays of colours `[R, 3]` and their squares."""
+  """Returns weighted sums over `R` rays of colours `[R, 3]`."""
 
-  def total(x):
+  def total(x: jax.Array) -> jax.Array:
     return jnp.sum(weight[:, None] * x, axis=0)
 
-  mse = jnp.mean(total((seen - true) ** 2))
   return ColorStats(
-    total(true), total(true**2), total(seen), total(seen**2), mse
+    target=total(target),
+    target_square=total(target**2),
+    predicted=total(predicted),
+    predicted_square=total(predicted**2),
+    mse=jnp.mean(total((predicted - target) ** 2)),
   )
 
 
-def _for_background(keys: chex.PRNGKey) -> chex.PRNGKey:
-  return jax.vmap(lambda key: jax.random.fold_in(key, _BACKGROUND))(keys)
-
-
 def on_background(
-  rgb: chex.Array, opacity: chex.Array, background: chex.Array, *, white: bool
-) -> chex.Array:
-  """Colours `[R, 3]` on a background `[R, 3]`, of those on white or black."""
+  rgb: jax.Array, opacity: jax.Array, background: jax.Array, *, white: bool
+) -> jax.Array:
+  """Moves colours `[R, 3]` from white, or black, to a background `[R, 3]`."""
   return rgb + (1.0 - opacity[:, None]) * (background - float(white))
 
 
+class _RayChunk(NamedTuple, Generic[base.Samples]):
+  """`R` rays of a batch, sampled, and what they should look like."""
+
+  rays: cameras.Rays
+  samples: base.Samples
+  target: jax.Array  # [R, 3] colours on white, or black.
+  weight: jax.Array  # [R] in the mean over the batch.
+  alpha: jax.Array | None  # [R] opacity of the target.
+  background: jax.Array | None  # [R, 3] both are compared on it; None: as is.
+
+  def keep(self, mask: jax.Array) -> '_RayChunk[base.Samples]':
+    """Returns the chunk without samples and weight where a mask is false."""
+    return self._replace(
+      samples=self.samples.keep(mask), weight=jnp.where(mask, self.weight, 0.0)
+    )
+
+
+class _LossSettings(NamedTuple):
+  """The terms of the loss."""
+
+  white_background: bool
+  distortion_weight: float
+
+
+def _chunk_loss(
+  params: base.Params,
+  renderer: base.Renderer[base.Samples],
+  chunk: _RayChunk[base.Samples],
+  settings: _LossSettings,
+) -> tuple[jax.Array, Scalars]:
+  """Computes the loss of a chunk's rays, a weighted sum."""
+  renderings = renderer.render(params, chunk.rays, chunk.samples)
+  target, weight = chunk.target, chunk.weight
+  predicted = tuple(x.outputs.rgb for x in renderings)
+  stats = color_stats(predicted[-1], target, weight)
+  if chunk.background is not None and chunk.alpha is not None:
+    move = functools.partial(
+      on_background,
+      background=chunk.background,
+      white=settings.white_background,
+    )
+    target = move(target, chunk.alpha)
+    predicted = tuple(
+      move(rgb, x.outputs.opacity)
+      for rgb, x in zip(predicted, renderings, strict=True)
+    )
+  loss, scalars = squared_errors(predicted, target, weight)
+  if settings.distortion_weight:
+    for rendering in renderings:
+      apart = jnp.sum(weight * volume.distortion(rendering.history))
+      loss += settings.distortion_weight * apart
+  samples = jnp.sum(weight * chunk.samples.num_samples)
+  return loss, scalars | {
+    'loss': loss,
+    'color_stats': stats,
+    'samples': samples,
+  }
+
+
 def make_gradient(
-  renderer: hierarchical.Renderer,
+  renderer: base.Renderer[base.Samples],
   cast_fn: CastFn,
   *,
   microbatch: int,
   random_background: bool = False,
   white_background: bool = False,
-  distortion: float = 0.0,
-) -> Callable[..., tuple[hierarchical.Params, Scalars]]:
-  """Builds `gradient(params, keys, batch)`: the mean over a batch's rays.
+  distortion_weight: float = 0.0,
+) -> Callable[..., tuple[base.Params, Scalars]]:
+  """Builds `gradient(variables, keys, batch)`: the mean over a batch's rays.
 
-  The gradient is accumulated over pieces of at most `microbatch` rays (0: all
-  at once) and of no more samples than the renderer's budget, so that a piece's
-  activations fit the memory, or a CPU's cache. There are as many pieces as the
-  rays ask for: none is left out.
+  The gradient is accumulated over microbatches of at most `microbatch` rays
+  (0: all at once) and of no more samples than the renderer takes at a time, so
+  that a microbatch's activations fit the memory, or a CPU's cache. There are
+  as many microbatches as the rays need: none is left out.
 
   Args:
     renderer: renders the rays.
@@ -209,134 +283,215 @@ def make_gradient(
     microbatch: rays whose gradient is taken at a time, 0 for all.
     random_background: whether each ray is compared on a random background;
       batches then have the true `alpha`.
-    white_background: what the renderer's and the batch's colours are on.
-    distortion: how much of `volume.distortion` is added to the loss.
+    white_background: the background of the renderer's and the batch's colours.
+    distortion_weight: weight of `volume.distortion` in the loss.
 
   Returns:
-    A function of parameters, `[R]` keys, a batch of `R` rays, and by name the
-    renderer's `memory` and the rays' weights `weight` `[R]` (without: that of
-    a mean). A ray of weight 0 has no samples. It gives the gradient and `loss`,
-    `mse`, `mse_coarse`, the batch's `moments`, `samples` per ray and `pieces`.
+    A function of `Variables`, `[R]` keys, a batch of `R` rays, and by name the
+    rays' weights `weight` `[R]` (without: those of a mean). A ray of weight 0
+    has no samples. It returns the gradient and `loss`, `mse`, `mse_coarse`,
+    the batch's `color_stats`, `samples` per ray and `pieces`, the number of
+    microbatches.
   """
+  settings = _LossSettings(white_background, distortion_weight)
+  grad_fn = jax.grad(_chunk_loss, has_aux=True)
 
-  def loss_fn(params, plan, rays, batch, keys, weight):
-    seen = renderer.train(params, plan.details, rays)
-    fits = hierarchical.fitting(plan.num_samples, renderer.budget)
-    weight = jnp.where(fits, weight, 0.0)
-    rgb = batch.rgb
-    means = color_stats(seen[-1].rgb, rgb, weight)
-    if random_background:
-      behind = sampling.uniforms(_for_background(keys), 3)
-      rgb = on_background(rgb, batch.alpha, behind, white=white_background)
-      seen = tuple(
-        x._replace(
-          rgb=on_background(x.rgb, x.opacity, behind, white=white_background)
-        )
-        for x in seen
-      )
-    loss, scalars = squared_errors(seen, rgb, weight)
-    if distortion:
-      loss += distortion * sum(jnp.sum(weight * x.distortion) for x in seen)
-    samples = jnp.sum(weight * plan.num_samples)
-    scalars |= {'loss': loss, 'moments': means, 'samples': samples}
-    return loss, scalars
-
-  grad_fn = jax.grad(loss_fn, has_aux=True)
-
-  def gradient(params, keys, batch, *, memory=(), weight=None):
+  def gradient(
+    variables: base.Variables,
+    keys: jax.Array,
+    batch: scenes.Batch,
+    *,
+    weight: jax.Array | None = None,
+  ) -> tuple[base.Params, Scalars]:
     count = batch.camera.shape[0]
     if weight is None:
       weight = jnp.full(count, 1.0 / count)
     batch = jax.tree.map(jnp.asarray, batch)
     rays = cast_fn(batch.camera, batch.pixel)
-    rays = rays._replace(
-      far=jnp.where(weight[:, None] > 0, rays.far, rays.near)
+    # Of no length, so that rays without weight cost nothing.
+    far = jnp.where(weight[:, None] > 0, rays.far, rays.near)
+    rays = rays._replace(far=far)
+    whole = _RayChunk(
+      rays=rays,
+      samples=renderer.sample_rays(variables, rays, keys),
+      target=batch.rgb,
+      weight=weight,
+      alpha=batch.alpha if random_background else None,
+      background=_random_colors(keys) if random_background else None,
     )
-    whole = renderer.plan(params, memory, keys, rays), rays, batch, keys, weight
+
+    def chunk_gradient(
+      chunk: _RayChunk[base.Samples],
+    ) -> tuple[base.Params, Scalars]:
+      return grad_fn(variables.params, renderer, chunk, settings)
+
     size = -(-count // -(-count // (microbatch or count)))
-
-    def piece(begin):
-      index = begin + jnp.arange(size)
-      # What is past the end wraps, and has neither weight nor samples.
-      plan, *rest, weight = jax.tree.map(lambda x: x[index % count], whole)
-      there = index < count
-      plan = plan._replace(num_samples=jnp.where(there, plan.num_samples, 0))
-      return plan, *rest, jnp.where(there, weight, 0.0)
-
-    def add(carry):
-      begin, pieces, total = carry
-      part = piece(begin)
-      fits = hierarchical.fitting(part[0].num_samples, renderer.budget)
-      total = jax.tree.map(jnp.add, total, grad_fn(params, *part))
-      return begin + jnp.sum(fits), pieces + 1, total
-
-    zeros = jax.tree.map(
-      lambda x: jnp.zeros(x.shape, x.dtype),
-      jax.eval_shape(lambda: grad_fn(params, *piece(0))),
+    if renderer.max_samples is None:
+      return _accumulate_equal(chunk_gradient, whole, size)
+    return _accumulate_by_samples(
+      chunk_gradient, whole, size, renderer.max_samples
     )
-    _, pieces, (grads, scalars) = jax.lax.while_loop(
-      lambda carry: carry[0] < count, add, (0, 0, zeros)
-    )
-    return grads, scalars | {'pieces': pieces}
 
   return gradient
 
 
-def active_ray_fraction(step: chex.Array, growth: int) -> chex.Array:
-  """The share of a batch's rays that a step learns from.
+_ChunkGradient = Callable[
+  [_RayChunk[base.Samples]], tuple[base.Params, Scalars]
+]
 
-  It grows evenly over the first `growth` steps: a field that knows nothing
-  learns as much from few rays, and their samples are many while no space is
-  known to be empty.
+
+def _random_colors(keys: jax.Array) -> jax.Array:
+  """Draws a background `[R, 3]` for each of `[R]` rays."""
+  fold = jax.vmap(lambda key: jax.random.fold_in(key, _BACKGROUND_STREAM))
+  return sampling.uniforms(fold(keys), 3)
+
+
+def _take(
+  whole: _RayChunk[base.Samples], index: jax.Array
+) -> _RayChunk[base.Samples]:
+  """Returns the rays of these indices; those past the end weigh nothing."""
+  count = len(whole.weight)
+  chunk = jax.tree.map(lambda x: x[index % count], whole)
+  return chunk.keep(index < count)
+
+
+def _accumulate_equal(
+  chunk_gradient: _ChunkGradient[base.Samples],
+  whole: _RayChunk[base.Samples],
+  size: int,
+) -> tuple[base.Params, Scalars]:
+  """Sums gradients over equal chunks of `size` rays."""
+  num_chunks = -(-len(whole.weight) // size)
+
+  def add(
+    total: tuple[base.Params, Scalars], begin: jax.Array
+  ) -> tuple[tuple[base.Params, Scalars], None]:
+    chunk = _take(whole, begin + jnp.arange(size))
+    return jax.tree.map(jnp.add, total, chunk_gradient(chunk)), None
+
+  begins = size * jnp.arange(num_chunks)
+  zeros = _zeros_like(chunk_gradient, _take(whole, jnp.arange(size)))
+  (grads, scalars), _ = jax.lax.scan(add, zeros, begins)
+  return grads, scalars | {'pieces': jnp.asarray(num_chunks, jnp.int32)}
+
+
+def _accumulate_by_samples(
+  chunk_gradient: _ChunkGradient[base.Samples],
+  whole: _RayChunk[base.Samples],
+  size: int,
+  max_samples: int,
+) -> tuple[base.Params, Scalars]:
+  """Sums gradients over chunks of up to `size` rays and `max_samples`."""
+  count = len(whole.weight)
+
+  def add(
+    carry: tuple[jax.Array, jax.Array, tuple[base.Params, Scalars]],
+  ) -> tuple[jax.Array, jax.Array, tuple[base.Params, Scalars]]:
+    begin, num_chunks, total = carry
+    chunk = _take(whole, begin + jnp.arange(size))
+    fits = base.within_budget(chunk.samples.num_samples, max_samples)
+    total = jax.tree.map(jnp.add, total, chunk_gradient(chunk.keep(fits)))
+    return begin + jnp.sum(fits), num_chunks + 1, total
+
+  zero = jnp.zeros((), jnp.int32)
+  zeros = _zeros_like(chunk_gradient, _take(whole, jnp.arange(size)))
+  _, num_chunks, (grads, scalars) = jax.lax.while_loop(
+    lambda carry: carry[0] < count, add, (zero, zero, zeros)
+  )
+  return grads, scalars | {'pieces': num_chunks}
+
+
+def _zeros_like(
+  chunk_gradient: _ChunkGradient[base.Samples], chunk: _RayChunk[base.Samples]
+) -> tuple[base.Params, Scalars]:
+  return jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype),
+    jax.eval_shape(lambda: chunk_gradient(chunk)),
+  )
+
+
+def active_ray_fraction(step: jax.Array, warmup_steps: int) -> jax.Array:
+  """Returns the fraction of a batch's rays that a step trains on.
+
+  It grows linearly over the first `warmup_steps`: an untrained field learns
+  as much from few rays, and a ray has many samples until the grid knows empty
+  space. It saves work where rays without weight cost nothing, with the
+  occupancy renderer.
   """
-  if not growth:
+  if not warmup_steps:
     return jnp.ones(())
-  return jnp.clip(step / growth, _FIRST_SHARE, 1.0)
+  return jnp.clip(step / warmup_steps, _FIRST_FRACTION, 1.0)
 
 
-def ray_weights(index: chex.Array, total: int, share: chex.Array) -> chex.Array:
-  """Weights of the rays `[R]` of a share of a batch, that add up to 1.
+def ray_weights(
+  index: jax.Array, num_rays: int, fraction: jax.Array
+) -> jax.Array:
+  """Returns weights that add up to 1 over a fraction of a batch's rays.
 
   Args:
     index: `[R]` int32, of the rays in the whole batch.
-    total: rays of the whole batch.
-    share: of the rays that have a weight; they are spread over all indices,
+    num_rays: rays of the whole batch, at most 2**24.
+    fraction: of the rays that have a weight; they are spread over all indices,
       so that each device has as many.
+
+  Returns:
+    `[R]`, each 0 or the same positive number.
+
+  Raises:
+    ValueError: if there are more rays.
   """
-  number = jnp.maximum(jnp.round(share * total), 1)
+  if num_rays > _MAX_RAYS:
+    raise ValueError(f'num_rays must be at most {_MAX_RAYS}, got {num_rays}.')
+  number = jnp.maximum(jnp.round(fraction * num_rays), 1)
   stride = next(
     x
-    for x in range(round(0.618 * total) or 1, total + 2)
-    if math.gcd(x, total) == 1
+    for x in range(round(0.618 * num_rays) or 1, num_rays + 2)
+    if math.gcd(x, num_rays) == 1
   )
-  place = (index.astype(jnp.uint32) * np.uint32(stride)) % np.uint32(total)
+  place = _multiply_modulo(index.astype(jnp.uint32), stride, num_rays)
   return jnp.where(place < number, 1.0 / number, 0.0)
 
 
+def _multiply_modulo(x: jax.Array, factor: int, modulus: int) -> jax.Array:
+  """Returns `x * factor % modulus` of uint32, all of up to 24 bits.
+
+  The factor is taken in three digits of 8 bits, so that nothing wraps.
+  """
+  modulus_ = np.uint32(modulus)
+  total = jnp.zeros_like(x)
+  for shift in (16, 8, 0):
+    digit = np.uint32(factor >> shift & 0xFF)
+    total = (
+      total * np.uint32(256) % modulus_ + x * digit % modulus_
+    ) % modulus_
+  return total
+
+
 def make_update(
-  renderer: hierarchical.Renderer,
+  renderer: base.Renderer[Any],
   optimizer: optax.GradientTransformation,
   cast_fn: CastFn,
   *,
   microbatch: int,
   skip_nonfinite: bool = False,
-  batch_growth: int = 0,
+  batch_warmup_steps: int = 0,
   random_background: bool = False,
   white_background: bool = False,
-  distortion: float = 0.0,
+  distortion_weight: float = 0.0,
 ) -> Callable[
-  [TrainState, scenes.Batch, chex.PRNGKey], tuple[TrainState, Scalars]
+  [TrainState, scenes.Batch, jax.Array], tuple[TrainState, Scalars]
 ]:
   """Builds the pmapped `update(state, batch, key)` for all devices.
 
   `state` leads with `[D]`, the devices of this process, and is donated; `batch`
-  is its part `[D, R / D, ...]` of the whole batch; `key` is the run's.
-  What is random about a ray depends on the key, the step and the ray's index in
-  the whole batch, and so not on the devices or pieces.
+  is its part `[D, R / D, ...]` of the whole batch; `key` is the run's. What is
+  random about a ray depends on the key, the step and the ray's index in the
+  whole batch, and so not on the devices or microbatches.
 
-  An update whose loss or gradient holds a NaN or infinity is never made. The
-  state says so in `fault`, and this and all later calls leave the rest of it
-  as it was before; or the step is left out and counted in `skipped`.
+  An update whose loss or gradient holds a NaN or infinity is never applied.
+  The state says so in `nonfinite`, and this and all later calls leave the rest
+  of it as it was before; with `skip_nonfinite` the step is skipped and counted
+  in `skipped`.
 
   Args:
     renderer: renders the rays.
@@ -344,18 +499,19 @@ def make_update(
     cast_fn: casts the rays of a batch.
     microbatch: rays whose gradient is taken at a time, 0 for all.
     skip_nonfinite: whether a NaN or infinity skips its step.
-    batch_growth: steps over which the batch grows, see `active_ray_fraction`.
+    batch_warmup_steps: steps over which the batch grows, see
+      `active_ray_fraction`.
     random_background: see `make_gradient`.
     white_background: see `make_gradient`.
-    distortion: see `make_gradient`.
+    distortion_weight: see `make_gradient`.
 
   Returns:
-    A function that gives the new state and a dict of scalars averaged over
+    A function that returns the new state and a dict of scalars averaged over
     all rays, without a leading axis: `loss`, `mse`, `psnr`, and `mse_coarse`
-    and `psnr_coarse` where there are two networks; the `color_stats` of the
-    last 50 steps or so; the gradient's `grad_norm` over all parameters; the
-    `fault` found, as in the state, and the new state's `skipped`; `samples` per
-    ray, and the most `pieces` that a device took them in.
+    and `psnr_coarse` where there are two networks; `color_stats`, means over
+    the last 50 steps or so; the gradient's `grad_norm` over all parameters;
+    `nonfinite`, as in the state, and the new state's `skipped`; `samples` per
+    ray, and the largest number of microbatches (`pieces`) of a device.
   """
   gradient = make_gradient(
     renderer,
@@ -363,10 +519,12 @@ def make_update(
     microbatch=microbatch,
     random_background=random_background,
     white_background=white_background,
-    distortion=distortion,
+    distortion_weight=distortion_weight,
   )
 
-  def update(state, batch, key):
+  def update(
+    state: TrainState, batch: scenes.Batch, key: jax.Array
+  ) -> tuple[TrainState, Scalars]:
     rays = batch.camera.shape[0]
     index = jax.lax.axis_index(AXIS) * rays + jnp.arange(rays)
     step_key = jax.random.fold_in(key, state.step)
@@ -374,54 +532,65 @@ def make_update(
     weight = ray_weights(
       index,
       rays * jax.lax.axis_size(AXIS),
-      active_ray_fraction(state.step, batch_growth),
+      active_ray_fraction(state.step, batch_warmup_steps),
     )
-    grads, scalars = gradient(
-      state.params, keys, batch, memory=state.memory, weight=weight
-    )
+    grads, scalars = gradient(state.variables(), keys, batch, weight=weight)
     pieces = jax.lax.pmax(scalars.pop('pieces'), axis_name=AXIS)
     grads, scalars = sum_over_devices((grads, scalars))
-    found = first_nonfinite(scalars['loss'], grads)
-    fault = jnp.where(state.fault > 0, state.fault, found)
-
+    nonfinite = jnp.where(
+      state.nonfinite > 0,
+      state.nonfinite,
+      first_nonfinite(scalars['loss'], grads),
+    )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    sums = jax.tree.map(
-      lambda x, y: _FADING * x + y, state.moments, scalars['moments']
-    )
-    memory = renderer.refresh(
-      state.memory, params, jax.random.fold_in(key, _REFRESH), state.step + 1
-    )
     moved = state._replace(
       step=state.step + 1,
       params=params,
       opt_state=opt_state,
-      moments=sums,
-      memory=memory,
+      color_stats=jax.tree.map(
+        lambda x, y: _EMA_DECAY * x + y,
+        state.color_stats,
+        scalars['color_stats'],
+      ),
+      renderer_state=renderer.update_state(
+        base.Variables(params, state.renderer_state),
+        jax.random.fold_in(key, _STATE_STREAM),
+        state.step + 1,
+      ),
     )
-    # With `skip_nonfinite` the state's fault is always 0.
-    stays = state._replace(fault=fault)
+    # With `skip_nonfinite` the state's own `nonfinite` is always 0.
+    stays = state._replace(nonfinite=nonfinite)
     if skip_nonfinite:
       stays = state._replace(step=state.step + 1, skipped=state.skipped + 1)
     # A choice, not a branch: a branch would copy all arrays of the state.
-    state = jax.tree.map(lambda x, y: jnp.where(fault > 0, x, y), stays, moved)
+    state = jax.tree.map(
+      lambda x, y: jnp.where(nonfinite > 0, x, y), stays, moved
+    )
     for name in [x for x in scalars if x.startswith('mse')]:
       scalars[name.replace('mse', 'psnr')] = psnr(scalars[name])
-    # The sum of the weights of all steps so far.
-    weight = (1 - _FADING ** (state.step - state.skipped)) / (1 - _FADING)
-    scalars['moments'] = jax.tree.map(
-      lambda x: x / jnp.maximum(weight, 1.0), state.moments
-    )
-    scalars |= {'grad_norm': optax.tree.norm(grads), 'pieces': pieces}
-    return state, scalars | {'fault': fault, 'skipped': state.skipped}
+    return state, scalars | {
+      'color_stats': _mean_stats(state),
+      'grad_norm': optax.tree.norm(grads),
+      'pieces': pieces,
+      'nonfinite': nonfinite,
+      'skipped': state.skipped,
+    }
 
   return jax.pmap(
     update, AXIS, in_axes=(0, 0, None), out_axes=(0, None), donate_argnums=0
   )
 
 
-def sum_over_devices(tree: Any) -> Any:
-  """The sum of arrays over all devices of a function mapped along `AXIS`."""
+def _mean_stats(state: TrainState) -> ColorStats:
+  """Returns the decayed sums of a state over the sum of their weights."""
+  steps = state.step - state.skipped
+  weight = (1 - _EMA_DECAY**steps) / (1 - _EMA_DECAY)
+  return jax.tree.map(lambda x: x / jnp.maximum(weight, 1.0), state.color_stats)
+
+
+def sum_over_devices(tree: chex.ArrayTree) -> Any:
+  """Sums arrays over all devices of a function mapped along `AXIS`."""
   if jax.process_count() == 1:
     return jax.lax.psum(tree, axis_name=AXIS)
   # As one array: between processes each sum has its own delay.
@@ -430,10 +599,10 @@ def sum_over_devices(tree: Any) -> Any:
 
 
 def make_global_max() -> Callable[[int], jax.Array]:
-  """Builds a function of a number of each process: the greatest of them.
+  """Builds a function of a number of each process, which returns the largest.
 
-  It waits for the others only when what it gives is read.
+  It waits for the other processes only when its result is read.
   """
-  greatest = jax.pmap(lambda x: jax.lax.pmax(x, AXIS), AXIS, out_axes=None)
+  global_max = jax.pmap(lambda x: jax.lax.pmax(x, AXIS), AXIS, out_axes=None)
   count = jax.local_device_count()
-  return lambda x: greatest(np.full(count, x, np.int32))
+  return lambda x: global_max(np.full(count, x, np.int32))

@@ -1,5 +1,6 @@
 """The volume rendering integral (section 4 of the paper)."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -7,53 +8,100 @@ import chex
 import jax
 import jax.numpy as jnp
 
-# Where the original ends the last interval: any density at the last sample
-# absorbs all light that is left.
+from nerf_haiku import ops
+
+# Where the reference implementation ends the last interval: any density at
+# the last sample then absorbs all remaining light.
 INFINITE = 1e10
-# Shift of the softplus, so that space begins almost empty.
+# Shifts of raw densities, so that space begins almost empty.
 _SOFTPLUS_SHIFT = -1.0
 _EXP_SHIFT = -2.0
-_LARGEST_EXPONENT = 15.0
-_END = 0.02  # Of a ray's way: where near and far may cut the scene.
-# Least depth that disparity divides by, scene units.
-_LEAST_DEPTH = 1e-10
-# Least way of a ray that distances on it are divided by, in t.
-_LEAST_WAY = 1e-10
+_MAX_EXPONENT = 15.0
+# Fraction of a ray's length at each end where near or far may cut the scene.
+_BOUNDARY_FRACTION = 0.02
+# Smallest depth that disparity divides by, scene units.
+_MIN_DEPTH = 1e-10
+# Smallest length of a ray that positions on it are divided by, in t.
+_MIN_LENGTH = 1e-10
 
-DENSITY_ACTIVATIONS: dict[str, Callable[[chex.Array], chex.Array]] = {
+DENSITY_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   'relu': jax.nn.relu,
   'softplus': lambda raw: jax.nn.softplus(raw + _SOFTPLUS_SHIFT),
-  # Of fast fields: density spans decades. Shifted, so that space begins nearly
-  # empty; what is opaque anyway stays finite.
-  'exp': lambda raw: jnp.exp(jnp.minimum(raw + _EXP_SHIFT, _LARGEST_EXPONENT)),
+  # For fast fields, whose density spans decades. The bound keeps the density
+  # of what is opaque anyway finite.
+  'exp': lambda raw: jnp.exp(jnp.minimum(raw + _EXP_SHIFT, _MAX_EXPONENT)),
 }
 
 
-class Rendering(NamedTuple):
-  """What is seen along `R` rays, from `S` samples each."""
+class RayOutputs(NamedTuple):
+  """The integrals along `R` rays."""
 
-  rgb: chex.Array  # [R, 3] in [0, 1].
-  depth: chex.Array  # [R] sum of weight times t, not divided by opacity.
-  disparity: chex.Array  # [R] opacity / depth, 0 where opacity is 0.
-  opacity: chex.Array  # [R] in [0, 1], the sum of weights.
-  weights: chex.Array  # [R, S] of each sample's colour.
-  t: chex.Array  # [R, S] positions of the samples.
-  # [R] standard deviation of the importance samples; 0 without them.
-  spread: chex.Array
-  # [R, 2] weights of samples in the first and last 2 % from near to far.
-  at_ends: chex.Array
-  distortion: chex.Array  # [R] how far apart the weights lie, see `distortion`.
+  rgb: jax.Array  # [R, 3] in [0, 1].
+  depth: jax.Array  # [R] sum of weight times t, not divided by opacity.
+  disparity: jax.Array  # [R] opacity / depth, 0 where opacity is 0.
+  opacity: jax.Array  # [R] in [0, 1], the sum of weights.
+
+
+class RayHistory(NamedTuple):
+  """`S` samples on each of `R` rays, and what each contributed."""
+
+  weights: jax.Array  # [R, S] in [0, 1], of each sample's colour.
+  t: jax.Array  # [R, S] positions, not decreasing along `S`.
+  width: jax.Array  # [R, S] of their intervals, in t.
+  near: jax.Array  # [R, 1] where the rays begin.
+  far: jax.Array  # [R, 1] where they end.
+  fine_t: jax.Array | None = None  # [R, N] positions of importance samples.
+
+  def exclusive_sum(self, x: jax.Array) -> jax.Array:
+    """Returns for each sample `[R, S]` the sum of those before it."""
+    return jnp.cumsum(x, axis=-1) - x
+
+  def sum_rays(self, x: jax.Array) -> jax.Array:
+    """Returns the sums over samples `[R, S, ...]` of each ray, `[R, ...]`."""
+    return jnp.sum(x, axis=1)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PackedHistory:
+  """`B` samples of `R` rays in one list, and what each contributed."""
+
+  weights: jax.Array  # [B] in [0, 1], of each sample's colour.
+  t: jax.Array  # [B] positions, not decreasing along a ray.
+  width: jax.Array  # [B] of their intervals, in t.
+  near: jax.Array  # [B] where the samples' rays begin.
+  far: jax.Array  # [B] where they end.
+  ray: jax.Array  # [B] int32, the samples' rays, not decreasing.
+  rank: jax.Array  # [B] int32, 0 for the first sample of a ray, 1 the next.
+  num_rays: int = dataclasses.field(metadata={'static': True})
+  # Most samples of a ray.
+  max_per_ray: int = dataclasses.field(metadata={'static': True})
+
+  def exclusive_sum(self, x: jax.Array) -> jax.Array:
+    """Returns for each sample `[B]` the sum of those before it on its ray."""
+    return ops.exclusive_sum(x, self.rank, self.max_per_ray)
+
+  def sum_rays(self, x: jax.Array) -> jax.Array:
+    """Returns the sums over samples `[B, ...]` of each ray, `[R, ...]`."""
+    return jax.ops.segment_sum(
+      x, self.ray, self.num_rays, indices_are_sorted=True
+    )
+
+
+History = RayHistory | PackedHistory
 
 
 def composite(
-  rgb: chex.Array,
-  density: chex.Array,
-  t: chex.Array,
-  directions: chex.Array,
+  rgb: jax.Array,
+  density: jax.Array,
+  t: jax.Array,
+  directions: jax.Array,
   *,
-  end: chex.Array,
+  near: jax.Array,
+  far: jax.Array,
   white_background: bool,
-) -> Rendering:
+  infinite_end: bool = False,
+) -> tuple[RayOutputs, RayHistory]:
   """Integrates colour along each ray (equation 3).
 
   Args:
@@ -61,170 +109,167 @@ def composite(
     density: `[R, S]`, 0 or more, per scene unit.
     t: `[R, S]` sample positions, not decreasing along `S`.
     directions: `[R, 3]`; their norm turns steps of `t` into scene units.
-    end: `[R, 1]` where the last sample's interval ends, at or behind it; far
-      away (`INFINITE`) in the original.
+    near: `[R, 1]` where the rays begin, at or before the first sample.
+    far: `[R, 1]` where they end, at or behind the last sample.
     white_background: whether light that nothing absorbs is white, not black.
+    infinite_end: whether the last sample's interval has no end (the reference
+      implementation's choice) rather than end at `far`. A ray of no length
+      has no such interval: nothing is rendered along it.
 
   Returns:
-    The rendering. Its values and gradients are finite for densities from 0 to
-    1e8.
+    The integrals of each ray, and the samples' contributions. Values and
+    gradients are finite for densities from 0 to 1e8.
   """
   chex.assert_rank(density, 2)
   rays, samples = density.shape
   chex.assert_shape(
-    [rgb, t, directions, end],
-    [(rays, samples, 3), (rays, samples), (rays, 3), (rays, 1)],
+    [rgb, t, directions, near, far],
+    [(rays, samples, 3), (rays, samples), (rays, 3), (rays, 1), (rays, 1)],
   )
-  chex.assert_type([rgb, density, t, directions], float)
+  chex.assert_type([rgb, density, t, directions, near, far], float)
+  end = far
+  if infinite_end:
+    end = jnp.where(far > near, INFINITE, far)
   steps = jnp.diff(jnp.concatenate([t, end], axis=-1), axis=-1)
   length = jnp.linalg.norm(directions, axis=-1, keepdims=True)
   optical_depth = density * steps * length
-  # Light reaches sample i through samples 0 .. i - 1: an exclusive sum.
+  # Transmittance to sample i: an exclusive sum over samples 0 .. i - 1.
   before = jnp.cumsum(optical_depth[:, :-1], axis=-1)
   transmittance = jnp.exp(-jnp.pad(before, ((0, 0), (1, 0))))
   weights = transmittance * -jnp.expm1(-optical_depth)
-  colour = jnp.sum(weights[..., None] * rgb, axis=1)
+  color = jnp.sum(weights[..., None] * rgb, axis=1)
   opacity = jnp.sum(weights, axis=-1)
   depth = jnp.sum(weights * t, axis=-1)
-  if white_background:
-    colour += 1.0 - opacity[:, None]
-  return Rendering(
-    colour,
-    depth,
-    disparity(depth, opacity),
-    opacity,
-    weights,
-    t,
-    jnp.zeros_like(depth),
-    jnp.zeros((rays, 2), depth.dtype),
-    jnp.zeros_like(depth),
+  outputs = RayOutputs(
+    rgb=on_constant_background(color, opacity, white=white_background),
+    depth=depth,
+    disparity=disparity(depth, opacity),
+    opacity=opacity,
+  )
+  width = jnp.diff(jnp.concatenate([t, far], axis=-1), axis=-1)
+  return outputs, RayHistory(
+    weights=weights, t=t, width=width, near=near, far=far
   )
 
 
-def distortion(
-  weights: chex.Array,
-  t: chex.Array,
-  width: chex.Array,
-  near: chex.Array,
-  far: chex.Array,
-  *,
-  sum_before: Callable[[chex.Array], chex.Array],
-) -> chex.Array:
-  """What samples add to how far apart the weights of their rays lie.
+class PackedSums(NamedTuple):
+  """The integrals along `R` rays of samples packed into one list."""
 
-  Of a ray it is the sum of `w_i w_j |t_i - t_j|` over all pairs of samples,
-  and of `w_i^2 width_i / 3`, with its way from near to far as 1: it is least
-  where all weight is in one place. It is equation 15 of Barron et al.,
-  *Mip-NeRF 360*, 2022.
-
-  Args:
-    weights: `[...]` of the samples, each in [0, 1].
-    t: `[...]` positions, not decreasing along a ray.
-    width: `[...]` of the intervals, in t.
-    near: where their rays begin, broadcast against them.
-    far: where they end; at `near` for a ray that sees nothing.
-    sum_before: gives for each sample the sum of those before it on its ray.
-
-  Returns:
-    `[...]`, 0 or more; the sum over a ray's samples is less than 1.
-  """
-  way = jnp.maximum(far - near, _LEAST_WAY)
-  t, width = (t - near) / way, width / way
-  pairs = weights * (t * sum_before(weights) - sum_before(weights * t))
-  return 2.0 * pairs + weights**2 * width / 3.0
-
-
-class Packed(NamedTuple):
-  """What `R` rays have gathered from samples packed into one list."""
-
-  rgb: chex.Array  # [R, 3] sum of weight times colour, without a background.
-  opacity: chex.Array  # [R] the sum of weights.
-  depth: chex.Array  # [R] the sum of weight times t.
-  transmittance: chex.Array  # [R] light that passes all samples.
-  weights: chex.Array  # [B] of each sample's colour.
+  rgb: jax.Array  # [R, 3] sum of weight times colour, without a background.
+  opacity: jax.Array  # [R] the sum of weights.
+  depth: jax.Array  # [R] the sum of weight times t.
+  transmittance: jax.Array  # [R] behind all samples.
 
 
 def composite_packed(
-  rgb: chex.Array,
-  optical_depth: chex.Array,
-  t: chex.Array,
+  rgb: jax.Array,
+  optical_depth: jax.Array,
+  t: jax.Array,
   *,
-  ray: chex.Array,
-  rank: chex.Array,
+  width: jax.Array,
+  near: jax.Array,
+  far: jax.Array,
+  ray: jax.Array,
+  rank: jax.Array,
   num_rays: int,
-  longest: int,
-) -> Packed:
-  """Integrates colour along rays of any number of samples (equation 3).
+  max_per_ray: int,
+) -> tuple[PackedSums, PackedHistory]:
+  """Integrates colour along rays with any number of samples (equation 3).
 
   Args:
     rgb: `[B, 3]` colours in [0, 1] of `B` samples.
     optical_depth: `[B]` density times length of the interval, 0 or more.
     t: `[B]` positions.
+    width: `[B]` of their intervals, in t.
+    near: `[B]` where the samples' rays begin.
+    far: `[B]` where they end.
     ray: `[B]` int32, the samples' rays: 0 or more, not decreasing.
     rank: `[B]` int32, 0 for the first sample of a ray, 1 for the next.
     num_rays: `R`.
-    longest: most samples of a ray.
+    max_per_ray: most samples of a ray.
 
   Returns:
-    The sums of each ray; those of `composite` with the same samples.
+    The sums of each ray, those of `composite` with the same samples, and the
+    samples' contributions.
   """
   chex.assert_rank([optical_depth, t, ray, rank], 1)
-  chex.assert_equal_shape([optical_depth, t, ray, rank])
+  chex.assert_equal_shape([optical_depth, t, width, near, far, ray, rank])
   chex.assert_shape(rgb, (*t.shape, 3))
-  before = exclusive_sum(optical_depth, rank, longest)
+  before = ops.exclusive_sum(optical_depth, rank, max_per_ray)
   weights = jnp.exp(-before) * -jnp.expm1(-optical_depth)
+  history = PackedHistory(
+    weights=weights,
+    t=t,
+    width=width,
+    near=near,
+    far=far,
+    ray=ray,
+    rank=rank,
+    num_rays=num_rays,
+    max_per_ray=max_per_ray,
+  )
   parts = jnp.stack([weights, weights * t, optical_depth], axis=-1)
-  total = jax.ops.segment_sum(
-    jnp.concatenate([weights[:, None] * rgb, parts], axis=-1),
-    ray,
-    num_rays,
-    indices_are_sorted=True,
+  total = history.sum_rays(
+    jnp.concatenate([weights[:, None] * rgb, parts], axis=-1)
   )
-  return Packed(
-    total[:, :3], total[:, 3], total[:, 4], jnp.exp(-total[:, 5]), weights
+  sums = PackedSums(
+    rgb=total[:, :3],
+    opacity=total[:, 3],
+    depth=total[:, 4],
+    transmittance=jnp.exp(-total[:, 5]),
   )
+  return sums, history
 
 
-def exclusive_sum(x: chex.Array, rank: chex.Array, longest: int) -> chex.Array:
-  """For each of `[B]` the sum of those before it on its ray.
+def distortion(history: History) -> jax.Array:
+  """Computes how far apart the weights of each ray lie.
 
-  Each round adds what the sample so many places before has, twice as far as
-  the last one; differences of one long sum would lose what is small in it.
-  """
-
-  def place_before(x, distance):
-    moved = jnp.pad(x[:-distance], (distance, 0))
-    return jnp.where(rank >= distance, moved, 0.0)
-
-  total = place_before(x, 1)
-  distance = 1
-  while distance < min(longest, len(x)):
-    total += place_before(total, distance)
-    distance *= 2
-  return total
-
-
-def boundary_weight(
-  weights: chex.Array, t: chex.Array, near: chex.Array, far: chex.Array
-) -> chex.Array:
-  """Weights `[..., 2]` that lie in the first and the last 2 % of the way.
+  It is the sum of `w_i w_j |t_i - t_j|` over all pairs of samples of a ray,
+  and of `w_i^2 width_i / 3`, in units of the ray's length from near to far: it
+  is least where all weight is in one place (equation 15 of Barron et al.,
+  *Mip-NeRF 360*, 2022).
 
   Args:
-    weights: `[...]` of samples.
-    t: `[...]` their positions.
-    near: where their rays begin, broadcast against them.
-    far: where they end.
+    history: samples of `R` rays. A ray with `far` at `near` has none.
+
+  Returns:
+    `[R]` in [0, 1).
   """
-  margin = _END * (far - near)
-  return jnp.stack(
-    [
-      jnp.where(t < near + margin, weights, 0.0),
-      jnp.where(t > far - margin, weights, 0.0),
-    ],
-    axis=-1,
+  weights = history.weights
+  length = jnp.maximum(history.far - history.near, _MIN_LENGTH)
+  t, width = (history.t - history.near) / length, history.width / length
+  pairs = weights * (
+    t * history.exclusive_sum(weights) - history.exclusive_sum(weights * t)
+  )
+  return history.sum_rays(2.0 * pairs + weights**2 * width / 3.0)
+
+
+def boundary_weight(history: History) -> jax.Array:
+  """Computes the weight in the first and the last 2 % of each ray's length.
+
+  Returns:
+    `[R, 2]` in [0, 1]: where near or far may cut the scene.
+  """
+  margin = _BOUNDARY_FRACTION * (history.far - history.near)
+  weights = history.weights
+  return history.sum_rays(
+    jnp.stack(
+      [
+        jnp.where(history.t < history.near + margin, weights, 0.0),
+        jnp.where(history.t > history.far - margin, weights, 0.0),
+      ],
+      axis=-1,
+    )
   )
 
 
-def disparity(depth: chex.Array, opacity: chex.Array) -> chex.Array:
-  """Opacity over depth of `[R]` rays, 0 where opacity is 0."""
-  return opacity / jnp.maximum(depth, _LEAST_DEPTH)
+def on_constant_background(
+  rgb: jax.Array, opacity: jax.Array, *, white: bool
+) -> jax.Array:
+  """Puts colours `[R, 3]` of opacities `[R]` on white, or on black."""
+  return rgb + (1.0 - opacity[:, None]) if white else rgb
+
+
+def disparity(depth: jax.Array, opacity: jax.Array) -> jax.Array:
+  """Returns opacity over depth of `[R]` rays, 0 where opacity is 0."""
+  return opacity / jnp.maximum(depth, _MIN_DEPTH)

@@ -1,7 +1,8 @@
-"""From rays to what is seen along them."""
+"""The paper's renderer: coarse samples, then fine ones (section 5.2)."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, Self
 
 import chex
 import haiku as hk
@@ -9,79 +10,155 @@ import jax
 import jax.numpy as jnp
 
 from nerf_haiku import cameras, sampling, volume
-
-# The parameters of each network of a renderer, by its name.
-Params = dict[str, hk.Params]
-# One rendering per network: the last is the result, those before guide it.
-Renderings = tuple[volume.Rendering, ...]
+from nerf_haiku.renderers import base
 
 
-# What a renderer keeps of the scene between steps, beside the parameters:
-# arrays, the same on all devices.
-Memory = Any
-
-
-class Learnt(NamedTuple):
-  """All that is known of a scene: what a view is rendered from."""
-
-  params: Params
-  memory: Memory = ()
-
-
-class Plan(NamedTuple):
-  """How `R` rays are going to be rendered in a step of training."""
-
-  details: Any  # the renderer's own, arrays that lead with `[R]`.
-  num_samples: chex.Array  # [R] int32, what each ray costs.
-
-
-def _plan_nothing(
-  params: Params, memory: Memory, keys: chex.PRNGKey, rays: cameras.Rays
-) -> Plan:
-  """The plan of a renderer whose rays all cost the same."""
-  del params, memory
-  return Plan(keys, jnp.ones(rays.near.shape[0], jnp.int32))
-
-
-class Renderer(NamedTuple):
-  """A way to render rays with fields, as pure functions."""
-
-  # key -> params.
-  init: Callable[[chex.PRNGKey], Params]
-  # params, details of a plan, rays -> renderings; of the first rays, as far
-  # as their samples fit the budget (see `fitting`), the others are empty.
-  train: Callable[[Params, Any, cameras.Rays], Renderings]
-  # params, rays, memory -> renderings, with nothing random.
-  render: Callable[..., Renderings]
-  # params, memory, keys [R], rays -> where samples lie, and all that is
-  # random; the keys alone, if nothing else is to be planned.
-  plan: Callable[[Params, Memory, chex.PRNGKey, cameras.Rays], Plan] = (
-    _plan_nothing
-  )
-  # -> what is remembered before the first step.
-  remember: Callable[[], Memory] = tuple
-  # memory, params, key, step -> memory, looked over when it is time to.
-  refresh: Callable[[Memory, Params, chex.PRNGKey, chex.Array], Memory] = (
-    lambda memory, params, key, step: memory
-  )
-  # samples that `train` takes at a time; None: of any number of rays.
-  budget: int | None = None
-
-
-def fitting(num_samples: chex.Array, budget: int | None) -> chex.Array:
-  """Which of `[R]` rays, from the first on, fit a budget together."""
-  if budget is None:
-    return jnp.ones(num_samples.shape, dtype=jnp.bool_)
-  return jnp.cumsum(num_samples) <= budget
-
-
-class Draws(NamedTuple):
+class HierarchicalSamples(NamedTuple):
   """All that may be random in a hierarchical rendering of `R` rays."""
 
-  t: chex.Array  # [R, S] positions of the coarse samples.
-  u: chex.Array  # [R, N] where the coarse weights' inverse CDF is asked.
-  coarse_noise: chex.Array  # [R, S] added to densities before activation.
-  fine_noise: chex.Array  # [R, S + N] the same for the fine network.
+  num_samples: jax.Array  # [R] int32, of both networks.
+  t: jax.Array  # [R, S] positions of the coarse samples.
+  u: jax.Array  # [R, N] where the coarse weights' CDF is inverted.
+  coarse_noise: jax.Array  # [R, S] added to densities before activation.
+  fine_noise: jax.Array  # [R, S + N] the same for the fine network.
+
+  def keep(self, mask: jax.Array) -> Self:
+    """Returns these samples with none on rays whose mask `[R]` is false."""
+    return self._replace(num_samples=jnp.where(mask, self.num_samples, 0))
+
+
+@dataclasses.dataclass(frozen=True)
+class HierarchicalRenderer:
+  """Renders with a coarse network, and a fine one where there is one.
+
+  Attributes:
+    coarse: the field queried at `num_coarse` evenly spaced positions.
+    fine: the field queried at these and `num_fine` more (section 5.2), or
+      None where `num_fine` is 0.
+    num_coarse: `S`, at least 3 where there is a fine network.
+    num_fine: `N`.
+    perturb: whether positions are random in training.
+    lindisp: whether positions are evenly spaced in disparity, not in depth.
+    raw_noise_std: standard deviation of the noise on densities in training.
+    activation: maps raw densities to densities per scene unit.
+    infinite_end: see `volume.composite`.
+    white_background: see `volume.composite`.
+  """
+
+  coarse: hk.Transformed
+  fine: hk.Transformed | None
+  num_coarse: int
+  num_fine: int
+  perturb: bool
+  lindisp: bool
+  raw_noise_std: float
+  activation: Callable[[jax.Array], jax.Array]
+  infinite_end: bool
+  white_background: bool
+
+  @property
+  def max_samples(self) -> None:
+    """None: a call renders any number of rays."""
+    return None
+
+  def init(self, key: jax.Array) -> base.Variables:
+    """See `base.Renderer`; parameters are `coarse`, and `fine` if there is."""
+    fields = {'coarse': self.coarse}
+    if self.fine is not None:
+      fields['fine'] = self.fine
+    keys = jax.random.split(key, len(fields))
+    point = jnp.zeros((1, 3))
+    params = {
+      name: field.init(key, point, point)
+      for key, (name, field) in zip(keys, fields.items(), strict=True)
+    }
+    return base.Variables(params=params, state=())
+
+  def sample_rays(
+    self, variables: base.Variables, rays: cameras.Rays, keys: jax.Array
+  ) -> HierarchicalSamples:
+    """See `base.Renderer`."""
+    del variables
+    return add_noise(
+      keys,
+      self._even_samples(rays),
+      perturb=self.perturb,
+      raw_noise_std=self.raw_noise_std,
+    )
+
+  def render(
+    self, params: base.Params, rays: cameras.Rays, samples: HierarchicalSamples
+  ) -> tuple[base.Rendering, ...]:
+    """See `base.Renderer`: the coarse rendering first."""
+    return tuple(
+      base.Rendering(outputs=outputs, history=history)
+      for outputs, history in self._render(params, rays, samples)
+    )
+
+  def render_eval(
+    self, variables: base.Variables, rays: cameras.Rays
+  ) -> tuple[base.EvalRendering, ...]:
+    """See `base.Renderer`."""
+    samples = self._even_samples(rays)
+    return tuple(
+      base.EvalRendering(
+        outputs=outputs,
+        boundary_weight=volume.boundary_weight(history),
+        fine_t_std=(
+          None if history.fine_t is None else jnp.std(history.fine_t, axis=-1)
+        ),
+      )
+      for outputs, history in self._render(variables.params, rays, samples)
+    )
+
+  def update_state(
+    self, variables: base.Variables, key: jax.Array, step: jax.Array
+  ) -> base.RendererState:
+    """See `base.Renderer`: there is no state."""
+    del key, step
+    return variables.state
+
+  def _even_samples(self, rays: cameras.Rays) -> HierarchicalSamples:
+    t = sampling.even(
+      rays.near, rays.far, num_samples=self.num_coarse, lindisp=self.lindisp
+    )
+    return without_noise(t, self.num_fine)
+
+  def _render(
+    self, params: base.Params, rays: cameras.Rays, samples: HierarchicalSamples
+  ) -> tuple[tuple[volume.RayOutputs, volume.RayHistory], ...]:
+    coarse = self._query_and_composite(
+      self.coarse, params['coarse'], rays, samples.t, samples.coarse_noise
+    )
+    if self.fine is None:
+      return (coarse,)
+    fine_t = jax.lax.stop_gradient(sample_fine(coarse[1], samples.u))
+    t = jnp.sort(jnp.concatenate([samples.t, fine_t], axis=-1), axis=-1)
+    outputs, history = self._query_and_composite(
+      self.fine, params['fine'], rays, t, samples.fine_noise
+    )
+    return coarse, (outputs, history._replace(fine_t=fine_t))
+
+  def _query_and_composite(
+    self,
+    field: hk.Transformed,
+    params: hk.Params,
+    rays: cameras.Rays,
+    t: jax.Array,
+    noise: jax.Array,
+  ) -> tuple[volume.RayOutputs, volume.RayHistory]:
+    points = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
+    density, rgb = field.apply(params, points, rays.viewdirs[:, None])
+    return volume.composite(
+      rgb,
+      self.activation(density + noise),
+      t,
+      rays.directions,
+      near=rays.near,
+      far=rays.far,
+      white_background=self.white_background,
+      infinite_end=self.infinite_end,
+    )
 
 
 def make_hierarchical(
@@ -96,164 +173,95 @@ def make_hierarchical(
   density_activation: str,
   infinite_end: bool,
   white_background: bool,
-) -> Renderer:
-  """The paper's renderer: coarse samples, then fine ones where they matter.
+) -> HierarchicalRenderer:
+  """Makes the paper's renderer from settings.
 
   Args:
-    coarse: the field asked at `num_samples` evenly spread positions.
-    fine: the field asked at these and `num_importance` more (section 5.2), or
-      None where `num_importance` is 0.
-    num_samples: `S`, at least 3 where there is a fine network.
-    num_importance: `N`.
+    coarse: the field of the first pass.
+    fine: the field of the second pass, or None where `num_importance` is 0.
+    num_samples: coarse samples of a ray, at least 3 where there is `fine`.
+    num_importance: fine samples of a ray.
     perturb: whether positions are random in training.
-    lindisp: whether positions are spread evenly in disparity, not depth.
-    raw_noise_std: deviation of the noise on densities in training.
+    lindisp: whether positions are evenly spaced in disparity, not in depth.
+    raw_noise_std: standard deviation of the noise on densities in training.
     density_activation: a name of `volume.DENSITY_ACTIVATIONS`.
-    infinite_end: whether the last sample's interval has no end (the
-      original's choice) or ends where the ray does.
-    white_background: whether light that nothing absorbs is white, not black.
+    infinite_end: see `volume.composite`.
+    white_background: see `volume.composite`.
 
   Returns:
-    The renderer; its params are `{'coarse': ...}`, and `'fine'` if there is.
+    The renderer, see `HierarchicalRenderer`.
   """
-  activation = volume.DENSITY_ACTIVATIONS[density_activation]
-  fields = (
-    {'coarse': coarse} if fine is None else {'coarse': coarse, 'fine': fine}
+  return HierarchicalRenderer(
+    coarse=coarse,
+    fine=fine,
+    num_coarse=num_samples,
+    num_fine=num_importance,
+    perturb=perturb,
+    lindisp=lindisp,
+    raw_noise_std=raw_noise_std,
+    activation=volume.DENSITY_ACTIVATIONS[density_activation],
+    infinite_end=infinite_end,
+    white_background=white_background,
   )
 
-  def init(key: chex.PRNGKey) -> Params:
-    keys = jax.random.split(key, len(fields))
-    point = jnp.zeros((1, 3))
-    return {
-      name: field.init(key, point, point)
-      for key, (name, field) in zip(keys, fields.items(), strict=True)
-    }
 
-  def plan(
-    params: Params, memory: Memory, keys: chex.PRNGKey, rays: cameras.Rays
-  ) -> Plan:
-    samples = num_samples * len(fields) + num_importance
-    plan = _plan_nothing(params, memory, keys, rays)
-    return plan._replace(num_samples=samples * plan.num_samples)
+def without_noise(t: jax.Array, num_fine: int) -> HierarchicalSamples:
+  """Returns samples in which nothing is random.
 
-  def see(name, params, rays, t, noise):
-    points = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
-    density, rgb = fields[name].apply(
-      params[name], points, rays.viewdirs[:, None]
-    )
-    end = rays.far
-    if infinite_end:  # But for rays of no length, which see nothing.
-      end = jnp.where(rays.far > rays.near, volume.INFINITE, end)
-    seen = volume.composite(
-      rgb,
-      activation(density + noise),
-      t,
-      rays.directions,
-      end=end,
-      white_background=white_background,
-    )
-    at_ends = volume.boundary_weight(seen.weights, t, rays.near, rays.far)
-    width = jnp.diff(jnp.concatenate([t, rays.far], axis=-1), axis=-1)
-    apart = volume.distortion(
-      seen.weights,
-      t,
-      width,
-      rays.near,
-      rays.far,
-      sum_before=lambda x: jnp.cumsum(x, axis=-1) - x,
-    )
-    return seen._replace(
-      at_ends=jnp.sum(at_ends, axis=1), distortion=jnp.sum(apart, axis=1)
-    )
-
-  def render(params: Params, rays: cameras.Rays, draws: Draws) -> Renderings:
-    first = see('coarse', params, rays, draws.t, draws.coarse_noise)
-    if fine is None:
-      return (first,)
-    added = jax.lax.stop_gradient(refine(first, draws.u))
-    t = jnp.sort(jnp.concatenate([draws.t, added], axis=-1), axis=-1)
-    second = see('fine', params, rays, t, draws.fine_noise)
-    return first, second._replace(spread=jnp.std(added, axis=-1))
-
-  def spread(rays: cameras.Rays) -> chex.Array:
-    return sampling.even(
-      rays.near, rays.far, num_samples=num_samples, lindisp=lindisp
-    )
-
-  def settled(
-    params: Params, rays: cameras.Rays, memory: Memory = ()
-  ) -> Renderings:
-    del memory
-    return render(params, rays, still(spread(rays), num_importance))
-
-  def train(
-    params: Params, keys: chex.PRNGKey, rays: cameras.Rays
-  ) -> Renderings:
-    draws = draw(
-      keys,
-      spread(rays),
-      num_importance,
-      perturb=perturb,
-      raw_noise_std=raw_noise_std,
-    )
-    return render(params, rays, draws)
-
-  return Renderer(init, train, settled, plan)
-
-
-def still(t: chex.Array, num_importance: int) -> Draws:
-  """Draws in which nothing is random, for coarse positions `[R, S]`."""
+  Args:
+    t: `[R, S]` even positions.
+    num_fine: `N`, 0 where there is one network only.
+  """
   rays, samples = t.shape
-  u = jnp.linspace(0.0, 1.0, num_importance, dtype=t.dtype)
-  return Draws(
-    t,
-    jnp.broadcast_to(u, (rays, num_importance)),
-    jnp.zeros_like(t),
-    jnp.zeros((rays, samples + num_importance), t.dtype),
+  u = jnp.linspace(0.0, 1.0, num_fine, dtype=t.dtype)
+  queries = 2 * samples + num_fine if num_fine else samples
+  return HierarchicalSamples(
+    num_samples=jnp.full(rays, queries, jnp.int32),
+    t=t,
+    u=jnp.broadcast_to(u, (rays, num_fine)),
+    coarse_noise=jnp.zeros_like(t),
+    fine_noise=jnp.zeros((rays, samples + num_fine), t.dtype),
   )
 
 
-def draw(
-  keys: chex.PRNGKey,
-  t: chex.Array,
-  num_importance: int,
+def add_noise(
+  keys: jax.Array,
+  samples: HierarchicalSamples,
   *,
   perturb: bool,
   raw_noise_std: float,
-) -> Draws:
-  """Random draws around even coarse positions.
+) -> HierarchicalSamples:
+  """Makes even samples random.
 
   Args:
-    keys: `[R]`, one per ray; used up.
-    t: `[R, S]` even positions.
-    num_importance: `N`.
-    perturb: whether positions are random.
-    raw_noise_std: deviation of the noise on densities; 0 for none.
+    keys: `[R]`, one per ray.
+    samples: as from `without_noise`.
+    perturb: whether positions are random (equation 2, and section 5.2).
+    raw_noise_std: standard deviation of the noise on densities; 0: none.
   """
-  rays, samples = t.shape
-  chex.assert_shape(keys, (rays,))
-  draws = still(t, num_importance)
-  to_t, to_u, to_coarse, to_fine = jnp.moveaxis(
+  chex.assert_shape(keys, (len(samples.t),))
+  t_keys, u_keys, coarse_keys, fine_keys = jnp.moveaxis(
     jax.vmap(lambda key: jax.random.split(key, 4))(keys), 1, 0
   )
   if perturb:
-    draws = draws._replace(
-      t=sampling.stratified(to_t, t), u=sampling.uniforms(to_u, num_importance)
+    samples = samples._replace(
+      t=sampling.stratified(t_keys, samples.t),
+      u=sampling.uniforms(u_keys, samples.u.shape[1]),
     )
   if raw_noise_std:
-    coarse = sampling.normals(to_coarse, samples)
-    fine = sampling.normals(to_fine, samples + num_importance)
-    draws = draws._replace(
+    coarse = sampling.normals(coarse_keys, samples.coarse_noise.shape[1])
+    fine = sampling.normals(fine_keys, samples.fine_noise.shape[1])
+    samples = samples._replace(
       coarse_noise=raw_noise_std * coarse, fine_noise=raw_noise_std * fine
     )
-  return draws
+  return samples
 
 
-def refine(coarse: volume.Rendering, u: chex.Array) -> chex.Array:
-  """Positions where a coarse rendering has its weight (section 5.2).
+def sample_fine(coarse: volume.RayHistory, u: jax.Array) -> jax.Array:
+  """Samples positions where a coarse rendering has its weight (section 5.2).
 
   Args:
-    coarse: rendering of `R` rays from `S` samples, at least 3.
+    coarse: `R` rays with `S` samples, at least 3.
     u: `[R, N]` in [0, 1], see `sampling.invert_cdf`.
 
   Returns:

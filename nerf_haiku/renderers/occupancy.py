@@ -2,322 +2,442 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nerf_haiku import cameras, occupancy_grid, ray_marching, sampling, volume
-from nerf_haiku.renderers import hierarchical
+from nerf_haiku import (
+  cameras,
+  occupancy_grid,
+  ops,
+  ray_marching,
+  sampling,
+  volume,
+)
+from nerf_haiku.renderers import base
 
-# Parts that the cells of a grid are looked over in, interleaved, and how many
-# of them in one look after the first steps.
-_PARTS, _PARTS_OF_A_LOOK = 16, 4
-# So many times the budget, where density alone is asked for.
-_DENSITY_BUDGET = 2
-# A ray ends where so little light is left.
-_SPENT = 1e-4
-_OPAQUE = -np.log(_SPENT)  # The optical depth that lets no more through.
+# An update after the first steps measures some of these interleaved parts of
+# the grid's cells.
+_NUM_PARTS, _PARTS_PER_UPDATE = 16, 4
+# Queries of density alone take this many times `max_samples` at a time.
+_DENSITY_FACTOR = 2
+# A ray ends where its transmittance is less.
+_MIN_TRANSMITTANCE = 1e-4
+_MAX_OPTICAL_DEPTH = -np.log(_MIN_TRANSMITTANCE)
 
 
 class Settings(NamedTuple):
-  """How an occupancy renderer marches and remembers."""
+  """Settings of the march and of the grid."""
 
-  box: np.ndarray  # [2, 3] what is modelled, in the rays' units.
+  box: np.ndarray  # [2, 3] the modelled volume, in the rays' units.
   resolution: int  # cells of the grid along each side of the box.
-  step: float  # distance of positions on a ray, in the rays' units.
-  budget: int  # samples that are asked of the field at a time.
-  threshold: float  # least opacity of one step in an occupied cell.
-  decay: float  # of what is remembered of a cell, each time it is looked at.
-  every: int  # steps between two looks at cells.
-  warmup: int  # first steps, in which a look is at all cells.
+  step_size: float  # distance of positions on a ray, in the rays' units.
+  max_samples: int  # of one query of the field.
+  alpha_threshold: float  # opacity of one step through an occupied cell.
+  ema_decay: float  # of a cell's density at each measurement, in (0, 1).
+  update_every: int  # steps between updates of the grid.
+  warmup_steps: int  # first steps, in which an update measures all cells.
 
   def num_positions(self) -> int:
-    """Positions of the longest ray through the box."""
+    """Returns the number of positions of the longest ray through the box."""
     diagonal = float(np.linalg.norm(self.box[1] - self.box[0]))
-    return int(np.ceil(diagonal / self.step)) + 1
+    return int(np.ceil(diagonal / self.step_size)) + 1
 
 
-class Details(NamedTuple):
-  """What is planned of `R` rays."""
+class MarchedSamples(NamedTuple):
+  """The samples of `R` rays in occupied cells, as far as light reaches."""
 
+  num_samples: jax.Array  # [R] int32, the first ones of `marched`.
   marched: ray_marching.MarchedRays
-  number: chex.Array  # [R] int32, samples.
-  keys: chex.PRNGKey  # [R] for the noise.
+  keys: jax.Array  # [R] for the noise.
+
+  def keep(self, mask: jax.Array) -> Self:
+    """Returns these samples with none on rays whose mask `[R]` is false."""
+    return self._replace(num_samples=jnp.where(mask, self.num_samples, 0))
 
 
-class _Places(NamedTuple):
-  """Where `B` samples lie on their rays, in t."""
+class _Queried(NamedTuple):
+  """What the field has at `B` packed samples, and their intervals."""
 
-  t: chex.Array  # [B]
-  width: chex.Array  # [B] of their intervals, to the ray's end at most.
-  near: chex.Array  # [B] where their rays begin.
-  far: chex.Array  # [B] where they end.
+  optical_depth: jax.Array  # [B] density times length.
+  rgb: jax.Array  # [B, 3]
+  t: jax.Array  # [B]
+  width: jax.Array  # [B] of the intervals, in t, to the ray's end at most.
+  near: jax.Array  # [B] where their rays begin.
+  far: jax.Array  # [B] where they end.
 
 
-class _Sums(NamedTuple):
-  """What `R` rays have gathered so far."""
+class _Accumulators(NamedTuple):
+  """The integrals along `R` rays up to their next sample."""
 
-  taken: chex.Array  # [R] int32, samples.
-  light: chex.Array  # [R] that is left: transmittance.
-  rgb: chex.Array  # [R, 3]
-  opacity: chex.Array  # [R]
-  depth: chex.Array  # [R]
-  at_ends: chex.Array  # [R, 2]
+  num_taken: jax.Array  # [R] int32, samples so far.
+  transmittance: jax.Array  # [R]
+  rgb: jax.Array  # [R, 3]
+  opacity: jax.Array  # [R]
+  depth: jax.Array  # [R]
+  boundary_weight: jax.Array  # [R, 2]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Marcher:
-  """The functions of an occupancy renderer, see `renderers.Renderer`."""
+class OccupancyRenderer:
+  """Marches rays in even steps through a grid, and queries occupied cells.
+
+  The method of Müller et al., 2022, appendix E; in training a random shift of
+  each ray moves its positions. The parameters are those of one network,
+  `field`; the state is an `occupancy_grid.Grid`.
+
+  Attributes:
+    field: the field that is queried.
+    settings: of the march and of the grid.
+    activation: maps raw densities to densities per scene unit.
+    perturb: whether the shift is random in training; else it is half a step,
+      as it is in evaluation.
+    raw_noise_std: standard deviation of the noise on densities in training.
+    infinite_end: whether the interval of a ray's last position has no end.
+    white_background: see `volume.composite`.
+
+  Raises:
+    ValueError: if the samples of one ray may exceed `settings.max_samples`.
+  """
 
   field: hk.Transformed
   settings: Settings
-  activation: Callable[[chex.Array], chex.Array]  # of densities.
+  activation: Callable[[jax.Array], jax.Array]
   perturb: bool
   raw_noise_std: float
   infinite_end: bool
   white_background: bool
 
-  def init(self, key: chex.PRNGKey) -> hierarchical.Params:
+  def __post_init__(self) -> None:
+    positions = self.settings.num_positions()
+    if positions > self.settings.max_samples:
+      raise ValueError(
+        f'max_samples must be at least {positions}, the positions of the '
+        f'longest ray through the box; got {self.settings.max_samples}.'
+      )
+
+  @property
+  def max_samples(self) -> int:
+    """Most samples of one call of `render`."""
+    return self.settings.max_samples
+
+  def init(self, key: jax.Array) -> base.Variables:
+    """See `base.Renderer`."""
     point = jnp.zeros((1, 3))
-    return {'field': self.field.init(key, point, point)}
-
-  def _clip(self, rays):
-    return cameras.clip(rays, self.settings.box)
-
-  def _march(self, grid, rays, shift):
-    return ray_marching.march(
-      grid.occupied,
-      rays,
-      shift,
-      box=self.settings.box,
-      step=self.settings.step,
-      num_positions=self.settings.num_positions(),
+    return base.Variables(
+      params={'field': self.field.init(key, point, point)},
+      state=occupancy_grid.init_grid(self.settings.resolution),
     )
 
-  def plan(
-    self,
-    params: hierarchical.Params,
-    grid: occupancy_grid.Grid,
-    keys: chex.PRNGKey,
-    rays: cameras.Rays,
-  ) -> hierarchical.Plan:
+  def sample_rays(
+    self, variables: base.Variables, rays: cameras.Rays, keys: jax.Array
+  ) -> MarchedSamples:
+    """See `base.Renderer`.
+
+    Samples that no light reaches are left out: density alone is queried for
+    that, at a fraction of what a gradient costs.
+    """
     rays = self._clip(rays)
     shift = jnp.full(rays.near.shape[:1], 0.5)
     if self.perturb:
       shift = sampling.uniforms(keys, 1)[:, 0]
-    marched = self._march(grid, rays, shift)
-    number = self._lit(params, rays, marched, keys)
-    return hierarchical.Plan(Details(marched, number, keys), number)
+    marched = self._march(variables.state, rays, shift)
+    visible = self._count_visible(variables.params, rays, marched, keys)
+    return MarchedSamples(num_samples=visible, marched=marched, keys=keys)
 
-  def _lit(self, params, rays, marched, keys):
-    """How many samples of each ray any light reaches: the first ones.
+  def render(
+    self, params: base.Params, rays: cameras.Rays, samples: MarchedSamples
+  ) -> tuple[base.Rendering, ...]:
+    """See `base.Renderer`."""
+    rays = self._clip(rays)
+    count = samples.num_samples
+    valid = base.within_budget(count, self.max_samples)
+    _check_budget(count, self.max_samples)
+    count = jnp.where(valid, count, 0)
+    longest = len(count) * self.settings.num_positions()
+    packed = ray_marching.pack_samples(
+      samples.marched,
+      jnp.zeros_like(count),
+      count,
+      max_samples=min(self.max_samples, longest),
+    )
+    noise = self._noise(samples.keys, packed)
+    sums, history = self._composite(
+      params, rays, samples.marched, packed, noise
+    )
+    # Rays past the budget are invalid, never silently empty.
+    rgb = jnp.where(valid[:, None], sums.rgb, jnp.nan)
+    outputs = self._outputs(rgb, sums.opacity, sums.depth)
+    return (base.Rendering(outputs=outputs, history=history),)
 
-    Asks for density alone, which costs a fraction of a gradient.
+  def render_eval(
+    self, variables: base.Variables, rays: cameras.Rays
+  ) -> tuple[base.EvalRendering, ...]:
+    """See `base.Renderer`.
+
+    It marches in rounds. Each takes the next samples of all rays that have
+    not ended: the fewer rays are left, the more samples of each.
     """
-    number = ray_marching.count_samples(marched)
-    longest = self.settings.num_positions()
-    budget = min(_DENSITY_BUDGET * self.settings.budget, len(number) * longest)
+    rays = self._clip(rays)
+    marched = self._march(variables.state, rays, jnp.full(len(rays.near), 0.5))
+    count = ray_marching.count_samples(marched)
 
-    def ask(carry):
-      begin, found = carry
-      left = number * (jnp.arange(len(number)) >= begin)
-      fits = hierarchical.fitting(left, budget)
-      samples = ray_marching.pack_samples(
-        marched, jnp.zeros_like(left), left * fits, budget=budget
+    def is_live(sums: _Accumulators) -> jax.Array:
+      return (sums.num_taken < count) & (
+        sums.transmittance > _MIN_TRANSMITTANCE
       )
-      added = self._noise(keys, samples)
-      optical_depth, *_ = self._see(params, rays, marched, samples, added)
-      before = volume.exclusive_sum(optical_depth, samples.rank, longest)
-      alive = samples.used & (before < _OPAQUE)
-      found += jax.ops.segment_sum(
-        alive.astype(jnp.int32),
-        samples.ray,
-        len(number),
+
+    def advance(sums: _Accumulators) -> _Accumulators:
+      return self._advance(
+        sums, is_live(sums), count, variables.params, rays, marched
+      )
+
+    sums = jax.lax.while_loop(
+      lambda sums: jnp.any(is_live(sums)), advance, _init_sums(len(count))
+    )
+    outputs = self._outputs(sums.rgb, sums.opacity, sums.depth)
+    return (
+      base.EvalRendering(outputs=outputs, boundary_weight=sums.boundary_weight),
+    )
+
+  def update_state(
+    self, variables: base.Variables, key: jax.Array, step: jax.Array
+  ) -> base.RendererState:
+    """See `base.Renderer`: measures the density in some cells of the grid."""
+    settings = self.settings
+    turn = step // settings.update_every
+
+    def update(grid: occupancy_grid.Grid) -> occupancy_grid.Grid:
+      parts = jnp.where(
+        step <= settings.warmup_steps, _NUM_PARTS, _PARTS_PER_UPDATE
+      )
+      grid = jax.lax.fori_loop(
+        0,
+        parts,
+        lambda i, grid: self._measure(
+          grid,
+          variables.params,
+          jax.random.fold_in(key, turn),
+          (turn * _PARTS_PER_UPDATE + i) % _NUM_PARTS,
+        ),
+        grid,
+      )
+      return occupancy_grid.update_occupied(
+        grid, min_density=settings.alpha_threshold / settings.step_size
+      )
+
+    is_due = (step % settings.update_every == 0) & (step > 0)
+    return jax.lax.cond(is_due, update, lambda grid: grid, variables.state)
+
+  def _measure(
+    self,
+    grid: occupancy_grid.Grid,
+    params: base.Params,
+    key: jax.Array,
+    part: jax.Array,
+  ) -> occupancy_grid.Grid:
+    """Measures the density at a random point in each cell of a part."""
+    settings = self.settings
+    num_cells = settings.resolution**3
+    index = part + _NUM_PARTS * jnp.arange(-(-num_cells // _NUM_PARTS))
+    index %= num_cells
+    offset = jax.random.uniform(jax.random.fold_in(key, part), (len(index), 3))
+    points = occupancy_grid.cell_points(
+      index, offset, settings.box, settings.resolution
+    )
+    density, _ = self.field.apply(
+      params['field'], points, jnp.zeros_like(points)
+    )
+    return occupancy_grid.update_density(
+      grid, index, self.activation(density), decay=settings.ema_decay
+    )
+
+  def _clip(self, rays: cameras.Rays) -> cameras.Rays:
+    return cameras.clip(rays, self.settings.box)
+
+  def _march(
+    self, state: base.RendererState, rays: cameras.Rays, shift: jax.Array
+  ) -> ray_marching.MarchedRays:
+    if not isinstance(state, occupancy_grid.Grid):
+      raise TypeError(f'The state must be an occupancy grid, got {state}.')
+    return ray_marching.march(
+      state.occupied,
+      rays,
+      shift,
+      box=self.settings.box,
+      step=self.settings.step_size,
+      num_positions=self.settings.num_positions(),
+    )
+
+  def _count_visible(
+    self,
+    params: base.Params,
+    rays: cameras.Rays,
+    marched: ray_marching.MarchedRays,
+    keys: jax.Array,
+  ) -> jax.Array:
+    """Counts the first samples `[R]` of each ray that light reaches."""
+    count = ray_marching.count_samples(marched)
+    longest = self.settings.num_positions()
+    budget = min(_DENSITY_FACTOR * self.max_samples, len(count) * longest)
+
+    def query(
+      carry: tuple[jax.Array, jax.Array],
+    ) -> tuple[jax.Array, jax.Array]:
+      begin, visible = carry
+      remaining = count * (jnp.arange(len(count)) >= begin)
+      fits = base.within_budget(remaining, budget)
+      packed = ray_marching.pack_samples(
+        marched, jnp.zeros_like(remaining), remaining * fits, max_samples=budget
+      )
+      noise = self._noise(keys, packed)
+      optical_depth = self._query(
+        params, rays, marched, packed, noise
+      ).optical_depth
+      before = ops.exclusive_sum(optical_depth, packed.rank, longest)
+      is_visible = packed.used & (before < _MAX_OPTICAL_DEPTH)
+      visible += jax.ops.segment_sum(
+        is_visible.astype(jnp.int32),
+        packed.ray,
+        len(count),
         indices_are_sorted=True,
       )
-      return jnp.sum(fits), found
+      return jnp.sum(fits), visible
 
-    _, found = jax.lax.while_loop(
-      lambda carry: carry[0] < len(number), ask, (0, jnp.zeros_like(number))
+    begin = jnp.zeros((), jnp.int32)
+    _, visible = jax.lax.while_loop(
+      lambda carry: carry[0] < len(count), query, (begin, jnp.zeros_like(count))
     )
-    return found
+    return visible
 
-  def _noise(self, keys, samples):
+  def _noise(
+    self, keys: jax.Array, packed: ray_marching.PackedSamples
+  ) -> jax.Array | float:
     if not self.raw_noise_std:
       return 0.0
-    one = jax.vmap(lambda key, i: jax.random.normal(jax.random.fold_in(key, i)))
-    return self.raw_noise_std * one(keys[samples.ray], samples.position)
+    draw = jax.vmap(
+      lambda key, i: jax.random.normal(jax.random.fold_in(key, i))
+    )
+    return self.raw_noise_std * draw(keys[packed.ray], packed.position)
 
-  def _see(self, params, rays, marched, samples, added):
-    """Asks the field: optical depths and what is composited with them."""
-    along = jax.tree.map(lambda x: x[samples.ray], rays)
-    step = ray_marching.step_sizes(along, self.settings.step)[:, 0]
-    shift = marched.shift[samples.ray]
-    t = along.near[:, 0] + (samples.position + shift) * step
-    points = along.origins + t[:, None] * along.directions
-    density, rgb = self.field.apply(params['field'], points, along.viewdirs)
-    near, far = along.near[:, 0], along.far[:, 0]
+  def _query(
+    self,
+    params: base.Params,
+    rays: cameras.Rays,
+    marched: ray_marching.MarchedRays,
+    packed: ray_marching.PackedSamples,
+    noise: jax.Array | float,
+  ) -> _Queried:
+    """Queries the field at packed samples."""
+    ray = jax.tree.map(lambda x: x[packed.ray], rays)
+    step = ray_marching.step_sizes(ray, self.settings.step_size)[:, 0]
+    near, far = ray.near[:, 0], ray.far[:, 0]
+    t = near + (packed.position + marched.shift[packed.ray]) * step
+    points = ray.origins + t[:, None] * ray.directions
+    density, rgb = self.field.apply(params['field'], points, ray.viewdirs)
     width = length = jnp.minimum(step, far - t)
     if self.infinite_end:
       length = jnp.where(t + step < far, length, volume.INFINITE)
-    # Back from t to scene units, as in `volume.composite`.
-    length *= jnp.linalg.norm(along.directions, axis=-1)
-    optical_depth = self.activation(density + added) * length
-    optical_depth = jnp.where(samples.used, optical_depth, 0.0)
-    return optical_depth, rgb, _Places(t, width, near, far)
-
-  def _gather(self, params, rays, marched, samples, added):
-    optical_depth, rgb, at = self._see(params, rays, marched, samples, added)
-    longest = self.settings.num_positions()
-    packed = volume.composite_packed(
-      rgb,
-      optical_depth,
-      at.t,
-      ray=samples.ray,
-      rank=samples.rank,
-      num_rays=len(marched.shift),
-      longest=longest,
-    )
-    at_ends = volume.boundary_weight(packed.weights, at.t, at.near, at.far)
-    apart = volume.distortion(
-      packed.weights,
-      *at,
-      sum_before=lambda x: volume.exclusive_sum(x, samples.rank, longest),
-    )
-    at_ends, apart = (  # Apart, so that what nobody asks for is left out.
-      jax.ops.segment_sum(
-        x, samples.ray, len(marched.shift), indices_are_sorted=True
-      )
-      for x in (at_ends, apart)
-    )
-    return packed, at_ends, apart
-
-  def _finish(self, rgb, opacity, depth, at_ends, distortion):
-    if self.white_background:
-      rgb = rgb + (1.0 - opacity[:, None])
-    nothing = jnp.zeros((len(depth), 0), depth.dtype)  # Samples are not kept.
-    return (
-      volume.Rendering(
-        rgb,
-        depth,
-        volume.disparity(depth, opacity),
-        opacity,
-        nothing,
-        nothing,
-        jnp.zeros_like(depth),
-        at_ends,
-        distortion,
-      ),
+    # From t to scene units, as in `volume.composite`.
+    length *= jnp.linalg.norm(ray.directions, axis=-1)
+    optical_depth = self.activation(density + noise) * length
+    return _Queried(
+      optical_depth=jnp.where(packed.used, optical_depth, 0.0),
+      rgb=rgb,
+      t=t,
+      width=width,
+      near=near,
+      far=far,
     )
 
-  def train(
-    self, params: hierarchical.Params, details: Details, rays: cameras.Rays
-  ) -> hierarchical.Renderings:
-    rays = self._clip(rays)
-    fits = hierarchical.fitting(details.number, self.settings.budget)
-    number = jnp.where(fits, details.number, 0)
-    most = len(number) * self.settings.num_positions()
-    samples = ray_marching.pack_samples(
-      details.marched,
-      jnp.zeros_like(number),
-      number,
-      budget=min(self.settings.budget, most),
-    )
-    added = self._noise(details.keys, samples)
-    packed, *more = self._gather(params, rays, details.marched, samples, added)
-    return self._finish(packed.rgb, packed.opacity, packed.depth, *more)
-
-  def render(
+  def _composite(
     self,
-    params: hierarchical.Params,
+    params: base.Params,
     rays: cameras.Rays,
-    grid: occupancy_grid.Grid,
-  ) -> hierarchical.Renderings:
-    """Marches in rounds; each takes the next samples of the rays that go on.
-
-    The fewer they are, the more samples each of them has in a round.
-    """
-    rays = self._clip(rays)
-    num_rays = len(rays.near)
-    budget = max(self.settings.budget, num_rays)
-    marched = self._march(grid, rays, jnp.full(num_rays, 0.5))
-    number = ray_marching.count_samples(marched)
-
-    def live(sums):
-      return (sums.taken < number) & (sums.light > _SPENT)
-
-    def advance(sums):
-      going = live(sums)
-      quota = budget // jnp.maximum(jnp.sum(going), 1)
-      next_ = jnp.minimum(number - sums.taken, quota)
-      next_ = jnp.where(going, next_, 0)
-      samples = ray_marching.pack_samples(
-        marched, sums.taken, next_, budget=budget
-      )
-      packed, at_ends, _ = self._gather(params, rays, marched, samples, 0.0)
-      light = sums.light
-      return _Sums(
-        sums.taken + next_,
-        light * packed.transmittance,
-        sums.rgb + light[:, None] * packed.rgb,
-        sums.opacity + light * packed.opacity,
-        sums.depth + light * packed.depth,
-        sums.at_ends + light[:, None] * at_ends,
-      )
-
-    zero = jnp.zeros(num_rays)
-    none = _Sums(
-      jnp.zeros(num_rays, jnp.int32),
-      zero + 1.0,
-      jnp.zeros((num_rays, 3)),
-      zero,
-      zero,
-      jnp.zeros((num_rays, 2)),
+    marched: ray_marching.MarchedRays,
+    packed: ray_marching.PackedSamples,
+    noise: jax.Array | float,
+  ) -> tuple[volume.PackedSums, volume.PackedHistory]:
+    queried = self._query(params, rays, marched, packed, noise)
+    return volume.composite_packed(
+      queried.rgb,
+      queried.optical_depth,
+      queried.t,
+      width=queried.width,
+      near=queried.near,
+      far=queried.far,
+      ray=packed.ray,
+      rank=packed.rank,
+      num_rays=len(marched.shift),
+      max_per_ray=self.settings.num_positions(),
     )
-    sums = jax.lax.while_loop(lambda x: jnp.any(live(x)), advance, none)
-    # Over rounds the distances between samples are not summed up.
-    return self._finish(sums.rgb, sums.opacity, sums.depth, sums.at_ends, zero)
 
-  def refresh(
+  def _advance(
     self,
-    grid: occupancy_grid.Grid,
-    params: hierarchical.Params,
-    key: chex.PRNGKey,
-    step: chex.Array,
-  ) -> occupancy_grid.Grid:
-    settings = self.settings
-    size = settings.resolution**3
-    turn = step // settings.every
+    sums: _Accumulators,
+    is_live: jax.Array,
+    count: jax.Array,
+    params: base.Params,
+    rays: cameras.Rays,
+    marched: ray_marching.MarchedRays,
+  ) -> _Accumulators:
+    """Adds the next samples of the live rays, an equal share to each."""
+    max_samples = max(self.max_samples, len(count))
+    share = max_samples // jnp.maximum(jnp.sum(is_live), 1)
+    taken = jnp.where(is_live, jnp.minimum(count - sums.num_taken, share), 0)
+    packed = ray_marching.pack_samples(
+      marched, sums.num_taken, taken, max_samples=max_samples
+    )
+    added, history = self._composite(params, rays, marched, packed, 0.0)
+    before = sums.transmittance
+    boundary_weight = volume.boundary_weight(history)
+    return _Accumulators(
+      num_taken=sums.num_taken + taken,
+      transmittance=before * added.transmittance,
+      rgb=sums.rgb + before[:, None] * added.rgb,
+      opacity=sums.opacity + before * added.opacity,
+      depth=sums.depth + before * added.depth,
+      boundary_weight=sums.boundary_weight + before[:, None] * boundary_weight,
+    )
 
-    def look(i, grid):
-      part = (turn * _PARTS_OF_A_LOOK + i) % _PARTS
-      index = (part + _PARTS * jnp.arange(-(-size // _PARTS))) % size
-      offset = jax.random.uniform(
-        jax.random.fold_in(jax.random.fold_in(key, turn), part), (len(index), 3)
-      )
-      points = occupancy_grid.cell_points(
-        index, offset, settings.box, settings.resolution
-      )
-      density, _ = self.field.apply(
-        params['field'], points, jnp.zeros_like(points)
-      )
-      return occupancy_grid.update_density(
-        grid, index, self.activation(density), decay=settings.decay
-      )
+  def _outputs(
+    self, rgb: jax.Array, opacity: jax.Array, depth: jax.Array
+  ) -> volume.RayOutputs:
+    return volume.RayOutputs(
+      rgb=volume.on_constant_background(
+        rgb, opacity, white=self.white_background
+      ),
+      depth=depth,
+      disparity=volume.disparity(depth, opacity),
+      opacity=opacity,
+    )
 
-    def renew(grid):
-      parts = jnp.where(step <= settings.warmup, _PARTS, _PARTS_OF_A_LOOK)
-      grid = jax.lax.fori_loop(0, parts, look, grid)
-      return occupancy_grid.update_occupied(
-        grid, least=settings.threshold / settings.step
-      )
 
-    due = (step % settings.every == 0) & (step > 0)
-    return jax.lax.cond(due, renew, lambda grid: grid, grid)
+def _check_budget(count: jax.Array, max_samples: int) -> None:
+  """Refuses more samples than the budget, where their number is known."""
+  if isinstance(count, jax.core.Tracer):
+    return
+  total = int(np.sum(np.asarray(count), dtype=np.int64))
+  if total > max_samples:
+    raise ValueError(
+      f'render takes at most max_samples={max_samples} samples, got {total}; '
+      'leave rays out by RaySamples.keep, see base.within_budget.'
+    )
+
+
+def _init_sums(num_rays: int) -> _Accumulators:
+  zeros = jnp.zeros(num_rays)
+  return _Accumulators(
+    num_taken=jnp.zeros(num_rays, jnp.int32),
+    transmittance=zeros + 1.0,
+    rgb=jnp.zeros((num_rays, 3)),
+    opacity=zeros,
+    depth=zeros,
+    boundary_weight=jnp.zeros((num_rays, 2)),
+  )
 
 
 def make_occupancy(
@@ -329,40 +449,30 @@ def make_occupancy(
   density_activation: str,
   infinite_end: bool,
   white_background: bool,
-) -> hierarchical.Renderer:
-  """A renderer that learns where space is empty, and asks the field elsewhere.
-
-  Rays are marched in even steps through a grid of cells (section E of Müller
-  et al., 2022); in training a random shift of each ray moves its positions.
+) -> OccupancyRenderer:
+  """Makes a renderer that skips empty space from settings.
 
   Args:
-    field: what is asked.
-    settings: of the march and the grid.
-    perturb: whether the shift is random in training; else it is half a step,
-      as in rendering.
-    raw_noise_std: deviation of the noise on densities in training.
+    field: the field that is queried.
+    settings: of the march and of the grid.
+    perturb: whether positions are random in training.
+    raw_noise_std: standard deviation of the noise on densities in training.
     density_activation: a name of `volume.DENSITY_ACTIVATIONS`.
     infinite_end: whether the interval of a ray's last position has no end.
-    white_background: whether light that nothing absorbs is white, not black.
+    white_background: see `volume.composite`.
 
   Returns:
-    The renderer; its params are `{'field': ...}`, its memory is a grid.
+    The renderer, see `OccupancyRenderer`.
+
+  Raises:
+    ValueError: if the samples of one ray may exceed `settings.max_samples`.
   """
-  marcher = _Marcher(
-    field,
-    settings,
-    volume.DENSITY_ACTIVATIONS[density_activation],
-    perturb,
-    raw_noise_std,
-    infinite_end,
-    white_background,
-  )
-  return hierarchical.Renderer(
-    marcher.init,
-    marcher.train,
-    marcher.render,
-    marcher.plan,
-    lambda: occupancy_grid.init_grid(settings.resolution),
-    marcher.refresh,
-    settings.budget,
+  return OccupancyRenderer(
+    field=field,
+    settings=settings,
+    activation=volume.DENSITY_ACTIVATIONS[density_activation],
+    perturb=perturb,
+    raw_noise_std=raw_noise_std,
+    infinite_end=infinite_end,
+    white_background=white_background,
   )

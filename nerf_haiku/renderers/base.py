@@ -1,0 +1,132 @@
+"""The interface of renderers: rays are sampled, then rendered.
+
+Sampling is random and has no gradient; rendering is a differentiable function
+of the parameters, the rays and their samples. Losses and diagnostics are
+computed from what `render` returns, where they are used.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol, Self, TypeVar
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from nerf_haiku import cameras, occupancy_grid, volume
+
+# The parameters of each network of a renderer, by its name.
+Params = Mapping[str, hk.Params]
+# What a renderer keeps between steps beside the parameters, the same on all
+# devices: an occupancy grid, or nothing.
+RendererState = occupancy_grid.Grid | tuple[()]
+
+
+class Variables(NamedTuple):
+  """All that a view is rendered from."""
+
+  params: Params
+  state: RendererState
+
+
+class RaySamples(Protocol):
+  """The samples of `R` rays, a NamedTuple of arrays that lead with `[R]`."""
+
+  @property
+  def num_samples(self) -> jax.Array:
+    """`[R]` int32, the samples of each ray."""
+
+  def keep(self, mask: jax.Array) -> Self:
+    """Returns these samples with none on rays whose mask `[R]` is false."""
+
+
+Samples = TypeVar('Samples', bound=RaySamples)
+
+
+class Rendering(NamedTuple):
+  """What one network renders along `R` rays, and how it came about."""
+
+  outputs: volume.RayOutputs
+  history: volume.History
+
+
+class EvalRendering(NamedTuple):
+  """What one network renders along `R` rays without randomness."""
+
+  outputs: volume.RayOutputs
+  boundary_weight: jax.Array  # [R, 2], see `volume.boundary_weight`.
+  # [R] standard deviation of the importance samples' t; None without them.
+  fine_t_std: jax.Array | None = None
+
+
+class Renderer(Protocol[Samples]):
+  """A way to render rays with one or two fields, as pure functions."""
+
+  @property
+  def max_samples(self) -> int | None:
+    """Most samples of one call of `render`; None: any number of rays."""
+
+  def init(self, key: jax.Array) -> Variables:
+    """Returns random parameters, and the state before the first step."""
+
+  def sample_rays(
+    self, variables: Variables, rays: cameras.Rays, keys: jax.Array
+  ) -> Samples:
+    """Samples `R` rays, at random where training is to be.
+
+    Args:
+      variables: parameters and state; no gradient is taken of them here.
+      rays: `R` rays. One with `far` at `near` has no length, and renders as
+        background.
+      keys: `[R]`, one per ray.
+    """
+
+  def render(
+    self, params: Params, rays: cameras.Rays, samples: Samples
+  ) -> tuple[Rendering, ...]:
+    """Renders `R` rays from their samples; differentiable in `params`.
+
+    Args:
+      params: of the networks.
+      rays: `R` rays, those that were sampled.
+      samples: of these rays, at most `max_samples` in all. To leave rays out,
+        see `RaySamples.keep`.
+
+    Returns:
+      A rendering per network: the last is the result, one before guides it.
+
+    Raises:
+      ValueError: if there are more than `max_samples`. Inside of a compiled
+        function, where that is not known, the rays past it become NaN.
+    """
+
+  def render_eval(
+    self, variables: Variables, rays: cameras.Rays
+  ) -> tuple[EvalRendering, ...]:
+    """Renders any number of rays; nothing is random, and rays may end early."""
+
+  def update_state(
+    self, variables: Variables, key: jax.Array, step: jax.Array
+  ) -> RendererState:
+    """Returns the state after `step` updates, from current parameters."""
+
+
+def within_budget(num_samples: jax.Array, max_samples: int | None) -> jax.Array:
+  """Returns which of `[R]` rays, from the first on, fit a budget together.
+
+  Args:
+    num_samples: `[R]` int32, samples of each ray, 0 or more.
+    max_samples: the budget, up to 2**30; None: all rays fit.
+
+  Returns:
+    `[R]` bool: first all that fit, then all others.
+  """
+  if max_samples is None:
+    return jnp.ones(num_samples.shape, dtype=jnp.bool_)
+  # A sum of uint32 wraps in the end. Capped, one ray cannot carry it from
+  # within the budget to past the wrap, so the first excess is always seen.
+  capped = jnp.minimum(num_samples, max_samples + 1).astype(jnp.uint32)
+  exceeds = jnp.cumsum(capped) > max_samples
+  num_fitting = jnp.where(
+    jnp.any(exceeds), jnp.argmax(exceeds), len(num_samples)
+  )
+  return jnp.arange(len(num_samples)) < num_fitting
