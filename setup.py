@@ -1,10 +1,12 @@
 """Installs nerf_haiku and the experiments that run it."""
 
 import pathlib
+import re
 
 import setuptools
 
-_VERSION = '0.1.0'
+_INIT = pathlib.Path(__file__).parent / 'nerf_haiku' / '__init__.py'
+_VERSION = re.search(r"__version__ = '(.+)'", _INIT.read_text())[1]
 
 # Lower bounds: the release series that the tests run with, as older ones are
 # not tried. An upper bound stands where the next version is likely to break.

@@ -1,0 +1,64 @@
+"""Neural radiance fields in JAX and Haiku.
+
+A scene is read, its rays are rendered from a field, and an update fits the
+field to the photographs: see `docs/minimal.py` for all of it in 60 lines.
+
+The modules below are public. Names that begin with an underscore are not, and
+neither is anything that a module imports.
+"""
+
+from nerf_haiku import (
+  camera_files,
+  camera_paths,
+  cameras,
+  checkpoints,
+  collapse,
+  datasets,
+  devices,
+  encodings,
+  errors,
+  fields,
+  hash_grid,
+  image_rendering,
+  io,
+  metrics,
+  occupancy_grid,
+  ops,
+  poses,
+  ray_marching,
+  renderers,
+  sampling,
+  scene_bounds,
+  scenes,
+  training,
+  volume,
+)
+
+__version__ = '0.2.0.dev0'
+
+__all__ = (
+  'camera_files',
+  'camera_paths',
+  'cameras',
+  'checkpoints',
+  'collapse',
+  'datasets',
+  'devices',
+  'encodings',
+  'errors',
+  'fields',
+  'hash_grid',
+  'image_rendering',
+  'io',
+  'metrics',
+  'occupancy_grid',
+  'ops',
+  'poses',
+  'ray_marching',
+  'renderers',
+  'sampling',
+  'scene_bounds',
+  'scenes',
+  'training',
+  'volume',
+)

@@ -127,16 +127,16 @@ class HashGrid(hk.Module):
     self,
     *,
     box: np.ndarray,
-    num_levels: int,
-    features_per_level: int,
-    hashmap_size: int,
-    base_resolution: int,
     max_resolution: int,
-    density_width: int,
-    geo_feat_dim: int,
-    color_width: int,
-    color_depth: int,
-    use_viewdirs: bool,
+    num_levels: int = 8,
+    features_per_level: int = 2,
+    hashmap_size: int = 2**17,
+    base_resolution: int = 16,
+    density_width: int = 64,
+    geo_feat_dim: int = 15,
+    color_width: int = 64,
+    color_depth: int = 2,
+    use_viewdirs: bool = True,
     dtype: DType = jnp.float32,
     name: str = 'hash',
   ):
@@ -145,11 +145,11 @@ class HashGrid(hk.Module):
     Args:
       box: `[2, 3]` lower and upper corner of what the grid spans, in the units
         of the points; points outside have the features of its faces.
+      max_resolution: cells along each side at the last level.
       num_levels: levels of the grid.
       features_per_level: features of each level.
       hashmap_size: largest number of rows of a level, a power of 2.
       base_resolution: cells along each side at the first level.
-      max_resolution: cells along each side at the last.
       density_width: units of the layer before the density.
       geo_feat_dim: features that the colour network gets of the density one.
       color_width: units of the layers before the colour.

@@ -165,14 +165,14 @@ def make_hierarchical(
   coarse: hk.Transformed,
   fine: hk.Transformed | None,
   *,
-  num_samples: int,
-  num_importance: int,
-  perturb: bool,
-  lindisp: bool,
-  raw_noise_std: float,
-  density_activation: str,
-  infinite_end: bool,
-  white_background: bool,
+  num_samples: int = 64,
+  num_importance: int = 128,
+  perturb: bool = True,
+  lindisp: bool = False,
+  raw_noise_std: float = 0.0,
+  density_activation: str = 'relu',
+  infinite_end: bool = True,
+  white_background: bool = False,
 ) -> HierarchicalRenderer:
   """Makes the paper's renderer from settings.
 

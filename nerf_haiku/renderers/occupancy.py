@@ -33,13 +33,13 @@ class Settings(NamedTuple):
   """Settings of the march and of the grid."""
 
   box: np.ndarray  # [2, 3] the modelled volume, in the rays' units.
-  resolution: int  # cells of the grid along each side of the box.
   step_size: float  # distance of positions on a ray, in the rays' units.
-  max_samples: int  # of one query of the field.
-  alpha_threshold: float  # opacity of one step through an occupied cell.
-  ema_decay: float  # of a cell's density at each measurement, in (0, 1).
-  update_every: int  # steps between updates of the grid.
-  warmup_steps: int  # first steps, in which an update measures all cells.
+  resolution: int = 64  # cells of the grid along each side of the box.
+  max_samples: int = 2**15  # of one query of the field.
+  alpha_threshold: float = 0.01  # opacity of a step through an occupied cell.
+  ema_decay: float = 0.8  # of a cell's density at each measurement, in (0, 1).
+  update_every: int = 16  # steps between updates of the grid.
+  warmup_steps: int = 256  # first steps, in which updates measure all cells.
 
   def num_positions(self) -> int:
     """Returns the number of positions of the longest ray through the box."""
@@ -444,11 +444,11 @@ def make_occupancy(
   field: hk.Transformed,
   settings: Settings,
   *,
-  perturb: bool,
-  raw_noise_std: float,
-  density_activation: str,
-  infinite_end: bool,
-  white_background: bool,
+  perturb: bool = True,
+  raw_noise_std: float = 0.0,
+  density_activation: str = 'exp',
+  infinite_end: bool = False,
+  white_background: bool = False,
 ) -> OccupancyRenderer:
   """Makes a renderer that skips empty space from settings.
 
