@@ -12,7 +12,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from nerf_haiku import training
+from nerf_haiku import errors, training
 from nerf_haiku.io import files
 from nerf_haiku.renderers import hierarchical
 
@@ -35,11 +35,11 @@ _DISK = (
 )
 
 
-class SaveError(OSError):
+class SaveError(errors.WriteError):
   """A state could not be written; those of before are there."""
 
 
-class DamagedError(ValueError):
+class DamagedError(errors.DataError):
   """What is on disk is not what was written."""
 
 
@@ -154,7 +154,7 @@ class Checkpoints:
     Raises:
       FileNotFoundError: if there is none.
       DamagedError: if it is damaged, see `set_damaged_aside`.
-      ValueError: if what is there is of another shape.
+      UserError: if what is there is of another shape.
     """
     template = jax.eval_shape(lambda: template)
     step = self._step(step)
@@ -175,7 +175,7 @@ class Checkpoints:
     Raises:
       FileNotFoundError: if there is none.
       DamagedError: if it is damaged, or all are.
-      ValueError: if they are of another shape.
+      UserError: if they are of another shape.
     """
     if step is None:
       step = self._newest_whole()
@@ -349,7 +349,7 @@ def _check_shapes(where: pathlib.Path, template: Any, kept: Any) -> None:
   wanted, found = _shapes(template), _shapes(kept)
   for path in sorted(wanted.keys() | found.keys()):
     if wanted.get(path) != found.get(path):
-      raise ValueError(
+      raise errors.UserError(
         f'Checkpoint {where} is of another network: {path} is '
         f'{found.get(path)} there, {wanted.get(path)} here.'
       )

@@ -12,9 +12,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.down_factor = 8
   # Holds the model: the grids have no cells outside.
   config.box = (-1.2, -1.2, -1.2, 1.2, 1.2, 1.2)
-  config.batch_growth = 200
+  config.batch_warmup_steps = 200
   config.hash.num_levels = 7
-  config.hash.finest = 128  # Somewhat finer than its pixels.
+  config.hash.max_resolution = 128  # Somewhat finer than its pixels.
   config.num_steps = 660
   config.i_img = 330
   config.i_weights = 660

@@ -19,7 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.decay_factor = 0.1
   config.adam_b2 = 0.999
   config.adam_eps = 1e-8
-  config.batch_growth = 0
+  config.batch_warmup_steps = 0
   config.random_background = False
   config.num_rand = 512
   config.num_samples = 64
@@ -27,7 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
   for model in (config.model, config.model_fine):
     model.net_width = 128
   # Pieces whose layers fit a cache.
-  config.occupancy.budget = 4096
+  config.occupancy.max_samples = 4096
   config.num_steps = 2_000
   config.i_img = 20
   config.i_weights = 2000

@@ -17,14 +17,14 @@ def get_config() -> ml_collections.ConfigDict:
   config.num_steps = 2_700
   config.learning_rate = 1e-2
   # Few views leave much open: without it, haze, and twice as many samples.
-  config.distortion = 0.005
+  config.distortion_loss_weight = 0.005
   # Depth is seen less finely than the pixels are.
-  config.hash.finest = 256
+  config.hash.max_resolution = 256
   config.num_poses = 120
   config.render_factor = 4
   # In device coordinates: from near plane to infinity is 2.
-  config.occupancy.step = 0.04
-  config.occupancy.budget = 17_472
+  config.occupancy.step_size = 0.04
+  config.occupancy.max_samples = 17_472
   config.i_print = 100
   config.i_img = 900
   config.i_weights = 2700

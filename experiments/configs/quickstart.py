@@ -22,13 +22,13 @@ def get_config() -> ml_collections.ConfigDict:
   config.decay_factor = 0.03
   config.adam_b2 = 0.99
   config.adam_eps = 1e-15
-  config.batch_growth = 130
+  config.batch_warmup_steps = 130
   config.random_background = True
   config.num_steps = 260
-  config.hash.colour_depth = 1
+  config.hash.color_depth = 1
   config.occupancy.resolution = 64
   # A ray has four to six samples once space is known to be empty: two pieces.
-  config.occupancy.budget = 10_304
+  config.occupancy.max_samples = 10_304
   config.i_img = 130
   config.i_weights = 260
   return config

@@ -89,9 +89,14 @@ class FitTest(chex.TestCase):
       'field': 'hash',
       'renderer': 'occupancy',
       'random_background': True,
-      'batch_growth': 10,
-      'hash': {'table_size': 512},
-      'occupancy': {'every': 2, 'budget': 1024, 'step': 0.05, 'resolution': 8},
+      'batch_warmup_steps': 10,
+      'hash': {'hashmap_size': 512},
+      'occupancy': {
+        'update_every': 2,
+        'max_samples': 1024,
+        'step_size': 0.05,
+        'resolution': 8,
+      },
     },
   )
   def test_going_on_equals_an_unbroken_run(self, **changes):
