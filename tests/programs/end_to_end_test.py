@@ -183,7 +183,8 @@ class TrainTest(chex.TestCase):
     self.assertRegex(
       out[-1],
       r'^PSNR \d+\.\d\d dB over 3 test views '
-      r'\(process: \d+ s, steps: \d+ s\)\. Results: runs/quickstart/results.json, picture: ',
+      r'\(process: \d+ s, steps: \d+ s\)\. '
+      r'Results: runs/quickstart/results.json, picture: ',
     )
     stored = json.loads((folder / 'runs/quickstart/results.json').read_text())
     self.assertEqual((stored['views'], stored['steps']), (3, 5))
