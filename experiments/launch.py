@@ -200,16 +200,17 @@ def _parse(argv: list[str], default_config: DefaultConfig) -> list[str]:
 
 
 def _user_error(error: BaseException | None) -> errors.UserError | None:
-  """Returns the first user error that led to an error, if there is one.
+  """Returns the user error that led to an error, if there is one.
 
-  What config files raise comes as other errors, with a traceback in the text.
+  config_flags wraps the error of a config file in one of the same type, with a
+  traceback in its message, and absl wraps that.
   """
-  found = None
   while error is not None:
-    if isinstance(error, errors.UserError):
-      found = error
+    wrapped = str(error).startswith(_IN_CONFIG_FILE)
+    if isinstance(error, errors.UserError) and not wrapped:
+      return error
     error = error.__context__
-  return found
+  return None
 
 
 def _with_config_first(

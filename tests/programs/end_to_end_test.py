@@ -39,6 +39,8 @@ _SMALL_HASH = (
   '--config.hash.color_width=8',
   '--config.occupancy.max_samples=2048',
 )
+# The stored results of a run hold its config, as its config.json does.
+_SAVED = f'{_CONFIGS}/saved.py:{_ROOT}/docs/results/laptop_procedural.json'
 _LAPTOP = (f'--config={_CONFIGS}/laptop_procedural.py', *_SMALL)
 
 
@@ -72,6 +74,16 @@ class BadInputTest(chex.TestCase):
       'saved_config',
       [f'--config={_CONFIGS}/saved.py:no.json'],
       'no.json was not written by a run',
+    ),
+    (
+      'no_field_of_a_missing_config_file',
+      ['--config=no.py', '--config.num_steps=1'],
+      '--config: there is no file no.py',
+    ),
+    (
+      'saved_config_without_its_folder',
+      [f'--config={_SAVED}'],
+      '--model_dir is required with --config=saved.py',
     ),
     ('init_from', ['--init_from=no'], '--init_from: There is no checkpoint'),
     ('config_file', ['--config=no.py'], '--config: there is no file no.py'),

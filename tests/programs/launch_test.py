@@ -66,6 +66,44 @@ class LaunchTest(chex.TestCase):
     self.assertIn('Traceback (most recent call last)', err)
     self.assertIn(f'\n{message}', err)
 
+  def test_old_names_of_fields(self):
+    """On the command line and in a config file, with one notice."""
+    config = self.create_tempfile(
+      'mine.py',
+      content='from experiments.configs import quickstart\n\n'
+      'def get_config():\n'
+      '  config = quickstart.get_config()\n'
+      '  config.hash.finest = 64\n'
+      '  config.batch_growth = 3\n'
+      '  return config\n',
+    ).full_path
+    statement = 'print(launch.CONFIG.value.to_dict())'
+    status, out, err = _run(
+      statement, '--config.hash.finest=32', f'--config={config}'
+    )
+    self.assertEqual(status, 0, err)
+    self.assertIn("'max_resolution': 32", out)
+    self.assertIn("'batch_warmup_steps': 3", out)
+    self.assertNotIn('finest', out)
+    self.assertEqual(
+      err,
+      'Renamed fields: config.batch_growth is now config.batch_warmup_steps, '
+      'config.hash.finest is now config.hash.max_resolution. The old names '
+      'still work.\n',
+    )
+
+  def test_both_names_of_a_field(self):
+    status, out, err = _run(
+      'pass', '--config.hash.finest', '32', '--config.hash.max_resolution=32'
+    )
+    self.assertEqual((status, out), (1, ''))
+    self.assertEqual(
+      err,
+      'Error: --config.hash.finest and --config.hash.max_resolution are the '
+      'old and the new name of one field: set --config.hash.max_resolution '
+      'only.\n',
+    )
+
   def test_what_a_user_can_fix(self):
     for kind in (
       errors.DataError,

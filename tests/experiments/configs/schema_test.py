@@ -233,6 +233,18 @@ class CheckTest(chex.TestCase):
     }
     self.assertIsNone(schema.check(_config(**changes), num_devices=1))
 
+  def test_a_batch_warmup_that_saves_nothing_is_noticed(self):
+    config = _config(batch_warmup_steps=7)
+    self.assertIsNone(schema.check(config, num_devices=1))
+    (notice,) = schema.notices(config)
+    self.assertRegex(
+      notice, "batch_warmup_steps=7 saves no time .*renderer='hierarchical'"
+    )
+    self.assertEmpty(
+      schema.notices(_config(batch_warmup_steps=7, renderer='occupancy'))
+    )
+    self.assertEmpty(schema.notices(_config()))
+
   def test_devices_divide_the_batch(self):
     with self.assertRaisesRegex(
       errors.UserError, 'config.num_rand: got 1022.*multiple of the 4 devices'

@@ -7,7 +7,7 @@ from unittest import mock
 import chex
 from absl.testing import parameterized
 
-from experiments.configs import laptop_procedural, saved
+from experiments.configs import laptop_procedural, renamed_fields, saved
 from experiments.outputs import json_files, run_dir
 from nerf_haiku import errors
 
@@ -18,6 +18,13 @@ def _settings(seed=0, data_dir=None, init_from=None, **changes):
   return run_dir.run_settings(
     config, seed=seed, data_dir=data_dir, init_from=init_from
   )
+
+
+def _with_old_names(settings):
+  """Settings as a run of an older version wrote them."""
+  old_names = {new: old for old, new in renamed_fields.NEW_NAMES.items()}
+  fields = {old_names.get(x, x): y for x, y in settings['config'].items()}
+  return settings | {'config': fields}
 
 
 class FolderTest(chex.TestCase):
@@ -80,6 +87,32 @@ class FolderTest(chex.TestCase):
       errors.UserError, 'num_train is 100 there, 7 here'
     ):
       run_dir.check_run_dir(self._path, changed)
+
+  def test_a_run_with_the_old_names_of_fields(self):
+    old = _with_old_names(_settings())
+    self._begin(old)
+    self.assertIsNone(run_dir.check_run_dir(self._path, _settings()))
+    changed = _settings()
+    changed['config']['hash.max_resolution'] = 64
+    with self.assertRaisesRegex(
+      errors.UserError, r'\(hash.max_resolution is 0 there, 64 here\)'
+    ):
+      run_dir.check_run_dir(self._path, changed)
+    config = saved.get_config(str(self._path / run_dir.CONFIG))
+    self.assertEqual(config.to_dict(), laptop_procedural.get_config().to_dict())
+    self.assertEqual(
+      renamed_fields.rename_in_place(config), list(renamed_fields.NEW_NAMES)
+    )
+
+  def test_a_file_with_both_names_of_a_field(self):
+    settings = _settings()
+    settings['config']['hash.finest'] = 64
+    self._begin(settings)
+    message = 'hash.finest and hash.max_resolution are the old and the new name'
+    with self.assertRaisesRegex(errors.UserError, message):
+      run_dir.check_run_dir(self._path, _settings())
+    with self.assertRaisesRegex(errors.UserError, message):
+      saved.get_config(str(self._path / run_dir.CONFIG))
 
   def test_a_run_that_kept_nothing_may_be_another(self):
     with run_dir.prepare_run_dir(self._path, _settings()):
@@ -160,6 +193,16 @@ class ClaimOutputTest(chex.TestCase):
     same = {'steps': 7, 'config': {'white_bkgd': True, 'chunk': 9}}
     run_dir.prepare_output_dir(self._path, same)
     self.assertEqual((self._path / 'rgb.mp4').read_bytes(), b'film')
+
+  def test_pictures_of_a_config_with_the_old_names_of_fields(self):
+    old = {'steps': 7, 'config': {'hash.finest': 64}}
+    path = self._path.with_name('old')
+    run_dir.prepare_output_dir(path, old)
+    new = {'steps': 7, 'config': {'hash.max_resolution': 64}}
+    self.assertIsNone(run_dir.prepare_output_dir(path, new))
+    new['config']['hash.max_resolution'] = 32
+    with self.assertRaisesRegex(errors.UserError, 'max_resolution is 64 there'):
+      run_dir.prepare_output_dir(path, new)
 
   @parameterized.parameters(
     ({'steps': 8}, 'steps is 7 there, 8 here'),
