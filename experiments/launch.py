@@ -4,11 +4,13 @@ import io
 import pathlib
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 from absl import app, flags
 from ml_collections import config_flags
+from ml_collections.config_flags import config_path as config_path_lib
 
 from experiments.configs import renamed_fields, schema
 from experiments.outputs import run_dir, trained_run
@@ -189,14 +191,20 @@ def _parse(argv: list[str], default_config: DefaultConfig) -> list[str]:
     if cause is None and _IN_CONFIG_FILE in str(error):
       raise  # A bug in that file.
     sys.exit(f'Error: {cause or error}')
-  except AttributeError as error:
-    cause = error.args[0]
-    if isinstance(cause, KeyError):
-      text = str(cause.args[0]).replace('\n', '. ')
+  except (AttributeError, KeyError) as error:
+    if _is_field_lookup(error):
+      key_error = error.args[0] if isinstance(error, AttributeError) else error
+      text = str(key_error.args[0]).replace('\n', '. ')
       sys.exit(f'Error: --config: there is no field {text}')
-    if 'get_config' in str(error):
+    if "no attribute 'get_config'" in str(error):
       sys.exit('Error: --config: the file defines no get_config().')
     raise
+
+
+def _is_field_lookup(error: Exception) -> bool:
+  """Returns whether config_flags, and no config file, looked for a field."""
+  frames = traceback.extract_tb(error.__traceback__)
+  return any(frame.filename == config_path_lib.__file__ for frame in frames)
 
 
 def _user_error(error: BaseException | None) -> errors.UserError | None:

@@ -69,6 +69,11 @@ class BadInputTest(chex.TestCase):
       ['--config.emb.multirez=3'],
       '--config: there is no field \'multirez\'. Did you mean "multires"',
     ),
+    (
+      'unknown_section',
+      ['--config.embedding.multires=3'],
+      "--config: there is no field 'embedding'",
+    ),
     ('unknown_flag', ['--configs=x'], "Unknown command line flag 'configs'"),
     (
       'saved_config',

@@ -66,6 +66,14 @@ class LaunchTest(chex.TestCase):
     self.assertIn('Traceback (most recent call last)', err)
     self.assertIn(f'\n{message}', err)
 
+  def test_a_bug_in_a_config_file_keeps_its_traceback(self):
+    config = self.create_tempfile(
+      'mine.py', content='def get_config():\n  return int("x")\n'
+    ).full_path
+    status, out, err = _run('pass', f'--config={config}')
+    self.assertEqual((status, out), (1, ''))
+    self.assertIn(f'File "{config}", line 2, in get_config', err)
+
   def test_old_names_of_fields(self):
     """On the command line and in a config file, with one notice."""
     config = self.create_tempfile(
