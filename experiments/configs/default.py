@@ -65,8 +65,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Maximum number of entries per level: the size itself, a power of 2, not its
   # logarithm.
   config.hash.hashmap_size = 2**17
-  # Cells along each side of the box, at the first level and at the last; 0: so
-  # many that a cell is as wide as a pixel.
+  # Cells along each side of the box, at the first level and at the last; 0: a
+  # cell is as wide as a pixel.
   config.hash.base_resolution = 16
   config.hash.max_resolution = 0
   config.hash.density_width = 64  # Units of the density network's hidden layer.
@@ -77,8 +77,8 @@ def get_config() -> ml_collections.ConfigDict:
 
   # The occupancy grid, with config.renderer='occupancy'.
   config.occupancy = renamed_fields.Section()
-  # Cells along each side of the box; 0: so many that a cell is two steps wide,
-  # 32 to 128.
+  # Cells along each side of the box; 0: a cell is about two steps wide, with 32
+  # to 128 cells.
   config.occupancy.resolution = 0
   # Distance between samples on a ray, in scene units; 0: the width of a pixel.
   config.occupancy.step_size = 0.0

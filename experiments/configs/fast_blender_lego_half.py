@@ -13,9 +13,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.lr_decay = 14
   config.decay_factor = 0.05
   config.hash.num_levels = 8
-  config.hash.max_resolution = 0  # As its pixels.
+  config.hash.max_resolution = 0  # As fine as the pixels.
   config.hash.hashmap_size = 2**18
-  # Two pixels wide: half the samples, and no less to be seen.
+  # Two pixels: half the samples at the same quality.
   config.occupancy.step_size = 0.0145
   config.occupancy.resolution = 128
   config.batch_warmup_steps = 400

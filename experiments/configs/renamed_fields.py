@@ -130,5 +130,5 @@ def rename_in_place(config: ml_collections.ConfigDict) -> list[str]:
 
 def describe(used: Sequence[str]) -> str:
   """Returns a notice that lists old names beside their new ones."""
-  pairs = ', '.join(f'config.{x} is now config.{NEW_NAMES[x]}' for x in used)
-  return f'Renamed fields: {pairs}. The old names still work.'
+  pairs = ', '.join(f'{old} -> {NEW_NAMES[old]}' for old in used)
+  return f'Renamed config fields: {pairs}. The old names still work.'

@@ -95,9 +95,8 @@ class LaunchTest(chex.TestCase):
     self.assertNotIn('finest', out)
     self.assertEqual(
       err,
-      'Renamed fields: config.batch_growth is now config.batch_warmup_steps, '
-      'config.hash.finest is now config.hash.max_resolution. The old names '
-      'still work.\n',
+      'Renamed config fields: batch_growth -> batch_warmup_steps, hash.finest '
+      '-> hash.max_resolution. The old names still work.\n',
     )
 
   def test_both_names_of_a_field(self):

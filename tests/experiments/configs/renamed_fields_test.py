@@ -142,9 +142,8 @@ class RenameTest(parameterized.TestCase):
   def test_one_notice_lists_both_names(self):
     self.assertEqual(
       renamed_fields.describe(['batch_growth', 'hash.finest']),
-      'Renamed fields: config.batch_growth is now config.batch_warmup_steps, '
-      'config.hash.finest is now config.hash.max_resolution. The old names '
-      'still work.',
+      'Renamed config fields: batch_growth -> batch_warmup_steps, hash.finest '
+      '-> hash.max_resolution. The old names still work.',
     )
 
 
