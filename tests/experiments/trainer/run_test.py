@@ -117,12 +117,13 @@ class TrainTest(chex.TestCase):
 
   def test_what_is_said_is_in_the_log(self):
     folder = self._folder()
-    _, text = self._train(folder, i_img=30)
+    _, text = self._train(folder, i_img=30, batch_warmup_steps=2)
     log = (folder / run_dir.LOG).read_text()
     for line in text.splitlines():
       self.assertIn(line, log)
     self.assertRegex(text, r'step 30  validation \d+\.\d+ dB')
     self.assertIn('test PSNR', log)
+    self.assertEqual(log.count('batch_warmup_steps=2 saves no time'), 1)
 
   def test_tensorboard(self):
     folder = self._folder()
