@@ -2,7 +2,7 @@
 
   python experiments/evaluate.py --model_dir=runs/lego --step=4000
 
-The config, and where the data lie, are those of the run; flags override them.
+The config and the data folder are those of the run; flags override them.
 """
 
 import pathlib
@@ -18,15 +18,18 @@ from experiments.outputs import videos
 from experiments.processes import multihost
 
 _SAVE_DIR = flags.DEFINE_string(
-  'save_dir', None, 'Where views and scores go; default: in --model_dir.'
+  'save_dir',
+  None,
+  'Output folder of views and scores; default: a folder in --model_dir that is '
+  'named after the step.',
 )
 _STEP = flags.DEFINE_integer(
-  'step', None, 'Of the kept state; default: the newest.'
+  'step', None, 'Checkpoint step; default: the latest.'
 )
 
 
 def main() -> None:
-  """Does what the flags ask for, and says where it lies."""
+  """Scores the run, and prints where the results are."""
   run = launch.load_trained_run(_STEP.value)
   name = f'evaluation_{run.kept.step:07}'
   save_dir = pathlib.Path(_SAVE_DIR.value or launch.model_dir() / name)
@@ -38,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  launch.run(main, launch.of_the_run)
+  launch.run(main, launch.saved_config)

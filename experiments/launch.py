@@ -1,52 +1,63 @@
-"""What the programs share: flags, their errors, the start of the process."""
+"""What the programs share: flags, the start of the process, errors."""
 
 import io
 import pathlib
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
+from ml_collections.config_flags import config_path as config_path_lib
 
-from experiments.configs import schema
-from experiments.outputs import trained_run
+from experiments.configs import renamed_fields, schema
+from experiments.outputs import run_dir, trained_run
 from experiments.processes import environment, multihost, signals
+from nerf_haiku import errors
 
 CONFIGS = pathlib.Path(__file__).parent / 'configs'
 
+# What a user can fix: printed as one line. All else keeps its traceback.
+USER_ERRORS = (errors.UserError, errors.WriteError)
+
 CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Settings; --config.field=value changes one.'
+  'config', None, 'Config file; --config.field=value overrides a field of it.'
 )
 DATA_DIR = flags.DEFINE_string(
-  'data_dir', None, 'Root of the data set, or the folder of the scene.'
+  'data_dir', None, 'Root folder of the data set, or the folder of the scene.'
 )
-MODEL_DIR = flags.DEFINE_string('model_dir', None, 'Where the run is kept.')
+MODEL_DIR = flags.DEFINE_string('model_dir', None, 'Folder of the run.')
 _CACHE = flags.DEFINE_string(
   'compilation_cache',
   environment.default_cache(),
-  "Folder of compiled functions, for the next run; '' for none.",
+  "Folder that caches compiled functions between runs; '' disables it.",
 )
 
 _COORDINATOR = flags.DEFINE_string(
   'coordinator',
   None,
-  'Of many processes: host:port where process 0 waits for the others.',
+  'Address (host:port) of process 0, where it waits for the others; only for '
+  'a run of several processes.',
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
-  'num_processes', None, 'Of many processes: how many there are.'
+  'num_processes', None, 'Number of processes.'
 )
 _PROCESS_INDEX = flags.DEFINE_integer(
-  'process_index', None, 'Of many processes: which one this is, from 0.'
+  'process_index', None, 'Index of this process, from 0.'
 )
 
-# The config of a command line that names none.
-Default = Callable[[list[str]], str]
+# How config_flags begins the message of an error that a config file raised.
+_IN_CONFIG_FILE = 'Error whilst parsing config file'
+
+# Maps --model_dir, if it is given, to the config of a command line that names
+# none.
+DefaultConfig = Callable[[str | None], str]
 
 
-def run(task: Callable[[], None], default: Default) -> None:
-  """Runs a program: what goes wrong for a user's reason is one line."""
+def run(task: Callable[[], None], default_config: DefaultConfig) -> None:
+  """Runs a program; an error that the user can fix is printed as one line."""
 
   def main(argv: list[str]) -> None:
     if len(argv) > 1:
@@ -59,29 +70,28 @@ def run(task: Callable[[], None], default: Default) -> None:
     environment.set_compilation_cache(_CACHE.value)
     try:
       signals.raise_on_sigterm()
-      config_path()  # One that is not there is told before it is asked for.
+      old_names = _rename_fields()
       multihost.start(
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_INDEX.value
       )
-      multihost.check_same(_same_everywhere())
+      multihost.check_same(_shared_settings())
+      if old_names and multihost.is_main():
+        print(renamed_fields.describe(old_names), file=sys.stderr)
       task()
     except signals.StoppedError as stopped:
       if multihost.is_main():
         print(stopped, file=sys.stderr)
       multihost.end(stopped.exit_code)
       sys.exit(stopped.exit_code)
-    except (ValueError, OSError) as error:
-      # With --verbosity=0: where it comes from.
-      if logging.level_info() and not multihost.is_multihost():
-        raise
+    except (*USER_ERRORS, BrokenPipeError) as error:
       multihost.wait_for_cause(error)
       print(f'Error: {error}', file=sys.stderr)
       multihost.end(1, str(error))
       sys.exit(1)
     except KeyboardInterrupt as error:
-      text = 'Interrupted: what was kept is there; the same command goes on.'
+      text = 'Interrupted. Run the same command to resume.'
       print(text, file=sys.stderr)
-      # As shells say it.
+      # The exit codes of shells.
       terminated = isinstance(error, signals.TerminatedError)
       code = 128 + (signal.SIGTERM if terminated else signal.SIGINT)
       multihost.end(code, 'interrupted')
@@ -91,11 +101,22 @@ def run(task: Callable[[], None], default: Default) -> None:
       raise
     multihost.end(0)
 
-  app.run(main, flags_parser=lambda argv: _parse(argv, default))
+  app.run(main, flags_parser=lambda argv: _parse(argv, default_config))
 
 
-def _same_everywhere() -> dict[str, Any]:
-  """What many processes can not differ in."""
+def _rename_fields() -> list[str]:
+  """Gives the config's fields their new names; returns the old ones used.
+
+  Raises:
+    UserError: if a field is given by both of its names.
+  """
+  overrides = config_flags.get_override_values(flags.FLAGS[CONFIG.name])
+  renamed_fields.check_not_both(overrides, '--config.')
+  return renamed_fields.rename_in_place(CONFIG.value)
+
+
+def _shared_settings() -> dict[str, Any]:
+  """Returns the settings that must be the same in all processes."""
   given = flags.FLAGS.flag_values_dict()
   fields = schema.flatten(CONFIG.value, 'config.')
   return dict(fields) | {
@@ -104,21 +125,24 @@ def _same_everywhere() -> dict[str, Any]:
 
 
 def model_dir() -> pathlib.Path:
-  """The folder of the run that `--model_dir` names.
+  """Returns the folder that `--model_dir` names.
 
   Raises:
-    ValueError: if it names none.
+    UserError: if it is not given.
   """
   if MODEL_DIR.value is None:
-    raise ValueError('--model_dir: say which run, by its folder.')
+    raise errors.UserError('--model_dir is required: the folder of a run.')
   return pathlib.Path(MODEL_DIR.value).expanduser()
 
 
 def load_trained_run(step: int | None) -> trained_run.TrainedRun:
-  """The run that the flags name, at a step, or at its newest.
+  """Loads the run that the flags name.
+
+  Args:
+    step: of the checkpoint; None: the latest.
 
   Raises:
-    ValueError: if the config, the run or the data can not be used.
+    UserError: if the config, the run or the data cannot be used.
   """
   schema.check(CONFIG.value, num_devices=1)  # No batch is divided.
   return trained_run.load(
@@ -127,66 +151,97 @@ def load_trained_run(step: int | None) -> trained_run.TrainedRun:
 
 
 def config_path() -> pathlib.Path:
-  """The file that `--config` names.
-
-  Raises:
-    ValueError: if there is none.
-  """
+  """Returns the config file that is used, by flag or by default."""
   path = config_flags.get_config_filename(flags.FLAGS[CONFIG.name])
-  path = path.partition(':')[0]  # What follows is for get_config.
-  if not pathlib.Path(path).is_file():
-    raise ValueError(f'--config: there is no file {path}.')
-  return pathlib.Path(path)
+  return _file_of(path)
 
 
-def quickstart(_: list[str]) -> str:
-  """The default of what needs no run: the built-in scene."""
+def _file_of(config: str) -> pathlib.Path:
+  """Returns the file of a config that may be given as `file:argument`."""
+  return pathlib.Path(config.partition(':')[0])
+
+
+def quickstart_config(folder: str | None) -> str:
+  """Returns the default config of programs that need no run."""
+  del folder
   return str(CONFIGS / 'quickstart.py')
 
 
-def of_the_run(argv: list[str]) -> str:
-  """The default of what works on a run: the config it was made with."""
-  folder = _argument(argv, 'model_dir')
+def saved_config(folder: str | None) -> str:
+  """Returns the config of the run in `--model_dir`.
+
+  Raises:
+    UserError: if there is no such folder.
+  """
   if folder is None:
-    sys.exit('Error: --model_dir: say which run, by its folder.')
+    raise errors.UserError('--model_dir is required: the folder of a run.')
   if not pathlib.Path(folder).expanduser().is_dir():
-    sys.exit(f'Error: --model_dir: {folder} is no folder of a run.')
-  return f'{CONFIGS / "saved.py"}:{folder}/config.json'
+    raise errors.UserError(f'--model_dir: there is no folder {folder}.')
+  return f'{CONFIGS / "saved.py"}:{folder}/{run_dir.CONFIG}'
 
 
-def _parse(argv: list[str], default: Default) -> list[str]:
-  """Parses flags; an unknown field of the config is one line, no traceback."""
-  sys.argv = _config_first(argv, default)  # Where config_flags looks for it.
+def _parse(argv: list[str], default_config: DefaultConfig) -> list[str]:
+  """Parses flags; a wrong flag or config field is printed as one line."""
   try:
+    # config_flags, too, looks for the fields of the config there.
+    sys.argv = _with_config_first(argv, default_config)
     return flags.FLAGS(sys.argv)
-  except flags.Error as error:
-    # Of an error inside a config's file the last line says what it is.
-    sys.exit(f'Error: {str(error).strip().splitlines()[-1]}')
-  except AttributeError as error:
-    cause = error.args[0]
-    text = cause.args[0] if isinstance(cause, Exception) else cause
-    text = str(text).replace('\n', '. ')
-    if 'get_config' in text:
+  except (errors.UserError, flags.Error) as error:
+    cause = _user_error(error)
+    if cause is None and _IN_CONFIG_FILE in str(error):
+      raise  # A bug in that file.
+    sys.exit(f'Error: {cause or error}')
+  except (AttributeError, KeyError) as error:
+    if _is_field_lookup(error):
+      key_error = error.args[0] if isinstance(error, AttributeError) else error
+      text = str(key_error.args[0]).replace('\n', '. ')
+      sys.exit(f'Error: --config: there is no field {text}')
+    if "no attribute 'get_config'" in str(error):
       sys.exit('Error: --config: the file defines no get_config().')
-    sys.exit(f'Error: --config: there is no field {text}')
+    raise
 
 
-def _config_first(argv: list[str], default: Default) -> list[str]:
-  """Puts `--config` before its fields, and the default where it is not."""
-  for i, argument in enumerate(argv[1:], start=1):
-    if argument.lstrip('-').split('=')[0] == 'config':
-      end = i + (1 if '=' in argument else 2)
-      return [argv[0], *argv[i:end], *argv[1:i], *argv[end:]]
-  if {'--help', '-h', '--helpfull', '--helpshort'} & set(argv):
-    return argv
-  # A default in the flag's definition would be read, and fail, too early.
-  return [argv[0], f'--config={default(argv)}', *argv[1:]]
+def _is_field_lookup(error: Exception) -> bool:
+  """Returns whether config_flags, and no config file, looked for a field."""
+  frames = traceback.extract_tb(error.__traceback__)
+  return any(frame.filename == config_path_lib.__file__ for frame in frames)
 
 
-def _argument(argv: list[str], name: str) -> str | None:
-  """The value of a flag before flags are parsed."""
-  for i, argument in enumerate(argv[1:], start=1):
-    flag, equals, value = argument.lstrip('-').partition('=')
-    if flag == name:
-      return value if equals else next(iter(argv[i + 1 :]), None)
+def _user_error(error: BaseException | None) -> errors.UserError | None:
+  """Returns the user error that led to an error, if there is one.
+
+  config_flags wraps the error of a config file in one of the same type, with a
+  traceback in its message, and absl wraps that.
+  """
+  while error is not None:
+    wrapped = str(error).startswith(_IN_CONFIG_FILE)
+    if isinstance(error, errors.UserError) and not wrapped:
+      return error
+    error = error.__context__
   return None
+
+
+def _with_config_first(
+  argv: list[str], default_config: DefaultConfig
+) -> list[str]:
+  """Puts `--config` before its fields, as config_flags needs it.
+
+  Raises:
+    flags.Error: if `--config` or `--model_dir` has no value.
+    UserError: if there is no such file, or no default.
+  """
+  early = flags.FlagValues()
+  early.set_gnu_getopt(True)  # Looks behind what it does not know.
+  for name in ('config', 'model_dir'):
+    flags.DEFINE_string(name, None, '', flag_values=early)
+  program, *others = early(argv, known_only=True)
+  if early.model_dir is not None:
+    others.insert(0, f'--model_dir={early.model_dir}')
+  config = early.config
+  if config is None:
+    if {'--help', '-h', '--helpfull', '--helpshort'} & set(argv):
+      return argv
+    config = default_config(early.model_dir)
+  if not _file_of(config).is_file():
+    raise errors.UserError(f'--config: there is no file {_file_of(config)}.')
+  return [program, f'--config={config}', *others]

@@ -1,8 +1,8 @@
-"""Draws videos and test views of a trained run.
+"""Renders a video and the test views of a trained run.
 
   python experiments/render.py --model_dir=runs/lego
 
-The config, and where the data lie, are those of the run; flags override them:
+The config and the data folder are those of the run; flags override them:
 
   python experiments/render.py --model_dir=runs/lego \
       --config.render_factor=2 --config.num_poses=120 --render_video_set=test
@@ -24,33 +24,37 @@ from nerf_haiku import cameras
 _SAVE_DIR = flags.DEFINE_string(
   'save_dir',
   None,
-  'Where frames and videos go; default: in --model_dir, by what they show.',
+  'Output folder of frames and videos; default: a folder in --model_dir that '
+  'is named after the step and the cameras.',
 )
 _SET = flags.DEFINE_enum(
   'render_video_set',
   'render',
   video_cameras.SETS,
-  "Cameras of the video: the scene's own path, or those of a split.",
+  "Cameras of the video: the scene's own path (render or poses), or the "
+  'cameras of a split.',
 )
 _PATH = flags.DEFINE_enum(
   'path',
   'given',
   video_cameras.PATHS,
-  'How the video goes along these cameras, in config.num_poses frames if it '
-  'is not as given.',
+  'Path of the video: the cameras as given, or a path of config.num_poses '
+  'frames through, around or among them.',
 )
 _CAMERAS = flags.DEFINE_string(
-  'cameras', None, 'JSON file of cameras, instead of --render_video_set.'
+  'cameras', None, 'JSON file with cameras, instead of --render_video_set.'
 )
 _SAVE_PATH = flags.DEFINE_string(
-  'save_path', None, "Write the video's cameras to this JSON file."
+  'save_path', None, 'JSON file to write the cameras of the video to.'
 )
-_VIDEO = flags.DEFINE_bool('render_video', True, 'Draw a video.')
+_VIDEO = flags.DEFINE_bool('render_video', True, 'Whether to render a video.')
 _TESTSET = flags.DEFINE_bool(
-  'render_testset', True, 'Draw and score the test views, at full size.'
+  'render_testset',
+  True,
+  'Whether to render and score the test views, at full size.',
 )
 _STEP = flags.DEFINE_integer(
-  'step', None, 'Of the kept state; default: the newest.'
+  'step', None, 'Checkpoint step; default: the latest.'
 )
 _FPS = flags.DEFINE_integer(
   'fps', videos.FPS, 'Frames per second.', lower_bound=1, upper_bound=1000
@@ -58,9 +62,9 @@ _FPS = flags.DEFINE_integer(
 
 
 def main() -> None:
-  """Does what the flags ask for, and says where it lies."""
+  """Renders what the flags ask for, and prints where it is."""
   run = launch.load_trained_run(_STEP.value)
-  taken = video_cameras.choose_cameras(
+  path = video_cameras.choose_cameras(
     run.scene,
     video_set=_SET.value,
     path=_PATH.value,
@@ -68,29 +72,29 @@ def main() -> None:
     render_factor=run.config.render_factor,
     camera_file=_CAMERAS.value,
   )
-  multihost.run_on_main(lambda: _draw(run, taken), run.learnt)
+  multihost.run_on_main(lambda: _render(run, path), run.learnt)
 
 
-def _draw(run: trained_run.TrainedRun, taken: cameras.Cameras) -> None:
+def _render(run: trained_run.TrainedRun, path: cameras.Cameras) -> None:
   if _SAVE_PATH.value:
-    video_cameras.save_cameras(_SAVE_PATH.value, taken)
-  save_dir = launch.model_dir() / _name(run.kept.step)
+    video_cameras.save_cameras(_SAVE_PATH.value, path)
+  save_dir = launch.model_dir() / _default_name(run.kept.step)
   if _SAVE_DIR.value:
     save_dir = pathlib.Path(_SAVE_DIR.value).expanduser()
   if _VIDEO.value:
-    videos.render_video(run, taken, save_dir, fps=_FPS.value, say=print)
+    videos.render_video(run, path, save_dir, fps=_FPS.value, say=print)
   if _TESTSET.value:
     print(videos.score_test_views(run, save_dir / 'test')[1])
 
 
-def _name(step: int) -> str:
-  """A folder for each step and each video."""
-  what = _SET.value
+def _default_name(step: int) -> str:
+  """Returns the name of a folder that no other video of the run has."""
+  source = _SET.value
   if _CAMERAS.value:
-    what = pathlib.Path(_CAMERAS.value).stem
-  along = '' if _PATH.value == 'given' else f'_{_PATH.value}'
-  return f'render_{step:07}_{what}{along}'
+    source = pathlib.Path(_CAMERAS.value).stem
+  path = '' if _PATH.value == 'given' else f'_{_PATH.value}'
+  return f'render_{step:07}_{source}{path}'
 
 
 if __name__ == '__main__':
-  launch.run(main, launch.of_the_run)
+  launch.run(main, launch.saved_config)

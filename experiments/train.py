@@ -1,24 +1,24 @@
 """Trains a NeRF, renders its test views and scores them.
 
-With no flag it learns the built-in scene:
+Without flags it trains on the built-in scene:
 
   python experiments/train.py
 
-On Blender's lego, with the paper's settings:
+On lego of the Blender scenes, with the settings of the paper:
 
   python experiments/train.py --data_dir=data \
       --config=experiments/configs/paper_blender_lego.py --model_dir=runs/lego
 
-The same command goes on with a run that was stopped.
+Run the same command to resume a run that was stopped.
 """
 
 import sys
 import time
 
-_START = time.perf_counter()  # Imports take seconds too.
+_START = time.perf_counter()  # Before the imports, which take seconds.
 
-import math
 import pathlib
+from typing import Any
 
 import jax
 from absl import flags
@@ -28,17 +28,20 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from experiments import launch
 from experiments.configs import schema
-from experiments.outputs import run_dir, videos
+from experiments.outputs import run_dir, scoring, videos
 from experiments.trainer import dry_run, run
+from nerf_haiku import errors
 
 _SEED = flags.DEFINE_integer(
-  'seed', 0, 'Of everything random.', lower_bound=0, upper_bound=2**31 - 1
+  'seed', 0, 'Random seed.', lower_bound=0, upper_bound=2**31 - 1
 )
 _INIT_FROM = flags.DEFINE_string(
-  'init_from', None, 'Folder of a run whose weights this one begins with.'
+  'init_from', None, 'Folder of a run whose parameters this run starts from.'
 )
 _DRY_RUN = flags.DEFINE_bool(
-  'dry_run', False, 'Load, check, tell what the run would be, and stop.'
+  'dry_run',
+  False,
+  'Load the data, time a few steps, print what the run would be, and exit.',
 )
 _PROFILE = flags.DEFINE_bool(
   'profile', False, 'Profile five steps, for TensorBoard or Perfetto.'
@@ -46,20 +49,18 @@ _PROFILE = flags.DEFINE_bool(
 
 
 def main() -> None:
-  """Does what the flags ask for, and says where the results lie."""
+  """Trains as the flags say, and prints where the results are."""
   config, data_dir = launch.CONFIG.value, launch.DATA_DIR.value
-  name = launch.config_path().stem
-  model_dir = pathlib.Path(launch.MODEL_DIR.value or f'runs/{name}')
-  model_dir = model_dir.expanduser()
   devices = 1 if config.render_only else jax.device_count()
   schema.check(config, devices)
   if _DRY_RUN.value:
     print(dry_run.describe_run(config, data_dir, _SEED.value))
     return
+  model_dir = _model_dir()
   if config.render_only:
     videos.render_only(config, data_dir, model_dir)
     return
-  content = run.train(
+  results = run.train(
     config,
     data_dir=data_dir,
     model_dir=model_dir,
@@ -68,14 +69,37 @@ def main() -> None:
     init_from=_INIT_FROM.value,
     profiled=_PROFILE.value,
   )
-  psnr = content['psnr']
-  print(
-    f'PSNR {math.inf if psnr is None else psnr:.2f} dB over '
-    f'{content["views"]} test views after {content["train_seconds"]:.0f} s of '
-    f'training: {model_dir / run_dir.RESULTS}, picture: '
+  print(_summary(results, model_dir))
+
+
+def _model_dir() -> pathlib.Path:
+  """Returns the folder of the run: by default it is named as the config.
+
+  Raises:
+    UserError: if the config is that of another run, whose folder is not named.
+  """
+  if launch.MODEL_DIR.value is not None:
+    return launch.model_dir()
+  path = launch.config_path()
+  if path.resolve() == (launch.CONFIGS / 'saved.py').resolve():
+    raise errors.UserError(
+      '--model_dir is required with --config=saved.py: the folder of the run '
+      'to resume, or of a new one.'
+    )
+  return pathlib.Path('runs', path.stem)
+
+
+def _summary(results: dict[str, Any], model_dir: pathlib.Path) -> str:
+  """Returns the last line of the program."""
+  seconds = f'process: {results["train_seconds"]:.0f} s'
+  if 'step_seconds' in results:  # Older runs did not measure them.
+    seconds += f', steps: {results["step_seconds"]:.0f} s'
+  return (
+    f'{scoring.describe_scores(results)} ({seconds}). Results: '
+    f'{model_dir / run_dir.RESULTS}, picture: '
     f'{model_dir / run_dir.VIEWS / "overview.png"}'
   )
 
 
 if __name__ == '__main__':
-  launch.run(main, launch.quickstart)
+  launch.run(main, launch.quickstart_config)

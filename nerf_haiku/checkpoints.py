@@ -12,7 +12,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from nerf_haiku import training
+from nerf_haiku import errors, training
 from nerf_haiku.io import files
 from nerf_haiku.renderers import base
 
@@ -38,11 +38,11 @@ _DISK_ERRORS = (
 T = TypeVar('T')
 
 
-class SaveError(OSError):
+class SaveError(errors.WriteError):
   """A checkpoint could not be written; earlier ones are unharmed."""
 
 
-class DamagedError(ValueError):
+class DamagedError(errors.DataError):
   """A checkpoint on disk is not what was written."""
 
 
@@ -157,7 +157,7 @@ class Checkpoints:
     Raises:
       FileNotFoundError: if there is none.
       DamagedError: if it is damaged, see `quarantine_damaged`.
-      ValueError: if its arrays have other names or shapes.
+      UserError: if its arrays have other names or shapes.
     """
     step = self._find_step(step)
     self._check(step)
@@ -177,7 +177,7 @@ class Checkpoints:
     Raises:
       FileNotFoundError: if there is none.
       DamagedError: if it is damaged, or all are.
-      ValueError: if its arrays have other names or shapes.
+      UserError: if its arrays have other names or shapes.
     """
     if step is None:
       step = self._newest_undamaged()
@@ -367,7 +367,7 @@ def _fill(template: T, stored: dict[str, Any], path: pathlib.Path) -> T:
     path: of the checkpoint, for the message.
 
   Raises:
-    ValueError: if an array is missing, is too many, or has another shape.
+    UserError: if an array is missing, is too many, or has another shape.
   """
   shapes = _by_name(jax.eval_shape(lambda: template))
   found = {_current_name(name): x for name, x in _by_name(stored).items()}
@@ -381,7 +381,7 @@ def _fill(template: T, stored: dict[str, Any], path: pathlib.Path) -> T:
       found[name] = found[name].reshape(shapes[name].shape)
     wanted, actual = _describe(shapes.get(name)), _describe(found.get(name))
     if wanted != actual:
-      raise ValueError(
+      raise errors.UserError(
         f'Checkpoint {path} is of another network: {name} is {actual} in the '
         f'checkpoint, but {wanted} in this config.'
       )

@@ -3,7 +3,7 @@
     python experiments/benchmarks/ablation.py --data_dir=data \
         --config=experiments/configs/fast_blender_lego.py --seeds=0,1,2 \
         --config.num_steps=400 --config.decay_factor=0.001 \
-        --vary= --vary=batch_growth=0 --vary=adam_b2=0.999,adam_eps=1e-8
+        --vary= --vary=batch_warmup_steps=0 --vary=adam_b2=0.999,adam_eps=1e-8
 
 Each row is compiled once and run with all seeds, in this process; seconds are
 of the steps alone. Quality is the mean over all test views.
@@ -136,4 +136,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  launch.run(main, launch.quickstart)
+  launch.run(main, launch.quickstart_config)

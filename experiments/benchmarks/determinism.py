@@ -38,7 +38,7 @@ _ARGUMENTS = (
   '--config.procedural.size=32',
   '--config.procedural.num_test=4',
   '--config.num_rand=256',
-  '--config.batch_growth=0',
+  '--config.batch_warmup_steps=0',
   '--config.i_print=1',
   '--compilation_cache=',
 )

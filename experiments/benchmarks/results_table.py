@@ -18,12 +18,20 @@ from typing import Any
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from experiments.outputs import json_files, run_dir
+from nerf_haiku import errors
 
 _ROOT = pathlib.Path(__file__).parents[2]
 STORE = _ROOT / 'docs' / 'results'
 # Files with a table, and the columns of it.
 _PAGES = {
-  _ROOT / 'README.md': ('run', 'PSNR, dB', 'SSIM', 'views', 'training, s'),
+  _ROOT / 'README.md': (
+    'run',
+    'PSNR, dB',
+    'SSIM',
+    'views',
+    'process, s',
+    'steps, s',
+  ),
   _ROOT / 'docs' / 'results.md': (
     'run',
     'PSNR, dB',
@@ -33,7 +41,8 @@ _PAGES = {
     'on',
     'views',
     'steps',
-    'training, s',
+    'process, s',
+    'steps, s',
     'a view, s',
     'rays/s',
     'date (UTC)',
@@ -41,6 +50,7 @@ _PAGES = {
   ),
 }
 _BEGIN, _END = '<!-- results: begin -->', '<!-- results: end -->'
+_UNKNOWN = '\N{EN DASH}'  # Older runs did not measure it.
 _FIELDS = ('psnr', 'background', 'views', 'steps', 'date', 'commit')
 _PATHS = ('data_dir', 'init_from')  # Of the machine: not stored.
 
@@ -59,7 +69,7 @@ def store(run: pathlib.Path, where: pathlib.Path) -> None:
   """Copies the results of a run, but for paths of the machine.
 
   Raises:
-    ValueError: if there are none.
+    UserError: if there are none.
   """
   content = json_files.read_json(run / run_dir.RESULTS, *_FIELDS, option='run')
   kept = {name: x for name, x in content.items() if name not in _PATHS}
@@ -83,7 +93,7 @@ def rebuild(
   before, _, rest = text.partition(_BEGIN)
   _, mark, after = rest.partition(_END)
   if not mark:
-    raise ValueError(f'the page has no lines {_BEGIN} and {_END}.')
+    raise errors.UserError(f'the page has no lines {_BEGIN} and {_END}.')
   table = '\n'.join(make_table(stored, columns))
   return f'{before}{_BEGIN}\n{table}\n{_END}{after}'
 
@@ -113,7 +123,8 @@ def _cells(name: str, content: dict[str, Any]) -> dict[str, str]:
     'on': content['background'],
     'views': str(content['views']),
     'steps': str(content['steps']),
-    'training, s': number('train_seconds', 0),
+    'process, s': number('train_seconds', 0),
+    'steps, s': number('step_seconds', 0) or _UNKNOWN,
     'a view, s': number('seconds_per_view', 2),
     'rays/s': number('rays_per_second', 0),
     'date (UTC)': content['date'][:16].replace('T', ' '),
@@ -124,5 +135,5 @@ def _cells(name: str, content: dict[str, Any]) -> dict[str, str]:
 if __name__ == '__main__':
   try:
     main(sys.argv[1:])
-  except ValueError as error:
+  except errors.UserError as error:
     sys.exit(f'Error: {error}')

@@ -62,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  launch.run(main, launch.of_the_run)
+  launch.run(main, launch.saved_config)

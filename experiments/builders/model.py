@@ -12,6 +12,7 @@ from experiments.processes import multihost
 from nerf_haiku import (
   cameras,
   encodings,
+  errors,
   fields,
   image_rendering,
   scene_bounds,
@@ -71,10 +72,20 @@ def _field(
   shared = {'use_viewdirs': config.use_viewdirs, 'dtype': config.dtype}
   if config.field == 'hash':
     span = scene_bounds.scene_bounds(scene_)
-    sections = dict(config.hash)
-    sections['finest'] = config.hash.finest or _finest(config, span)
+    section = config.hash
     return fields.make_hash(
-      box=span.box, remat=config.remat, **shared, **sections
+      box=span.box,
+      num_levels=section.num_levels,
+      num_features=section.features_per_level,
+      table_size=section.hashmap_size,
+      coarsest=section.base_resolution,
+      finest=section.max_resolution or _max_resolution(config, span),
+      density_width=section.density_width,
+      num_geometry=section.geo_feat_dim,
+      colour_width=section.color_width,
+      colour_depth=section.color_depth,
+      remat=config.remat,
+      **shared,
     )
   return fields.make_mlp(
     encode_position=make_encoding(config, config.emb.multires),
@@ -85,12 +96,12 @@ def _field(
   )
 
 
-def _finest(
+def _max_resolution(
   config: ml_collections.ConfigDict, span: scene_bounds.SceneBounds
 ) -> int:
   """Cells along a side of the box that are as wide as a pixel."""
   cells = float(np.max(span.box[1] - span.box[0])) / span.pixel
-  return max(config.hash.coarsest, round(cells))
+  return max(config.hash.base_resolution, round(cells))
 
 
 def march_settings(
@@ -102,25 +113,25 @@ def march_settings(
     ValueError: if a ray may have more samples than the budget.
   """
   span, section = scene_bounds.scene_bounds(scene_), config.occupancy
-  step = section.step or span.pixel
+  step = section.step_size or span.pixel
   side = float(np.max(span.box[1] - span.box[0]))
   low, high = _GRID_SIDES
   cells = min(max(round(side / step / 2 / low) * low, low), high)
   settings = occupancy.Settings(
-    span.box,
-    section.resolution or cells,
-    step,
-    section.budget,
-    section.threshold,
-    section.decay,
-    section.every,
-    section.warmup,
+    box=span.box,
+    resolution=section.resolution or cells,
+    step=step,
+    budget=section.max_samples,
+    threshold=section.alpha_threshold,
+    decay=section.ema_decay,
+    every=section.update_every,
+    warmup=section.warmup_steps,
   )
   if settings.num_positions() > settings.budget:
-    raise ValueError(
-      f'config.occupancy.budget: got {settings.budget}; allowed: '
+    raise errors.UserError(
+      f'config.occupancy.max_samples: got {settings.budget}; allowed: '
       f'{settings.num_positions()} or more, the positions of the longest ray '
-      f'through the box in steps of {step:.4g} (config.occupancy.step).'
+      f'through the box in steps of {step:.4g} (config.occupancy.step_size).'
     )
   return settings
 
@@ -184,11 +195,11 @@ def on_cpu() -> bool:
 def rays_that_fit(config: ml_collections.ConfigDict, activations: int) -> int:
   """Rays whose activations of one layer are so many."""
   if config.renderer == 'occupancy':
-    return max(1, config.occupancy.budget // 2)
+    return max(1, config.occupancy.max_samples // 2)
   width = config.model.net_width
   if config.num_importance:
     width = max(width, config.model_fine.net_width)
   if config.field == 'hash':
-    width = config.hash.colour_width
+    width = config.hash.color_width
   samples = config.num_samples + config.num_importance
   return max(1, activations // (width * samples))

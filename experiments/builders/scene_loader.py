@@ -5,7 +5,7 @@ from collections.abc import Callable
 import ml_collections
 import numpy as np
 
-from nerf_haiku import scenes
+from nerf_haiku import errors, scenes
 from nerf_haiku.datasets import blender, deepvoxels, llff, tiny
 from nerf_haiku.datasets.procedural import photographs
 
@@ -22,12 +22,12 @@ def load_scene(
     ValueError: if the data, or the way to them, cannot be used.
   """
   if config.dataset_type == 'procedural' and data_dir is not None:
-    raise ValueError(
+    raise errors.UserError(
       f'--data_dir: got {data_dir!r}, but the config draws the built-in '
       'scene; choose another --config, or leave --data_dir out.'
     )
   if config.dataset_type != 'procedural' and data_dir is None:
-    raise ValueError('--data_dir: say where the data set lies.')
+    raise errors.UserError('--data_dir: say where the data set lies.')
   return _READERS[config.dataset_type](config, data_dir)
 
 
@@ -113,7 +113,7 @@ def _bounds(config: ml_collections.ConfigDict) -> tuple[float, float]:
   """Near and far where the data do not say."""
   near, far = config.near or _BOUNDS[0], config.far or _BOUNDS[1]
   if near >= far:
-    raise ValueError(
+    raise errors.UserError(
       f'config.near: got {near}; allowed: under config.far={far}.'
     )
   return near, far

@@ -64,10 +64,10 @@ def make_update(
     cast_training,
     microbatch=config.microbatch or auto,
     skip_nonfinite=config.skip_nonfinite,
-    batch_growth=config.batch_growth,
+    batch_growth=config.batch_warmup_steps,
     random_background=config.random_background,
     white_background=config.white_bkgd,
-    distortion=config.distortion,
+    distortion=config.distortion_loss_weight,
   )
 
 

@@ -2,161 +2,182 @@
 
 import ml_collections
 
+from experiments.configs import renamed_fields
+
 
 def get_config() -> ml_collections.ConfigDict:
-  """All fields. The first value of each line is the original's choice."""
-  config = ml_collections.ConfigDict()
+  """Returns all fields with their defaults."""
+  config = renamed_fields.Section()
 
-  # Optimisation.
+  # Optimization.
   config.learning_rate = 5e-4
-  # Or 'constant', or 'cosine': to `decay_factor` of it at the last step.
+  # 'constant * decay_every': exponential decay, see `lr_decay`; 'constant'; or
+  # 'cosine': from the full rate to `decay_factor` times it at the last step.
   config.lr_schedule = 'constant * decay_every'
-  config.lr_decay = 250  # thousands of steps per factor of `decay_factor`.
+  config.lr_decay = 250  # Thousands of steps per factor of `decay_factor`.
   config.decay_factor = 0.1
+  config.lr_warmup = 0  # Steps of linear warmup of the rate, from 0.
   config.num_steps = 1_000_000
-  config.batching = True  # rays of a step from all images, else from one.
-  config.num_rand = 4096  # rays of a step, on all devices together.
-  # Of the networks' features, or 'bfloat16' for GPUs and TPUs; parameters,
-  # encodings, densities and colours stay float32.
+  # Whether the rays of a step come from all images, or from one random image.
+  config.batching = True
+  config.num_rand = 4096  # Rays per step, over all devices.
+  # Data type of the network's activations: 'float32', or 'bfloat16' for GPUs
+  # and TPUs. Parameters, encodings, densities and colors stay float32.
   config.dtype = 'float32'
-  config.lr_warmup = 0  # steps over which the rate rises evenly from 0.
-  config.grad_max_norm = 0.0  # gradients are scaled down to it; 0: not.
-  # Of Adam: how long squares of gradients are remembered, and what is added to
-  # their root. The small gradients of a hash grid need a small one.
+  config.grad_max_norm = 0.0  # Gradients are clipped to this norm; 0: not.
+  # Adam's decay rate of the squared gradients, and the constant added to their
+  # root. The small gradients of a hash grid need a small one.
   config.adam_b2 = 0.999
   config.adam_eps = 1e-8
-  # Steps over which the rays of a step grow from a sixteenth of num_rand to all
-  # of it; 0: all at once.
-  config.batch_growth = 0
-  # Rays are compared on random backgrounds: nothing can hide in the true one.
-  # For images with alpha; others are opaque all over.
+  # Steps over which the number of rays per step grows, from 1/16 of num_rand to
+  # num_rand; 0: none. Saves time with the occupancy renderer only.
+  config.batch_warmup_steps = 0
+  # Train on random background colors, for images with alpha: density cannot
+  # imitate the true background.
   config.random_background = False
-  # Of the loss on how far apart the weights of a ray lie: less haze.
-  config.distortion = 0.0
-  # A NaN or infinity in a loss or gradient stops the run; or its step is left
-  # out and counted.
+  # Weight of the distortion loss (mip-NeRF 360), which reduces haze; 0: none.
+  config.distortion_loss_weight = 0.0
+  # Whether an update with a NaN or infinity in its loss or gradient is skipped
+  # and counted, or stops the run.
   config.skip_nonfinite = False
-  # A run that has collapsed into one colour starts again with another seed, at
-  # most three times. It is looked for every so many steps.
+  # Whether a run that has collapsed to one color is restarted with another
+  # seed, at most three times; and the number of steps between checks.
   config.restart_collapsed = True
   config.collapse_steps = 500
-  # Rays that a device handles at a time, in training and in rendering: what
-  # bounds the memory. 0: on a CPU as many as fit its cache; elsewhere all rays
-  # of a step, and many when rendering.
+  # Rays per device that are processed at a time, in training and in rendering:
+  # bounds memory. 0: as many as fit the cache of a CPU; on an accelerator all
+  # rays of a step, and many rays in rendering.
   config.microbatch = 0
-  # Gradients compute the networks again rather than keep what they computed:
-  # less memory, more time.
+  # Whether gradients recompute the activations of the networks instead of
+  # storing them: less memory, more time.
   config.remat = False
 
-  # What is learnt: 'mlp', the network of the paper, or 'hash', a grid of
-  # features with small networks; and how it is rendered: 'hierarchical', the
-  # paper's two passes, or 'occupancy', which leaves out empty space. Any pair.
+  # The field: 'mlp', the network of the paper, or 'hash', a hash grid with
+  # small networks. The renderer: 'hierarchical', the coarse and fine passes of
+  # the paper, or 'occupancy', which skips empty space. All pairs are possible.
   config.field = 'mlp'
   config.renderer = 'hierarchical'
 
-  # The hash grid (field 'hash').
-  config.hash = ml_collections.ConfigDict()
+  # The hash grid, with config.field='hash'.
+  config.hash = renamed_fields.Section()
   config.hash.num_levels = 8
-  config.hash.num_features = 2  # of a level.
-  config.hash.table_size = 2**17  # most rows of a level, a power of 2.
-  config.hash.coarsest = 16  # cells along a side of the box at the first level.
-  config.hash.finest = 0  # at the last; 0: so that a cell is a pixel.
-  config.hash.density_width = 64
-  config.hash.num_geometry = 15  # features that colour knows of density.
-  config.hash.colour_width = 64
-  config.hash.colour_depth = 2
+  config.hash.features_per_level = 2
+  # Maximum number of entries per level: the size itself, a power of 2, not its
+  # logarithm.
+  config.hash.hashmap_size = 2**17
+  # Cells along each side of the box, at the first level and at the last; 0: a
+  # cell is as wide as a pixel.
+  config.hash.base_resolution = 16
+  config.hash.max_resolution = 0
+  config.hash.density_width = 64  # Units of the density network's hidden layer.
+  # Features that the density network passes to the color network.
+  config.hash.geo_feat_dim = 15
+  config.hash.color_width = 64  # Units of the color network's hidden layers.
+  config.hash.color_depth = 2  # Hidden layers of the color network.
 
-  # The occupancy renderer.
-  config.occupancy = ml_collections.ConfigDict()
-  # Cells along a side of the box; 0: so that a cell is two steps, 32 to 128.
+  # The occupancy grid, with config.renderer='occupancy'.
+  config.occupancy = renamed_fields.Section()
+  # Cells along each side of the box; 0: a cell is about two steps wide, with 32
+  # to 128 cells.
   config.occupancy.resolution = 0
-  # Scene units between positions on a ray; 0: as wide as a pixel.
-  config.occupancy.step = 0.0
-  # Samples asked at a time: bounds the memory, leaves none out.
-  config.occupancy.budget = 32768
-  config.occupancy.threshold = 0.01  # least opacity of a step in a full cell.
-  config.occupancy.decay = 0.8  # of a cell's density, whenever looked at.
-  config.occupancy.every = 16  # steps between looks at the cells.
-  config.occupancy.warmup = 256  # first steps: each look is at all cells.
+  # Distance between samples on a ray, in scene units; 0: the width of a pixel.
+  config.occupancy.step_size = 0.0
+  # Maximum number of samples that are evaluated at a time: bounds memory. Rays
+  # with more are processed in several microbatches; no sample is dropped.
+  config.occupancy.max_samples = 32768
+  # A cell is occupied if a step through it would have at least this opacity.
+  config.occupancy.alpha_threshold = 0.01
+  config.occupancy.ema_decay = 0.8  # Of a cell's density, at each update of it.
+  config.occupancy.update_every = 16  # Steps between updates of the grid.
+  # First steps, in which each update covers all cells; later a quarter of them.
+  config.occupancy.warmup_steps = 256
 
-  # Positional encoding.
+  # Positional encoding, with config.field='mlp'.
   config.emb = ml_collections.ConfigDict()
-  config.emb.use_embed = True
+  config.emb.use_embed = True  # False: positions and directions as they are.
   config.emb.periodic_fns = ('sin', 'cos')
-  config.emb.multires = 10  # octaves of a position.
-  config.emb.multires_views = 4  # octaves of a viewing direction.
-  config.emb.log_sampling = True
-  config.emb.include_input = True
+  config.emb.multires = 10  # Frequencies for a position.
+  config.emb.multires_views = 4  # Frequencies for a viewing direction.
+  config.emb.log_sampling = True  # Frequencies are powers of 2, or linear.
+  config.emb.include_input = True  # Whether the input is part of its encoding.
 
-  # The coarse network, and the fine one.
+  # The coarse network, and the fine one, with config.field='mlp'.
   for name in ('model', 'model_fine'):
     config[name] = ml_collections.ConfigDict()
-    config[name].net_depth = 8
-    config[name].net_width = 256
-    config[name].skips = (4,)  # layers after which the position is joined.
+    config[name].net_depth = 8  # Layers of the trunk.
+    config[name].net_width = 256  # Units per layer.
+    config[name].skips = (4,)  # Layers whose output the input is joined to.
 
-  # The first steps may see only the middle of images.
+  # The first steps may be limited to the center of the images: their number,
+  # and the fraction of the height and width.
   config.precrop_iters = 0
   config.precrop_frac = 0.5
 
   # Rendering.
-  config.num_samples = 64  # coarse samples of a ray.
-  config.num_importance = 0  # fine samples; 0: no fine network.
-  config.perturb = True  # random positions in training.
-  config.use_viewdirs = True
-  config.raw_noise_std = 0.0  # noise on densities in training.
-  config.density_activation = 'relu'  # or 'softplus', shifted by -1, or 'exp'.
-  config.last_interval = 'infinite'  # or 'far': ends where the ray does.
-  config.white_bkgd = False
-  config.pixel_center = False  # rays meet pixels' centres, not corners.
-  config.chunk = 4096  # rays that a device renders per call, whole pieces.
-  config.render_only = False  # draw the video of what is learnt; no training.
-  config.render_test = False  # with it: draw and score the test views instead.
-  config.render_factor = 1  # videos are smaller by it; 0 is 1.
+  config.num_samples = 64  # Coarse samples per ray.
+  config.num_importance = 0  # Fine samples per ray; 0: no fine network.
+  config.perturb = True  # Whether sample positions are random in training.
+  config.use_viewdirs = True  # Whether color depends on the viewing direction.
+  config.raw_noise_std = 0.0  # Standard deviation of noise added to densities.
+  config.density_activation = 'relu'  # Or 'softplus', shifted by -1, or 'exp'.
+  # Where the last interval of a ray ends: 'infinite', or 'far', with the ray.
+  config.last_interval = 'infinite'
+  config.white_bkgd = False  # A white background, or black.
+  # Whether rays pass through the centers of pixels, or through their corners.
+  config.pixel_center = False
+  config.chunk = 4096  # Rays that a device renders per call.
+  config.render_only = False  # Do not train: render the video of a trained run.
+  # With config.render_only: render and score the test views instead.
+  config.render_test = False
+  # Divides the height and width of videos; 0 is the same as 1.
+  config.render_factor = 1
 
   # Data.
-  # 'llff', 'blender', 'deepvoxels', 'tiny', or 'procedural', the built-in one.
+  # 'llff', 'blender', 'deepvoxels', 'tiny', or 'procedural': the built-in one.
   config.dataset_type = 'llff'
-  config.shape = 'fern'  # the scene's folder.
-  config.down_factor = 1
-  # Every 8th validation and test view; 0 or 1: all. LLFF has `llff.hold`.
+  config.shape = 'fern'  # Folder of the scene in the data set.
+  config.down_factor = 1  # Divides the height and width of the images.
+  # Only every N-th validation and test view is used; 0 is the same as 1. Not
+  # for LLFF, which has `llff.hold`.
   config.testskip = 8
-  config.num_poses = 40  # cameras of the render path.
-  # Where rays begin and end, scene units along the optical axis. 0: where the
-  # data set says. In normalised device coordinates: the depth of their near
-  # plane (1), and what depths are limited to.
+  config.num_poses = 40  # Cameras of the path that videos follow.
+  # Where rays begin and end, in scene units along the optical axis; 0: as the
+  # data set says. In normalized device coordinates: the depth of their near
+  # plane (default: 1), and the depth that values are limited to.
   config.near = 0.0
   config.far = 0.0
-  # Lower and upper corner (x, y, z, x, y, z) that rays are clipped to. Empty:
-  # the scene's own box, if it has one.
+  # Box that rays are clipped to: its lower and its upper corner, as (x, y, z,
+  # x, y, z). Empty: the scene's own box, if it has one.
   config.box = ()
 
   config.blender = ml_collections.ConfigDict()
-  # Images may be symbolic links out of the scene's folder, or lie beyond one.
-  # The scene and the folders in it may be links anyway.
+  # Whether images may be symbolic links that lead out of the scene's folder.
+  # The scene's folder, and the folders in it, may always be links.
   config.blender.follow_links = False
 
   config.llff = ml_collections.ConfigDict()
-  config.llff.lindisp = False  # samples spread evenly in disparity.
-  # For cameras all around. False: they face one way, and rays are in normalised
-  # device coordinates.
+  config.llff.lindisp = False  # Samples are linear in disparity, not in depth.
+  # For cameras all around an object. False: for cameras that face one way, with
+  # rays in normalized device coordinates.
   config.llff.spherify = False
-  config.llff.hold = 8  # every 8th view is for testing; 0: the middle one.
+  # Every N-th view is for testing; 0: only the one in the middle.
+  config.llff.hold = 8
 
   config.tiny = ml_collections.ConfigDict()
-  config.tiny.num_train = 100  # the views after these are for testing.
+  # Views for training; those after them are for testing.
+  config.tiny.num_train = 100
 
   # The built-in scene.
   config.procedural = ml_collections.ConfigDict()
   config.procedural.seed = 0
-  config.procedural.size = 64  # pixels, height and width.
+  config.procedural.size = 64  # Height and width of the images, in pixels.
   config.procedural.num_train = 100
   config.procedural.num_test = 25
 
-  # Steps between outputs.
-  config.i_print = 100
-  config.i_img = 5000
-  config.i_weights = 5000
-  config.i_testset = 1_000_000
-  config.i_video = 1_000_000
+  # Number of steps between outputs.
+  config.i_print = 100  # Progress in the terminal, the log and TensorBoard.
+  config.i_img = 5000  # A validation view.
+  config.i_weights = 5000  # A checkpoint.
+  config.i_testset = 1_000_000  # All test views, with their scores.
+  config.i_video = 1_000_000  # A video.
   return config

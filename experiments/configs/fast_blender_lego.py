@@ -10,11 +10,11 @@ def get_config() -> ml_collections.ConfigDict:
   config.dataset_type = 'blender'
   config.shape = 'lego'
   config.down_factor = 8
-  # Holds the model: the grids have no cells outside.
+  # Encloses the model: the grids spend no cells on what is outside.
   config.box = (-1.2, -1.2, -1.2, 1.2, 1.2, 1.2)
-  config.batch_growth = 200
+  config.batch_warmup_steps = 200
   config.hash.num_levels = 7
-  config.hash.finest = 128  # Somewhat finer than its pixels.
+  config.hash.max_resolution = 128  # Somewhat finer than the pixels.
   config.num_steps = 660
   config.i_img = 330
   config.i_weights = 660

@@ -13,12 +13,12 @@ def get_config() -> ml_collections.ConfigDict:
   config.lr_decay = 14
   config.decay_factor = 0.05
   config.hash.num_levels = 8
-  config.hash.finest = 0  # As its pixels.
-  config.hash.table_size = 2**18
-  # Two pixels wide: half the samples, and no less to be seen.
-  config.occupancy.step = 0.0145
+  config.hash.max_resolution = 0  # As fine as the pixels.
+  config.hash.hashmap_size = 2**18
+  # Two pixels: half the samples at the same quality.
+  config.occupancy.step_size = 0.0145
   config.occupancy.resolution = 128
-  config.batch_growth = 400
+  config.batch_warmup_steps = 400
   config.num_steps = 14_000
   config.i_print = 500
   config.i_img = 1000

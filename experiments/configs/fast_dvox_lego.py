@@ -11,15 +11,15 @@ def get_config() -> ml_collections.ConfigDict:
   config.shape = 'lego'
   config.testskip = 1
   config.random_background = False  # Its images have no alpha.
-  # Holds the model: the grids have no cells outside.
+  # Encloses the model: the grids spend no cells on what is outside.
   config.box = (-0.75, -0.75, -0.75, 0.75, 0.75, 0.75)
   config.num_steps = 4_000
-  config.batch_growth = 200
+  config.batch_warmup_steps = 200
   config.lr_schedule = 'constant * decay_every'
   config.lr_decay = 4
   config.decay_factor = 0.03
-  config.hash.table_size = 2**18
-  config.occupancy.step = 0.0075  # some two pixels.
+  config.hash.hashmap_size = 2**18
+  config.occupancy.step_size = 0.0075  # About two pixels.
   config.occupancy.resolution = 96
   config.render_factor = 4
   config.i_print = 500

@@ -16,15 +16,16 @@ def get_config() -> ml_collections.ConfigDict:
   config.last_interval = 'infinite'
   config.num_steps = 2_700
   config.learning_rate = 1e-2
-  # Few views leave much open: without it, haze, and twice as many samples.
-  config.distortion = 0.005
-  # Depth is seen less finely than the pixels are.
-  config.hash.finest = 256
+  # Few views leave the density ambiguous: without this loss there is haze, and
+  # twice as many samples.
+  config.distortion_loss_weight = 0.005
+  # The views resolve depth less finely than the pixels.
+  config.hash.max_resolution = 256
   config.num_poses = 120
   config.render_factor = 4
-  # In device coordinates: from near plane to infinity is 2.
-  config.occupancy.step = 0.04
-  config.occupancy.budget = 17_472
+  # In normalized device coordinates: from the near plane to infinity is 2.
+  config.occupancy.step_size = 0.04
+  config.occupancy.max_samples = 17_472
   config.i_print = 100
   config.i_img = 900
   config.i_weights = 2700

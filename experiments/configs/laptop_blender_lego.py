@@ -1,4 +1,4 @@
-"""Blender lego at 1/8 size, in some ten minutes on two CPU cores."""
+"""Blender lego at 1/8 size, in about ten minutes on two CPU cores."""
 
 import ml_collections
 
@@ -10,7 +10,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.dataset_type = 'blender'
   config.shape = 'lego'
   config.down_factor = 8
-  # Holds the model: rays spend their samples inside.
+  # Encloses the model: all samples are inside.
   config.box = (-1.2, -1.2, -1.2, 1.2, 1.2, 1.2)
   config.num_steps = 8_000
   config.lr_decay = 4

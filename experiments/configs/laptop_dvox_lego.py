@@ -1,4 +1,4 @@
-"""DeepVoxels lego, in some ten minutes on two CPU cores."""
+"""DeepVoxels lego, in about ten minutes on two CPU cores."""
 
 import ml_collections
 
@@ -10,7 +10,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.dataset_type = 'deepvoxels'
   config.shape = 'lego'
   config.testskip = 1
-  # Holds the model: rays spend their samples inside.
+  # Encloses the model: all samples are inside.
   config.box = (-0.75, -0.75, -0.75, 0.75, 0.75, 0.75)
   config.num_steps = 8_000
   config.lr_decay = 4

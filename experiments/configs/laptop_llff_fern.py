@@ -1,4 +1,4 @@
-"""LLFF fern at 1/8 size, in some fifteen minutes on two CPU cores."""
+"""LLFF fern at 1/8 size, in about fifteen minutes on two CPU cores."""
 
 import ml_collections
 

@@ -1,4 +1,4 @@
-"""The scene of the tiny NeRF notebook, in some minutes on two CPU cores."""
+"""The scene of the tiny NeRF notebook, in a few minutes on two CPU cores."""
 
 import ml_collections
 

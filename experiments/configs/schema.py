@@ -1,4 +1,4 @@
-"""Checks a config before anything is loaded."""
+"""The rules of config fields: types, ranges, and what fits together."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 
 from experiments.configs import default
-from nerf_haiku import encodings, volume
+from nerf_haiku import encodings, errors, volume
 from nerf_haiku.datasets import checks
 
 LR_SCHEDULES = ('constant * decay_every', 'constant', 'cosine')
@@ -18,40 +18,42 @@ FIELDS = ('mlp', 'hash')
 RENDERERS = ('hierarchical', 'occupancy')
 LAST_INTERVALS = ('infinite', 'far')
 
+# Whether a value is allowed, and what a value must be, for the user.
 _Rule = tuple[Callable[[Any], bool], str]
 
 
 def _between(low: int, high: int) -> _Rule:
-  return lambda x: low <= x <= high, f'{low} or more, up to {high}'
+  return lambda x: low <= x <= high, f'{low} to {high}'
 
 
 def _zero_or(low: float) -> _Rule:
   return (
     lambda x: x == 0 or low <= x <= _LARGEST,
-    f'0 or more (0, or {low:g} to {_LARGEST})',
+    f'0, or {low:g} to {_LARGEST}',
   )
 
 
 def _at_least(low: int) -> _Rule:
-  """Of what is counted: steps, rays, files."""
-  return _between(low, _MOST)
+  """Returns the rule of a count."""
+  return _between(low, _MAX_COUNT)
 
 
 def _one_of(*allowed: str) -> _Rule:
   return lambda x: x in allowed, f'one of {", ".join(map(repr, allowed))}'
 
 
-_MOST = 2**31 - 1  # What TensorFlow and JAX count to.
+_MAX_COUNT = 2**31 - 1  # The largest integer of TensorFlow's and JAX's int32.
 _SMALLEST = 1e-30  # Far from where float32 rounds to 0.
-_LARGEST = int(checks.LARGEST)  # Of what float32 computes with.
+_LARGEST = int(checks.LARGEST)  # Its square is far from float32's largest.
 _FRACTION: _Rule = (
   lambda x: _SMALLEST <= x <= 1,
-  'over 0, up to 1 (1e-30 to 1)',
+  'greater than 0, up to 1 (1e-30 to 1)',
 )
-_WIDEST = 2**14  # Features of a layer.
-# Numbers of a hash grid, 4 GB; a state holds them three times.
-_MOST_FEATURES = 2**30
-_MOST_PIXELS = 2**31  # Of all views of the built-in scene.
+_OPEN_FRACTION: _Rule = (lambda x: 0 < x < 1, 'greater than 0, less than 1')
+_MAX_WIDTH = 2**14  # Units of a layer.
+# Features of a hash grid, 4 GB; a training state holds them three times.
+_MAX_FEATURES = 2**30
+_MAX_PIXELS = 2**31  # Of all views of the built-in scene.
 _RULES: dict[str, _Rule] = {
   'learning_rate': _FRACTION,
   'lr_schedule': _one_of(*LR_SCHEDULES),
@@ -63,34 +65,37 @@ _RULES: dict[str, _Rule] = {
   'decay_factor': _FRACTION,
   'num_steps': _at_least(1),
   'num_rand': _between(1, 2**24),
-  'adam_b2': (lambda x: 0 <= x < 1, '0 or more, under 1'),
+  'adam_b2': (lambda x: 0 <= x < 1, '0 or more, less than 1'),
   'adam_eps': _FRACTION,
-  'batch_growth': _at_least(0),
-  'distortion': _zero_or(_SMALLEST),
+  'batch_warmup_steps': _at_least(0),
+  'distortion_loss_weight': _zero_or(_SMALLEST),
   'field': _one_of(*FIELDS),
   'renderer': _one_of(*RENDERERS),
   'hash.num_levels': (lambda x: 1 <= x <= 32, '1 to 32'),
-  'hash.num_features': (lambda x: 1 <= x <= 16, '1 to 16'),
-  'hash.table_size': (
+  'hash.features_per_level': (lambda x: 1 <= x <= 16, '1 to 16'),
+  'hash.hashmap_size': (
     lambda x: x >= 2 and not x & (x - 1) and x <= 2**26,
     'a power of 2, up to 2**26',
   ),
-  'hash.coarsest': (lambda x: 1 <= x <= 1024, '1 to 1024'),
-  'hash.finest': (lambda x: 0 <= x <= 2**16, '0 (chosen by itself) to 65536'),
-  'hash.density_width': _between(1, _WIDEST),
-  'hash.num_geometry': _between(1, _WIDEST),
-  'hash.colour_width': _between(1, _WIDEST),
-  'hash.colour_depth': _between(0, 64),
+  'hash.base_resolution': (lambda x: 1 <= x <= 1024, '1 to 1024'),
+  'hash.max_resolution': (
+    lambda x: 0 <= x <= 2**16,
+    '0 (the width of a pixel), or 1 to 65536',
+  ),
+  'hash.density_width': _between(1, _MAX_WIDTH),
+  'hash.geo_feat_dim': _between(1, _MAX_WIDTH),
+  'hash.color_width': _between(1, _MAX_WIDTH),
+  'hash.color_depth': _between(0, 64),
   'occupancy.resolution': (
     lambda x: x == 0 or 4 <= x <= 512,
-    '0 (chosen by itself), or 4 to 512',
+    '0 (two steps per cell), or 4 to 512',
   ),
-  'occupancy.step': _zero_or(1e-6),
-  'occupancy.budget': _between(1, 2**26),
-  'occupancy.threshold': (lambda x: 0 < x < 1, 'over 0, under 1'),
-  'occupancy.decay': (lambda x: 0 < x < 1, 'over 0, under 1'),
-  'occupancy.every': _at_least(1),
-  'occupancy.warmup': _at_least(0),
+  'occupancy.step_size': _zero_or(1e-6),
+  'occupancy.max_samples': _between(1, 2**26),
+  'occupancy.alpha_threshold': _OPEN_FRACTION,
+  'occupancy.ema_decay': _OPEN_FRACTION,
+  'occupancy.update_every': _at_least(1),
+  'occupancy.warmup_steps': _at_least(0),
   'microbatch': _at_least(0),
   'emb.periodic_fns': (
     lambda x: (
@@ -102,7 +107,7 @@ _RULES: dict[str, _Rule] = {
   'emb.multires': (lambda x: 1 <= x <= 32, '1 to 32'),
   'emb.multires_views': (lambda x: 1 <= x <= 32, '1 to 32'),
   'precrop_iters': _at_least(0),
-  'precrop_frac': (lambda x: 0 < x <= 1, 'over 0, up to 1'),
+  'precrop_frac': (lambda x: 0 < x <= 1, 'greater than 0, up to 1'),
   'num_samples': _between(2, 2**14),
   'num_importance': _between(0, 2**14),
   'raw_noise_std': _between(0, _LARGEST),
@@ -123,8 +128,8 @@ _RULES: dict[str, _Rule] = {
         np.float32(a) < np.float32(b) for a, b in zip(x[:3], x[3:], strict=True)
       )
     ),
-    'empty, or 6 numbers: x, y, z of the lower corner and of the upper, up to '
-    f'{_LARGEST}',
+    'empty, or 6 numbers: x, y, z of the lower corner, then of the upper, '
+    f'at most {_LARGEST} in magnitude',
   ),
   'procedural.seed': _at_least(0),
   'procedural.size': (lambda x: 4 <= x <= 4096, '4 to 4096'),
@@ -143,10 +148,10 @@ _RULES: dict[str, _Rule] = {
   for model in ('model', 'model_fine')
   for field, rule in {
     'net_depth': _between(1, 256),
-    'net_width': _between(2, _WIDEST),
+    'net_width': _between(2, _MAX_WIDTH),
     'skips': (
       lambda x: all(type(i) is int and i >= 0 for i in x),
-      'layers of the trunk, counted from 0',
+      'indices of layers, from 0',
     ),
   }.items()
 }
@@ -155,7 +160,7 @@ _RULES: dict[str, _Rule] = {
 def flatten(
   config: ml_collections.ConfigDict, prefix: str = ''
 ) -> Iterator[tuple[str, Any]]:
-  """All fields of a config as `('section.field', value)`."""
+  """Yields all fields of a config as `('section.field', value)`."""
   for name, value in config.items():
     if isinstance(value, ml_collections.ConfigDict):
       yield from flatten(value, f'{prefix}{name}.')
@@ -164,32 +169,48 @@ def flatten(
 
 
 def check(config: ml_collections.ConfigDict, num_devices: int) -> None:
-  """Checks fields, types, ranges and what must fit together.
+  """Checks that fields exist, their types and ranges, and that they fit.
 
   Args:
-    config: of the fields of `configs/default.py`.
-    num_devices: that share a batch.
+    config: must have the fields of `configs/default.py`.
+    num_devices: number of devices that share a batch.
 
   Raises:
-    ValueError: names the field, its value and what is allowed.
+    UserError: names a field, its value and what it must be.
   """
   fields = dict(flatten(config))
   _check_types(fields, dict(flatten(default.get_config())))
-  for name, (allows, allowed) in _RULES.items():
-    if not allows(fields[name]):
+  for name, (is_allowed, allowed) in _RULES.items():
+    if not is_allowed(fields[name]):
       raise _error(name, fields[name], allowed)
-  _check_together(config, num_devices)
+  _check_batch(config, num_devices)
+  _check_networks(config)
+  _check_rendering(config)
+  _check_data(config)
+
+
+def notices(config: ml_collections.ConfigDict) -> list[str]:
+  """Returns what the user should know of a config that is valid."""
+  if config.batch_warmup_steps and config.renderer == 'hierarchical':
+    return [
+      f'config.batch_warmup_steps={config.batch_warmup_steps} saves no time '
+      "with config.renderer='hierarchical', which renders all rays of a batch: "
+      "use it with config.renderer='occupancy', or set it to 0."
+    ]
+  return []
 
 
 def _check_types(fields: dict[str, Any], defaults: dict[str, Any]) -> None:
   for name in fields.keys() - defaults.keys():
-    raise ValueError(
-      f'config.{name}: there is no such field; the fields are '
+    raise errors.UserError(
+      f'config.{name}: there is no such field. The fields are '
       f'{", ".join(defaults)}.'
     )
   for name, expected in defaults.items():
     if name not in fields:
-      raise ValueError(f'config.{name}: is missing; say {expected!r}.')
+      raise errors.UserError(
+        f'config.{name}: is missing; the default is {expected!r}.'
+      )
     value = fields[name]
     if isinstance(expected, float):
       if not _is_number(value):
@@ -198,9 +219,7 @@ def _check_types(fields: dict[str, Any], defaults: dict[str, Any]) -> None:
       raise _error(name, value, f'a value of type {type(expected).__name__}')
 
 
-def _check_together(
-  config: ml_collections.ConfigDict, num_devices: int
-) -> None:
+def _check_batch(config: ml_collections.ConfigDict, num_devices: int) -> None:
   if config.num_rand % num_devices:
     raise _error(
       'num_rand', config.num_rand, f'a multiple of the {num_devices} devices'
@@ -209,8 +228,11 @@ def _check_together(
     raise _error(
       'precrop_iters',
       config.precrop_iters,
-      '0 with config.batching=True: only the image of a step can be cropped',
+      '0 with config.batching=True: only a step of a single image is cropped',
     )
+
+
+def _check_networks(config: ml_collections.ConfigDict) -> None:
   if config.num_importance and config.num_samples < 3:
     raise _error(
       'num_samples', config.num_samples, '3 or more with config.num_importance'
@@ -219,27 +241,32 @@ def _check_together(
     depth, skips = config[name].net_depth, config[name].skips
     if any(i >= depth for i in skips):
       raise _error(
-        f'{name}.skips', skips, f'layers 0 to {depth - 1} of {depth}'
+        f'{name}.skips', skips, f'in layers 0 to {depth - 1}, of {depth}'
       )
+  grid = config.hash
+  if (
+    config.field == 'hash'
+    and grid.num_levels * grid.features_per_level * grid.hashmap_size
+    > _MAX_FEATURES
+  ):
+    raise _error(
+      'hash.hashmap_size',
+      grid.hashmap_size,
+      f'so small that config.hash.num_levels={grid.num_levels} levels of '
+      f'config.hash.features_per_level={grid.features_per_level} have at most '
+      f'{_MAX_FEATURES} features',
+    )
+
+
+def _check_rendering(config: ml_collections.ConfigDict) -> None:
   if config.renderer == 'occupancy' and config.llff.lindisp:
     raise _error(
       'llff.lindisp',
       True,
       "False with config.renderer='occupancy', whose steps are even in depth",
     )
-  grid = config.hash
-  if (
-    config.field == 'hash'
-    and grid.num_levels * grid.num_features * grid.table_size > _MOST_FEATURES
-  ):
-    raise _error(
-      'hash.table_size',
-      grid.table_size,
-      f'up to {_MOST_FEATURES} numbers in config.hash.num_levels='
-      f'{grid.num_levels} levels of {grid.num_features} features',
-    )
   if config.far and config.near >= config.far:
-    raise _error('far', config.far, f'over config.near={config.near}')
+    raise _error('far', config.far, f'greater than config.near={config.near}')
   if (
     config.density_activation == 'softplus'
     and config.last_interval == 'infinite'
@@ -248,46 +275,46 @@ def _check_together(
     raise _error(
       'last_interval',
       config.last_interval,
-      "'far' with config.density_activation='softplus' on white: a softplus "
-      'is never 0, so no light would pass an infinite interval',
+      "'far' with config.density_activation='softplus' and "
+      'config.white_bkgd=True: a softplus is never 0, so an infinite interval '
+      'is opaque and hides the background',
     )
-  _check_data(config)
 
 
 def _check_data(config: ml_collections.ConfigDict) -> None:
-  """What fits one kind of data set and not another."""
+  """Checks fields that some kinds of data sets exclude."""
   in_ndc = config.dataset_type == 'llff' and not config.llff.spherify
   if in_ndc and config.llff.lindisp:
     raise _error(
       'llff.lindisp',
       True,
-      'False without config.llff.spherify=True: normalised device coordinates '
-      'are linear in disparity already',
+      'False without config.llff.spherify=True: normalized device coordinates '
+      'are already linear in disparity',
     )
   if in_ndc and config.box:
     raise _error(
       'box',
       config.box,
-      '() without config.llff.spherify=True: rays in normalised device '
-      'coordinates are bounded already',
+      '() without config.llff.spherify=True: rays in normalized device '
+      'coordinates are already bounded',
     )
   if config.dataset_type == 'deepvoxels' and not config.white_bkgd:
     raise _error(
-      'white_bkgd', False, 'True with DeepVoxels: its images are on white'
+      'white_bkgd', False, 'True with DeepVoxels: its background is white'
     )
-  made = config.procedural
-  pixels = made.size**2 * (made.num_train + made.num_test)
-  if config.dataset_type == 'procedural' and pixels > _MOST_PIXELS:
+  scene = config.procedural
+  pixels = scene.size**2 * (scene.num_train + scene.num_test)
+  if config.dataset_type == 'procedural' and pixels > _MAX_PIXELS:
     raise _error(
       'procedural.num_train',
-      made.num_train,
-      f'up to {_MOST_PIXELS} pixels of all views',
+      scene.num_train,
+      f'so small that all views have at most {_MAX_PIXELS} pixels',
     )
   if config.dataset_type == 'procedural' and config.down_factor != 1:
     raise _error(
       'down_factor',
       config.down_factor,
-      '1 with the built-in scene: set config.procedural.size',
+      '1 with the built-in scene; set config.procedural.size instead',
     )
 
 
@@ -299,7 +326,7 @@ def _is_number(value: Any) -> bool:
   )
 
 
-def _error(name: str, value: Any, allowed: str) -> ValueError:
-  return ValueError(
-    f'config.{name}: got {checks.short(value)}; allowed: {allowed}.'
+def _error(name: str, value: Any, allowed: str) -> errors.UserError:
+  return errors.UserError(
+    f'config.{name}: got {checks.short(value)}; must be {allowed}.'
   )

@@ -1,4 +1,4 @@
-"""Blender lego at half size, the original's quick test."""
+"""Blender lego at half size, the quick test of bmild/nerf."""
 
 import ml_collections
 

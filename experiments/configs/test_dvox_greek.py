@@ -1,4 +1,4 @@
-"""DeepVoxels greek, the original's quick test."""
+"""DeepVoxels greek, the quick test of bmild/nerf."""
 
 import ml_collections
 

@@ -1,4 +1,4 @@
-"""LLFF fern at an eighth of its size, the original's quick test."""
+"""LLFF fern at an eighth of its size, the quick test of bmild/nerf."""
 
 import ml_collections
 

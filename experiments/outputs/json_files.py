@@ -1,10 +1,11 @@
-"""JSON that a run writes and reads."""
+"""The JSON files that a run writes and reads."""
 
 import json
 import math
 import pathlib
 from typing import Any
 
+from nerf_haiku import errors
 from nerf_haiku.io import files
 
 
@@ -23,7 +24,7 @@ def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
 
 
 def to_json_types(content: dict[str, Any]) -> dict[str, Any]:
-  """Settings as JSON gives them back."""
+  """Returns values as JSON gives them back, e.g. tuples as lists."""
   return json.loads(json.dumps(content))
 
 
@@ -33,17 +34,23 @@ def read_json(
   option: str = '--model_dir',
   cure: str = 'Choose another folder.',
 ) -> dict[str, Any]:
-  """Reads what a run wrote; an error names a flag, and what helps.
+  """Reads a JSON file that a run wrote.
+
+  Args:
+    path: the file.
+    *fields: that it must have.
+    option: the flag that an error names.
+    cure: what an error advises.
 
   Raises:
-    ValueError: if the file is not one that a run wrote, with such fields.
+    UserError: if the file was not written by a run, or is corrupt.
   """
   try:
     content = json.loads(path.read_text())
   except (OSError, ValueError, RecursionError) as error:
     content = error
   if not isinstance(content, dict) or not all(x in content for x in fields):
-    raise ValueError(
-      f'{option}: {path} is none that a run wrote, or it is damaged. {cure}'
+    raise errors.UserError(
+      f'{option}: {path} was not written by a run, or is corrupt. {cure}'
     )
   return content

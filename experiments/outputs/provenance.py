@@ -1,4 +1,4 @@
-"""Machine, versions and date: what stands beside every figure."""
+"""Machine, versions and date, which are stored with every result."""
 
 import datetime
 import importlib.metadata
@@ -10,11 +10,13 @@ from typing import Any
 
 import jax
 
+from nerf_haiku import errors
+
 _VERSIONED = ('nerf_haiku', 'jax', 'dm-haiku', 'optax', 'chex', 'numpy')
 
 
 def collect() -> dict[str, Any]:
-  """Machine, versions and date, to stand beside every figure."""
+  """Returns machine, commit, versions and date, as JSON can hold them."""
   return {
     'machine': {
       'processor': _processor(),
@@ -30,18 +32,32 @@ def collect() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-  """What git calls this version; `-dirty` if files were changed since."""
+  """Returns the commit of the code; `-dirty` if files were changed since.
+
+  None unless `experiments` and `nerf_haiku` are those of a checkout: a folder
+  of another repository may hold copies of them, e.g. in a virtual environment.
+  """
+  root = pathlib.Path(__file__).resolve().parents[2]
+  library = pathlib.Path(errors.__file__).resolve().parents[1]
   try:
-    done = subprocess.run(
-      ['git', 'describe', '--always', '--dirty', '--exclude=*'],
-      cwd=pathlib.Path(__file__).parent,
-      capture_output=True,
-      text=True,
-      check=True,
-      timeout=10,
-    )
+    top_level = pathlib.Path(_git(root, 'rev-parse', '--show-toplevel'))
+    if not root == library == top_level:
+      return None
+    return _git(root, 'describe', '--always', '--dirty', '--exclude=*')
   except (OSError, subprocess.SubprocessError):
-    return None  # Installed without its history.
+    return None  # No git, or no repository.
+
+
+def _git(folder: pathlib.Path, *arguments: str) -> str:
+  """Returns the output of a git command."""
+  done = subprocess.run(
+    ['git', *arguments],
+    cwd=folder,
+    capture_output=True,
+    text=True,
+    check=True,
+    timeout=10,
+  )
   return done.stdout.strip()
 
 
@@ -53,7 +69,7 @@ def _version(package: str) -> str:
 
 
 def _processor() -> str:
-  """What the system calls the processor."""
+  """Returns the name of the processor, as the system gives it."""
   info = pathlib.Path('/proc/cpuinfo')
   if info.exists():
     for line in info.read_text().splitlines():

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, and whose it is."""
+"""The folder of a run: its files, its settings and its lock."""
 
 import contextlib
 import pathlib
@@ -8,13 +8,13 @@ from typing import Any
 
 import ml_collections
 
-from experiments.configs import default, schema
+from experiments.configs import default, renamed_fields, schema
 from experiments.outputs import json_files
-from nerf_haiku import checkpoints
+from nerf_haiku import checkpoints, errors
 
 try:
   import fcntl
-except ImportError:  # Windows: two runs in one folder are not noticed there.
+except ImportError:  # Windows, where two runs in a folder go unnoticed.
   fcntl = None  # type: ignore[assignment]
 
 CONFIG = 'config.json'
@@ -23,12 +23,12 @@ RESULTS = 'results.json'
 VIEWS = 'test'
 VIDEO = 'video'
 LOG = 'log.txt'
-IDENTITY = 'render.json'  # What a folder of pictures is of.
+IDENTITY = 'render.json'  # Of a folder of pictures: what they depend on.
 TENSORBOARD = 'tensorboard'
-LOCK = '.lock'  # Held by the process that trains.
+LOCK = '.lock'  # Held by the training process.
 
-# What may differ when a run goes on: fields that say how long, how often or
-# where, and none that changes what is learnt.
+# Settings that may differ when a run resumes: how long, how often and where,
+# none that changes the trained model.
 MAY_CHANGE = (
   'num_steps',
   'i_print',
@@ -54,7 +54,7 @@ def run_settings(
   data_dir: str | None,
   init_from: str | None,
 ) -> dict[str, Any]:
-  """What makes a run what it is, as JSON holds it."""
+  """Returns the settings that define a run, as JSON gives them back."""
   return json_files.to_json_types(
     {
       'seed': seed,
@@ -70,32 +70,37 @@ def _resolved(path: str | None) -> str | None:
 
 
 def check_run_dir(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
-  """Makes sure that a folder is free, or holds a run of these settings.
+  """Checks that a folder is free, or holds a run of the same settings.
 
   Raises:
-    ValueError: names what differs.
+    UserError: names the settings that differ.
   """
   if not (model_dir / CONFIG).exists():
     return
-  there = json_files.read_json(model_dir / CONFIG, *settings)
-  with checkpoints.Checkpoints(model_dir / CHECKPOINTS) as kept:
-    begun = bool(kept.steps())
-  if not begun and not (model_dir / RESULTS).exists():
-    return  # Stopped before there was anything to keep.
-  # Of a field that is newer than the run, the run had the default.
-  known = json_files.to_json_types(dict(schema.flatten(default.get_config())))
-  there = there | {'config': known | there['config']}
-  differing = _differences(there, settings)
+  existing = json_files.read_json(model_dir / CONFIG, *settings)
+  with checkpoints.Checkpoints(model_dir / CHECKPOINTS) as saved:
+    has_checkpoint = bool(saved.steps())
+  if not has_checkpoint and not (model_dir / RESULTS).exists():
+    return  # Stopped before its first checkpoint.
+  # A run that is older than a field had its default.
+  defaults = json_files.to_json_types(
+    dict(schema.flatten(default.get_config()))
+  )
+  fields = renamed_fields.rename(existing['config'])
+  differing = _differences(existing | {'config': defaults | fields}, settings)
   if differing:
-    raise ValueError(
+    raise errors.UserError(
       f'--model_dir: {model_dir} holds another run ({differing}). Choose '
       'another folder.'
     )
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
-  """What two settings differ in, for the user; fields of the config too."""
-  old, new = ({**x, **x['config'], 'config': 0} for x in (there, here))
+  """Describes how settings differ, those of the config included."""
+  old, new = (
+    {**x, **renamed_fields.rename(x['config']), 'config': 0}
+    for x in (there, here)
+  )
   return '; '.join(
     f'{name} is {old.get(name)!r} there, {new.get(name)!r} here'
     for name in sorted(old.keys() | new.keys())
@@ -104,46 +109,47 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
 
 
 def prepare_output_dir(
-  where: pathlib.Path, identity: dict[str, Any], *, replace: bool = False
+  folder: pathlib.Path, identity: dict[str, Any], *, replace: bool = False
 ) -> None:
-  """Makes a folder for what is drawn of a run, or sees that it is that.
+  """Makes a folder for pictures of a run, or checks that it is that folder.
 
   Args:
-    where: the folder.
-    identity: what the pictures depend on, with the fields of a config as
-      `config`; plain values.
-    replace: whether one with pictures of something else is emptied.
+    folder: the folder.
+    identity: the settings that the pictures depend on, as JSON gives them
+      back; `config` holds the fields of the config.
+    replace: whether a folder with other pictures is emptied.
 
   Raises:
-    ValueError: if it can not be written, or holds something else.
+    UserError: if it cannot be written, or holds something else.
   """
-  mark = where / IDENTITY
-  if mark.exists():
-    there = json_files.read_json(mark, 'config', option='--save_dir')
-    differing = _differences(there, identity)
+  path = folder / IDENTITY
+  if path.exists():
+    existing = json_files.read_json(path, 'config', option='--save_dir')
+    differing = _differences(existing, identity)
     if not differing:
       return
     if not replace:
-      raise ValueError(
-        f'--save_dir: {where} holds pictures of something else ({differing}). '
-        'Choose another folder, or delete it.'
+      raise errors.UserError(
+        f'--save_dir: {folder} holds other pictures ({differing}). Choose '
+        'another folder, or delete it.'
       )
-    # First out of the way in one go: half of it would be refused next time.
-    old = where.with_name(f'.{where.name}.old')
+    # Renamed before it is deleted: after a kill, a folder with half of its
+    # files would be refused.
+    old = folder.with_name(f'.{folder.name}.old')
     shutil.rmtree(old, ignore_errors=True)
-    where.rename(old)
+    folder.rename(old)
     shutil.rmtree(old)
   try:
-    where.mkdir(parents=True, exist_ok=True)
-    if any(not path.name.startswith('.') for path in where.iterdir()):
-      raise ValueError(
-        f'--save_dir: {where} holds files, and no {IDENTITY} that says of '
-        'what. Choose another folder.'
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(not file.name.startswith('.') for file in folder.iterdir()):
+      raise errors.UserError(
+        f'--save_dir: {folder} holds files but no {IDENTITY}, so they are not '
+        'pictures of a run. Choose another folder.'
       )
-    json_files.write_json(mark, identity)
+    json_files.write_json(path, identity)
   except OSError as error:
-    raise ValueError(
-      f'--save_dir: {where} can not be written ({error.strerror}). Choose '
+    raise errors.UserError(
+      f'--save_dir: {folder} cannot be written ({error.strerror}). Choose '
       'another folder.'
     ) from error
 
@@ -152,32 +158,32 @@ def prepare_output_dir(
 def prepare_run_dir(
   model_dir: pathlib.Path, settings: dict[str, Any]
 ) -> Iterator[None]:
-  """Makes the folder of a run, writes its settings there, and holds it.
+  """A context in which a run's folder has its settings, and is locked.
 
   Raises:
-    ValueError: if nothing can be written there, or another process holds it.
+    UserError: if it cannot be written, or another process has locked it.
   """
-  with contextlib.ExitStack() as held:
+  with contextlib.ExitStack() as stack:
     try:
       model_dir.mkdir(parents=True, exist_ok=True)
-      held.enter_context(locked(model_dir))
+      stack.enter_context(locked(model_dir))
       json_files.write_json(model_dir / CONFIG, settings)
     except OSError as error:
-      raise ValueError(
-        f'--model_dir: {model_dir} can not be written ({error.strerror}). '
+      raise errors.UserError(
+        f'--model_dir: {model_dir} cannot be written ({error.strerror}). '
         'Choose another folder.'
       ) from error
     yield
 
 
 def check_not_locked(model_dir: pathlib.Path) -> None:
-  """Sees early, before data are loaded, that nobody trains in a folder.
+  """Checks, before data are loaded, that no process trains in a folder.
 
   Raises:
-    ValueError: if another process does.
+    UserError: if another process does.
   """
   if (model_dir / LOCK).exists():
-    # What can not be written is told by `prepare_run_dir`.
+    # `prepare_run_dir` reports a folder that cannot be written.
     with contextlib.suppress(OSError), locked(model_dir):
       pass
 
@@ -186,22 +192,22 @@ def check_not_locked(model_dir: pathlib.Path) -> None:
 def locked(model_dir: pathlib.Path) -> Iterator[None]:
   """A context in which no other process trains in a folder.
 
-  The system releases the lock when a process ends, however it does. Over NFS
-  it holds for all hosts, if the server has locks; where a file system has none,
-  nothing is noticed.
+  The system releases the lock when a process ends, in whatever way. Over NFS it
+  holds for all hosts, if the server has locks. A file system without locks
+  does not notice a second process.
 
   Raises:
-    ValueError: if another process holds it.
-    OSError: if the folder can not be written.
+    UserError: if another process holds the lock.
+    OSError: if the folder cannot be written.
   """
   with (model_dir / LOCK).open('a') as file:
     try:
       if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-      raise ValueError(
-        f'--model_dir: another process trains in {model_dir}. Wait for it, or '
-        'choose another folder.'
+      raise errors.UserError(
+        f'--model_dir: another process trains in {model_dir}. Wait until it '
+        'ends, or choose another folder.'
       ) from error
     except OSError:
       pass  # The file system has no locks.
@@ -211,13 +217,13 @@ def locked(model_dir: pathlib.Path) -> Iterator[None]:
 def read_finished(
   model_dir: pathlib.Path, num_steps: int
 ) -> dict[str, Any] | None:
-  """The results of a run that has done so many steps, if there are any."""
+  """Returns the results of a run, or None if it has done fewer steps."""
   if not (model_dir / RESULTS).exists():
     return None
   content = json_files.read_json(
     model_dir / RESULTS,
     'psnr',
     'steps',
-    cure='Delete it: the same command scores the run again.',
+    cure='Delete it, and run the same command to score the run again.',
   )
   return content if content['steps'] >= num_steps else None

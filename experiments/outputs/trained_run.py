@@ -13,7 +13,14 @@ import numpy as np
 from experiments.builders import model, scene_loader
 from experiments.outputs import json_files, run_dir
 from experiments.processes import multihost
-from nerf_haiku import cameras, checkpoints, devices, image_rendering, scenes
+from nerf_haiku import (
+  cameras,
+  checkpoints,
+  devices,
+  errors,
+  image_rendering,
+  scenes,
+)
 from nerf_haiku.renderers import hierarchical
 
 
@@ -81,7 +88,7 @@ def load(
 
 def _read_settings(model_dir: pathlib.Path) -> dict[str, Any]:
   if not (model_dir / run_dir.CONFIG).exists():
-    raise ValueError(
+    raise errors.UserError(
       f'--model_dir: {model_dir} holds no run: there is no {run_dir.CONFIG}.'
     )
   return json_files.read_json(
@@ -108,7 +115,7 @@ def read_variables(
     with checkpoints.Checkpoints(path, _warn) as kept:
       return kept.read(template, step)
   except FileNotFoundError as error:
-    raise ValueError(str(error)) from error
+    raise errors.UserError(str(error)) from error
 
 
 def _warn(text: str) -> None:

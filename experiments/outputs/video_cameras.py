@@ -4,7 +4,14 @@ import pathlib
 
 import numpy as np
 
-from nerf_haiku import camera_files, camera_paths, cameras, poses, scenes
+from nerf_haiku import (
+  camera_files,
+  camera_paths,
+  cameras,
+  errors,
+  poses,
+  scenes,
+)
 
 SETS = ('render', 'poses', 'train', 'val', 'test')
 PATHS = ('given', 'interpolate', 'circle', 'spiral', 'flat')
@@ -45,13 +52,15 @@ def choose_cameras(
   else:
     given = getattr(scene, video_set).cameras
   if not len(given.sizes):
-    raise ValueError(f'--render_video_set: there are no {video_set} cameras.')
+    raise errors.UserError(
+      f'--render_video_set: there are no {video_set} cameras.'
+    )
   try:
     taken = _along(given, scene, path, num_poses)
     _check_ndc(taken, scene)
-  except ValueError as error:
+  except errors.UserError as error:
     flag = f'--cameras={camera_file}' if camera_file else f'--path={path}'
-    raise ValueError(f'{flag}: {error}') from error
+    raise errors.UserError(f'{flag}: {error}') from error
   return _reduce(taken, max(render_factor, 1))
 
 
@@ -73,7 +82,7 @@ def _check_ndc(taken: cameras.Cameras, scene: scenes.Scene) -> None:
   bad = np.flatnonzero(away | (depth >= scene.ndc.near))
   if len(bad):
     what = 'looks aside' if away[bad[0]] else 'stands behind the near plane'
-    raise ValueError(
+    raise errors.UserError(
       f'camera {bad[0]} (of {len(bad)} such ones) {what}: in normalised device '
       'coordinates, which the run was trained in, all must face -z. Take other '
       'cameras.'
@@ -88,7 +97,7 @@ def _along(
     return given
   if path == 'interpolate':
     if len(np.unique(given.sizes, axis=0)) > 1:
-      raise ValueError('the cameras have images of several sizes.')
+      raise errors.UserError('the cameras have images of several sizes.')
     made = cameras.with_poses(camera_paths.interpolate(found, num_poses), given)
     times = np.linspace(0, len(found) - 1, num_poses)
     lens = [np.interp(times, range(len(found)), x) for x in given.intrinsics.T]
@@ -108,7 +117,7 @@ def _along(
 def _reduce(taken: cameras.Cameras, factor: int) -> cameras.Cameras:
   sizes = np.asarray(taken.sizes) // factor
   if sizes.min() < 1:
-    raise ValueError(
+    raise errors.UserError(
       f'config.render_factor: got {factor}; allowed: up to '
       f'{np.min(taken.sizes)}, the shortest side of an image.'
     )
@@ -136,6 +145,6 @@ def save_cameras(path: str, taken: cameras.Cameras) -> None:
   try:
     camera_files.write(pathlib.Path(path).expanduser(), taken)
   except OSError as error:
-    raise ValueError(
+    raise errors.UserError(
       f'--save_path: {path} can not be written ({error.strerror}).'
     ) from error

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from experiments.processes import heartbeat, signals
-from nerf_haiku import training
+from nerf_haiku import errors, training
 
 # Seconds after which jax gives up on a process: after our own watch has.
 _HEARTBEAT = 60
@@ -117,7 +117,9 @@ def start(
       shutdown_timeout_seconds=_SHUTDOWN,
     )
   except RuntimeError as error:
-    raise ValueError(f'{_NOBODY} ({str(error).splitlines()[0]}).') from error
+    raise errors.UserError(
+      f'{_NOBODY} ({str(error).splitlines()[0]}).'
+    ) from error
   from jax._src import distributed  # jax shows its store nowhere else.
 
   _world.client = distributed.global_state.client
@@ -138,16 +140,18 @@ def _check(given: dict[str, Any]) -> None:
   for name, value in given.items():
     if value is None:
       there = ', '.join(x for x, y in given.items() if y is not None)
-      raise ValueError(f'{name}: is missing; {there} ask for it.')
+      raise errors.UserError(f'{name}: is missing; {there} ask for it.')
   coordinator, num_processes, index = given.values()
   if not re.fullmatch(r'\S+:\d{1,5}', coordinator):
-    raise ValueError(
+    raise errors.UserError(
       f'--coordinator: got {coordinator!r}; allowed: host:port of process 0.'
     )
   if num_processes < 1:
-    raise ValueError(f'--num_processes: got {num_processes}; allowed: 1 on.')
+    raise errors.UserError(
+      f'--num_processes: got {num_processes}; allowed: 1 on.'
+    )
   if not 0 <= index < num_processes:
-    raise ValueError(
+    raise errors.UserError(
       f'--process_index: got {index}; allowed: 0 to {num_processes - 1}, as '
       f'--num_processes is {num_processes}.'
     )
@@ -199,7 +203,7 @@ def check_same(settings: dict[str, Any]) -> None:
   there = run_on_main(lambda: settings)
   for name, value in settings.items():
     if there.get(name) != value:
-      raise ValueError(
+      raise errors.UserError(
         f'{name}: got {value!r}, and {there.get(name)!r} on process 0; all '
         'processes need the same.'
       )

@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from experiments.builders import model, scene_loader, training_step
+from experiments.configs import schema
 from experiments.trainer import run
 from nerf_haiku import cameras, devices, scenes, training
 from nerf_haiku.renderers import hierarchical
@@ -32,6 +33,7 @@ def describe_run(
   return '\n'.join(
     [
       run.describe_scene(scene),
+      *schema.notices(config),
       *_describe_cameras(scene),
       *_describe_networks(renderer),
       *_describe_march(config, scene),

@@ -88,6 +88,7 @@ class Progress:
     self._every = every
     self._start = self._refreshed = time.perf_counter()
     self._paused = 0.0
+    self._pause: float | None = None  # When the pause under way began.
     self._bar = tqdm.tqdm(
       total=num_steps,
       initial=first_step,
@@ -117,17 +118,27 @@ class Progress:
     steps = self._step - self._first - 1
     if steps < 1:
       return 0.0
-    seconds = time.perf_counter() - self._start - self._paused
-    return steps * self._num_rays / seconds
+    return steps * self._num_rays / self.step_seconds()
+
+  def step_seconds(self) -> float:
+    """Returns the seconds spent in steps so far.
+
+    Neither pauses count, nor the first step, which waits for compilation.
+    """
+    if self._step == self._first:
+      return 0.0
+    now = time.perf_counter() if self._pause is None else self._pause
+    return now - self._start - self._paused
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
     """A context whose time does not count into the rate."""
-    begin = time.perf_counter()
+    self._pause = time.perf_counter()
     try:
       yield
     finally:
-      self._paused += time.perf_counter() - begin
+      self._paused += time.perf_counter() - self._pause
+      self._pause = None
 
   def close(self) -> None:
     """Leaves the terminal as it was."""

@@ -26,7 +26,7 @@ from experiments.trainer import (
   tensorboard,
   validation,
 )
-from nerf_haiku import checkpoints, devices, scenes
+from nerf_haiku import checkpoints, devices, errors, scenes
 from nerf_haiku.renderers import hierarchical
 
 
@@ -76,7 +76,7 @@ def train(
     # Of process 0, which tells the others if it can not.
     claimed = run_dir.prepare_run_dir(model_dir, settings)
     multihost.run_on_main(lambda: held.enter_context(claimed))
-    log.say(describe_scene(scene))
+    log.say('\n'.join([describe_scene(scene), *schema.notices(config)]))
     kept = held.enter_context(
       checkpoints.Checkpoints(model_dir / run_dir.CHECKPOINTS, log.say)
     )
@@ -187,8 +187,8 @@ def _weights(
     return trained_run.read_variables(
       renderer, pathlib.Path(init_from).expanduser()
     )[0].params
-  except ValueError as error:
-    raise ValueError(
+  except errors.UserError as error:
+    raise errors.UserError(
       f'--init_from: {error} Name the --model_dir of a run with such networks.'
     ) from error
 

@@ -13,7 +13,7 @@ import numpy as np
 from experiments.builders import training_step
 from experiments.processes import multihost, signals
 from experiments.trainer import profiling, progress, tensorboard, validation
-from nerf_haiku import checkpoints, collapse, devices, scenes, training
+from nerf_haiku import checkpoints, collapse, devices, errors, scenes, training
 from nerf_haiku.renderers import hierarchical
 
 # Steps that may be under way when the scalars of one are read.
@@ -32,7 +32,8 @@ _SHOWN = (
 )
 
 # What is known of a run beside its state: the `seed` in use, `restarts` after
-# a collapse, and `times`: `train_seconds`, `rays_per_second`.
+# a collapse, and `times`: `train_seconds` of the whole process,
+# `step_seconds` of the steps alone, and `rays_per_second`.
 RunMetadata = dict[str, Any]
 
 
@@ -92,7 +93,7 @@ def fit(
   """
   steps = _Steps(config, scene, renderer, outputs, start)
   state = _begin(config, renderer, seed, weights)
-  times = {'train_seconds': 0.0, 'rays_per_second': 0}
+  times = {'train_seconds': 0.0, 'step_seconds': 0.0, 'rays_per_second': 0}
   about: RunMetadata = {'seed': seed, 'restarts': 0, 'times': times}
   state, about = multihost.run_on_main(lambda: _go_on(state, about, outputs))
   with signals.Listener(between_views=multihost.is_multihost()) as listener:
@@ -296,7 +297,7 @@ class _Steps:
         checkpoints.CheckpointInfo(step, int(skipped), about),
         self._state.learnt(),
       )
-    except (ValueError, OSError) as error:
+    except (errors.UserError, OSError) as error:
       self._outputs.log.say(f'step {step}  {error} Training goes on.')
 
   def _stop(self, step: int, signal_number: int) -> None:
@@ -357,7 +358,7 @@ class _Steps:
       'config.grad_max_norm or config.skip_nonfinite=True may help.'
     )
     self._outputs.log.note(text)
-    raise ValueError(text)
+    raise errors.UserError(text)
 
   def _validate(self, step: int) -> float:
     """Renders a validation view, and gives its PSNR."""
@@ -392,10 +393,12 @@ class _Steps:
     return True
 
   def _times(self) -> dict[str, float]:
-    """Seconds of training so far, and rays per second."""
+    """Returns seconds of training so far, and rays per second."""
+    before = self._about['times']
     seconds = time.perf_counter() - self._start
-    before = self._about['times']['train_seconds']
-    return {
-      'train_seconds': round(before + seconds, 2),
-      'rays_per_second': round(self._progress.rays_per_second()),
-    }
+    times = {'train_seconds': round(before['train_seconds'] + seconds, 2)}
+    # A run that an older version began did not measure them.
+    if 'step_seconds' in before:
+      seconds = self._progress.step_seconds()
+      times['step_seconds'] = round(before['step_seconds'] + seconds, 2)
+    return times | {'rays_per_second': round(self._progress.rays_per_second())}

@@ -61,13 +61,13 @@ class TableTest(chex.TestCase):
 class VariedTest(chex.TestCase):
   def test_fields_are_set_as_their_types_are(self):
     config = quickstart.get_config()
-    text = 'hash.colour_depth=2,adam_b2=0.5,field=mlp,perturb=False'
+    text = 'hash.color_depth=2,adam_b2=0.5,field=mlp,perturb=False'
     found = ablation.varied(config, text)
-    self.assertEqual(found.hash.colour_depth, 2)
+    self.assertEqual(found.hash.color_depth, 2)
     self.assertEqual(found.adam_b2, 0.5)
     self.assertEqual(found.field, 'mlp')
     self.assertIs(found.perturb, False)
-    self.assertEqual(config.hash.colour_depth, 1)  # As it was.
+    self.assertEqual(config.hash.color_depth, 1)  # As it was.
 
   def test_a_value_out_of_range_is_refused(self):
     with self.assertRaisesRegex(ValueError, 'config.adam_b2'):

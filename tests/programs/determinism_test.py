@@ -29,7 +29,7 @@ def _config(field, renderer):
     field=field,
     renderer=renderer,
   )
-  config.hash.update(num_levels=4, table_size=512, colour_width=16)
+  config.hash.update(num_levels=4, hashmap_size=512, color_width=16)
   # The grid is looked at, and rays have samples, within these few steps.
   config.occupancy.update(every=2, budget=1024, step=0.05, resolution=8)
   return config

@@ -35,10 +35,12 @@ _SMALL = (
 )
 _SMALL_HASH = (
   '--config.hash.num_levels=2',
-  '--config.hash.table_size=512',
-  '--config.hash.colour_width=8',
-  '--config.occupancy.budget=2048',
+  '--config.hash.hashmap_size=512',
+  '--config.hash.color_width=8',
+  '--config.occupancy.max_samples=2048',
 )
+# The stored results of a run hold its config, as its config.json does.
+_SAVED = f'{_CONFIGS}/saved.py:{_ROOT}/docs/results/laptop_procedural.json'
 _LAPTOP = (f'--config={_CONFIGS}/laptop_procedural.py', *_SMALL)
 
 
@@ -61,17 +63,32 @@ _train = functools.partial(_run, 'train')
 
 class BadInputTest(chex.TestCase):
   @parameterized.named_parameters(
-    ('field', ['--config.num_steps=0'], 'config.num_steps: got 0; allowed: 1'),
+    ('field', ['--config.num_steps=0'], 'config.num_steps: got 0; must be 1'),
     (
       'unknown_field',
       ['--config.emb.multirez=3'],
       '--config: there is no field \'multirez\'. Did you mean "multires"',
     ),
+    (
+      'unknown_section',
+      ['--config.embedding.multires=3'],
+      "--config: there is no field 'embedding'",
+    ),
     ('unknown_flag', ['--configs=x'], "Unknown command line flag 'configs'"),
     (
       'saved_config',
       [f'--config={_CONFIGS}/saved.py:no.json'],
-      'ValueError: no.json is no config of a run',
+      'no.json was not written by a run',
+    ),
+    (
+      'no_field_of_a_missing_config_file',
+      ['--config=no.py', '--config.num_steps=1'],
+      '--config: there is no file no.py',
+    ),
+    (
+      'saved_config_without_its_folder',
+      [f'--config={_SAVED}'],
+      '--model_dir is required with --config=saved.py',
     ),
     ('init_from', ['--init_from=no'], '--init_from: There is no checkpoint'),
     ('config_file', ['--config=no.py'], '--config: there is no file no.py'),
@@ -182,8 +199,9 @@ class TrainTest(chex.TestCase):
     self.assertLen(steps, 3)
     self.assertRegex(
       out[-1],
-      r'^PSNR \d+\.\d\d dB over 3 test views after \d+ s of training: '
-      r'runs/quickstart/results.json, picture: ',
+      r'^PSNR \d+\.\d\d dB over 3 test views '
+      r'\(process: \d+ s, steps: \d+ s\)\. '
+      r'Results: runs/quickstart/results.json, picture: ',
     )
     stored = json.loads((folder / 'runs/quickstart/results.json').read_text())
     self.assertEqual((stored['views'], stored['steps']), (3, 5))
@@ -358,8 +376,8 @@ class RenderTest(chex.TestCase):
       )
 
   @parameterized.parameters(
-    (['--model_dir=none'], '--model_dir: none is no folder of a run'),
-    ([], '--model_dir: say which run'),
+    (['--model_dir=none'], '--model_dir: there is no folder none'),
+    ([], '--model_dir is required'),
     (['--model_dir=run', '--step=3'], 'no checkpoint of step 3'),
     (['--model_dir=run', '--render_video_set=all'], 'should be one of'),
     (['--model_dir=run', '--cameras=run/config.json'], 'run/config.json: must'),

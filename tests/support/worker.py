@@ -107,4 +107,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  launch.run(main, launch.quickstart)
+  launch.run(main, launch.quickstart_config)

@@ -49,28 +49,34 @@ class ResultsTableTest(chex.TestCase):
       'LPIPS Alex',
       'on',
       'steps',
-      'training, s',
+      'process, s',
+      'steps, s',
       'date (UTC)',
       'commit',
     )
-    stored = results_table.read(self._store(ssim=None))
+    stored = results_table.read(self._store(ssim=None, step_seconds=501.3))
     text = results_table.rebuild(_PAGE, stored, columns)
     self.assertStartsWith(text, 'Before.\n')
     self.assertEndsWith(text, '\n\nAfter.\n')
     self.assertNotIn('old', text)
     self.assertIn(
-      '| `laptop_fern` | 21.34 |  | 0.123 |  | black | 8000 | 614 | '
+      '| `laptop_fern` | 21.34 |  | 0.123 |  | black | 8000 | 614 | 501 | '
       '2026-11-23 01:17 | `abc1234` |\n',
       text,
     )
     self.assertEqual(results_table.rebuild(text, stored, columns), text)
 
+  def test_a_run_that_did_not_measure_its_steps(self):
+    columns = ('process, s', 'steps, s')
+    rows = results_table.make_table(results_table.read(self._store()), columns)
+    self.assertEqual(rows[-1], '| 614 | \N{EN DASH} |')
+
   def test_what_is_no_run(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
-    with self.assertRaisesRegex(ValueError, 'run: .*results.json is none'):
+    with self.assertRaisesRegex(ValueError, 'run: .*results.json was not wri'):
       results_table.store(folder, folder / 'store')
     (folder / 'results.json').write_text('{"psnr": 20.0}')
-    with self.assertRaisesRegex(ValueError, 'run: .*results.json is none'):
+    with self.assertRaisesRegex(ValueError, 'run: .*results.json was not wri'):
       results_table.store(folder, folder / 'store')
     self.assertFalse((folder / 'store').exists())
     with self.assertRaisesRegex(ValueError, 'has no lines'):

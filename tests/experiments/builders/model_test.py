@@ -127,11 +127,11 @@ class PairsTest(chex.TestCase):
       field=field,
       renderer=renderer,
       num_rand=16,
-      occupancy__every=1,
-      occupancy__budget=512,
-      hash__table_size=512,
+      occupancy__update_every=1,
+      occupancy__max_samples=512,
+      hash__hashmap_size=512,
       occupancy__resolution=8,
-      occupancy__step=0.1,
+      occupancy__step_size=0.1,
     )
     scene = _scene(np.array([[-1, -1, -1], [1, 1, 1]], np.float32))
     if ndc:
@@ -163,14 +163,14 @@ class PairsTest(chex.TestCase):
 
   @parameterized.parameters(
     ('num_levels', 5),
-    ('num_features', 3),
-    ('table_size', 64),
-    ('coarsest', 9),
-    ('finest', 40),
+    ('features_per_level', 3),
+    ('hashmap_size', 64),
+    ('base_resolution', 9),
+    ('max_resolution', 40),
     ('density_width', 9),
-    ('num_geometry', 3),
-    ('colour_width', 9),
-    ('colour_depth', 1),
+    ('geo_feat_dim', 3),
+    ('color_width', 9),
+    ('color_depth', 1),
   )
   def test_fields_of_the_hash_grid(self, name, value):
     def shapes(**changes):
@@ -191,21 +191,23 @@ class PairsTest(chex.TestCase):
     self.assertEqual(march.resolution, 32)
     config = configs.changed(
       renderer='occupancy',
-      occupancy__step=0.01,
-      occupancy__every=3,
-      occupancy__warmup=7,
-      occupancy__threshold=0.2,
-      occupancy__decay=0.3,
-      occupancy__budget=999,
+      occupancy__step_size=0.01,
+      occupancy__update_every=3,
+      occupancy__warmup_steps=7,
+      occupancy__alpha_threshold=0.2,
+      occupancy__ema_decay=0.3,
+      occupancy__max_samples=999,
     )
     march = model.march_settings(config, _scene(box))
     self.assertEqual(march[1:], (96, 0.01, 999, 0.2, 0.3, 3, 7))
 
   def test_a_budget_that_a_ray_exceeds(self):
     config = configs.changed(
-      renderer='occupancy', occupancy__budget=99, occupancy__step=0.01
+      renderer='occupancy', occupancy__max_samples=99, occupancy__step_size=0.01
     )
-    with self.assertRaisesRegex(ValueError, 'occupancy.budget: got 99; .*step'):
+    with self.assertRaisesRegex(
+      ValueError, 'occupancy.max_samples: got 99; .*step'
+    ):
       model.make_renderer(config, _scene())
 
   def test_squares_of_gradients_fade(self):

@@ -9,6 +9,7 @@ from absl.testing import absltest, parameterized
 from hypothesis import strategies as st
 
 from experiments.configs import default, laptop_procedural, quickstart, schema
+from nerf_haiku import errors
 
 _NAN, _INF = float('nan'), float('inf')
 _VALUES = (
@@ -88,7 +89,7 @@ class BadConfigTest(chex.TestCase):
     """Passes, and all is bounded; or is refused by the name of a field."""
     try:
       schema.check(config, num_devices=1)
-    except ValueError as error:
+    except errors.UserError as error:
       text = str(error)
       self.assertTrue(any(f'config.{x}' in text for x in names), text)
       self.assertLess(len(text), 3000)
@@ -154,13 +155,13 @@ class BadConfigTest(chex.TestCase):
     for name in ('', 'x', '画像', 'a' * 1000, 'emb.x'):
       config = default.get_config()
       _set(config, name, 1)
-      with self.assertRaisesRegex(ValueError, 'there is no such field'):
+      with self.assertRaisesRegex(errors.UserError, 'there is no such field'):
         schema.check(config, num_devices=1)
 
   def test_a_section_that_is_none(self):
     config = default.get_config()
     _set(config, 'near', ml_collections.ConfigDict({}))
-    with self.assertRaisesRegex(ValueError, 'config.near: is missing'):
+    with self.assertRaisesRegex(errors.UserError, 'config.near: is missing'):
       schema.check(config, num_devices=1)
 
 

@@ -10,6 +10,7 @@ from experiments.configs import (
   schema,
   test_blender_lego,
 )
+from nerf_haiku import errors
 
 
 def _config(**changes):
@@ -118,11 +119,11 @@ class CheckTest(chex.TestCase):
     self.assertIsNone(schema.check(_config(), num_devices=1))
 
   @parameterized.parameters(
-    ('learning_rate', 0.0, 'over 0'),
+    ('learning_rate', 0.0, 'greater than 0'),
     ('learning_rate', float('nan'), 'a finite number'),
     ('learning_rate', '1e-3', 'a finite number'),
     ('lr_schedule', 'step', "'constant \\* decay_every', 'constant', 'cosine'"),
-    ('num_steps', 0, '1 or more'),
+    ('num_steps', 0, 'must be 1'),
     ('num_steps', 1.5, 'of type int'),
     ('num_steps', True, 'of type int'),
     ('batching', 1, 'of type bool'),
@@ -130,79 +131,79 @@ class CheckTest(chex.TestCase):
     ('emb__periodic_fns', ('tan',), "'sin', 'cos'"),
     ('emb__periodic_fns', (), "'sin', 'cos'"),
     ('emb__multires', 0, '1 to 32'),
-    ('model__net_depth', 0, '1 or more'),
+    ('model__net_depth', 0, 'must be 1'),
     ('model__skips', (4,), 'layers 0 to 3'),
-    ('model_fine__skips', (-1,), 'layers of the trunk'),
-    ('model_fine__skips', ('a',), 'layers of the trunk'),
-    ('precrop_frac', 0.0, 'over 0, up to 1'),
+    ('model_fine__skips', (-1,), 'indices of layers'),
+    ('model_fine__skips', ('a',), 'indices of layers'),
+    ('precrop_frac', 0.0, 'greater than 0, up to 1'),
     ('precrop_iters', 10, '0 with config.batching'),
-    ('num_samples', 1, '2 or more'),
-    ('num_samples', 2, '3 or more'),
-    ('num_importance', -1, '0 or more'),
-    ('raw_noise_std', -1.0, '0 or more'),
+    ('num_samples', 1, 'must be 2'),
+    ('num_samples', 2, 'must be 3'),
+    ('num_importance', -1, 'must be 0'),
+    ('raw_noise_std', -1.0, 'must be 0'),
     ('density_activation', 'gelu', "'relu', 'softplus'"),
     ('last_interval', 'near', "'infinite', 'far'"),
     ('last_interval', 'infinite', "'far' with config.density_activation"),
     ('dataset_type', 'colmap', "'blender', 'deepvoxels', 'tiny', 'proc"),
     ('down_factor', 2, 'config.procedural.size'),
-    ('testskip', -1, '0 or more'),
-    ('near', -1.0, '0 or more'),
-    ('far', 0.5, 'over config.near'),
+    ('testskip', -1, 'must be 0'),
+    ('near', -1.0, 'must be 0'),
+    ('far', 0.5, 'greater than config.near'),
     ('box', (0.0, 0.0, 0.0, 1.0, 1.0), '6 numbers'),
     ('box', (0.0, 0.0, 0.0, 1.0, -1.0, 1.0), '6 numbers'),
     ('box', ('a', 0.0, 0.0, 1.0, 1.0, 1.0), '6 numbers'),
     ('procedural__size', 2, '4 to 4096'),
     ('dtype', 'float16', "'float32', 'bfloat16'"),
-    ('lr_warmup', -1, '0 or more'),
-    ('grad_max_norm', -1.0, '0 or more'),
-    ('collapse_steps', 0, '1 or more'),
+    ('lr_warmup', -1, 'must be 0'),
+    ('grad_max_norm', -1.0, 'must be 0'),
+    ('collapse_steps', 0, 'must be 1'),
     ('skip_nonfinite', 1, 'of type bool'),
-    ('i_weights', 0, '1 or more'),
-    ('i_img', 0, '1 or more'),
-    ('llff__hold', -1, '0 or more'),
-    ('render_factor', -2, '0 or more'),
-    ('i_video', 0, '1 or more'),
-    ('tiny__num_train', 0, '1 or more'),
-    ('adam_b2', 1.0, 'under 1'),
-    ('adam_eps', 0.0, 'over 0'),
-    ('batch_growth', -1, '0 or more'),
+    ('i_weights', 0, 'must be 1'),
+    ('i_img', 0, 'must be 1'),
+    ('llff__hold', -1, 'must be 0'),
+    ('render_factor', -2, 'must be 0'),
+    ('i_video', 0, 'must be 1'),
+    ('tiny__num_train', 0, 'must be 1'),
+    ('adam_b2', 1.0, 'less than 1'),
+    ('adam_eps', 0.0, 'greater than 0'),
+    ('batch_warmup_steps', -1, 'must be 0'),
     ('field', 'voxels', "'mlp', 'hash'"),
     ('renderer', 'octree', "'hierarchical', 'occupancy'"),
     ('hash__num_levels', 0, '1 to 32'),
-    ('hash__num_features', 0, '1 to 16'),
-    ('hash__table_size', 1000, 'a power of 2'),
-    ('hash__coarsest', 0, '1 to 1024'),
-    ('hash__finest', -1, '0 .chosen by itself'),
-    ('hash__density_width', 0, '1 or more'),
-    ('hash__num_geometry', 0, '1 or more'),
-    ('hash__colour_width', 0, '1 or more'),
-    ('hash__colour_depth', -1, '0 or more'),
+    ('hash__features_per_level', 0, '1 to 16'),
+    ('hash__hashmap_size', 1000, 'a power of 2'),
+    ('hash__base_resolution', 0, '1 to 1024'),
+    ('hash__max_resolution', -1, '0 .the width of a pixel'),
+    ('hash__density_width', 0, 'must be 1'),
+    ('hash__geo_feat_dim', 0, 'must be 1'),
+    ('hash__color_width', 0, 'must be 1'),
+    ('hash__color_depth', -1, 'must be 0'),
     ('occupancy__resolution', 3, 'or 4 to 512'),
-    ('occupancy__step', -0.1, '0 or more'),
-    ('occupancy__budget', 0, '1 or more'),
-    ('occupancy__threshold', 1.0, 'under 1'),
-    ('occupancy__decay', 0.0, 'over 0'),
-    ('occupancy__every', 0, '1 or more'),
-    ('occupancy__warmup', -1, '0 or more'),
-    ('num_steps', 2**31, '1 or more, up to 2147483647'),
-    ('num_rand', 10**9, '1 or more, up to 16777216'),
-    ('learning_rate', 1e300, 'over 0, up to 1'),
-    ('model__net_width', 2**20, '2 or more, up to 16384'),
-    ('num_poses', 10**9, '1 or more, up to 100000'),
+    ('occupancy__step_size', -0.1, 'must be 0'),
+    ('occupancy__max_samples', 0, 'must be 1'),
+    ('occupancy__alpha_threshold', 1.0, 'less than 1'),
+    ('occupancy__ema_decay', 0.0, 'greater than 0'),
+    ('occupancy__update_every', 0, 'must be 1'),
+    ('occupancy__warmup_steps', -1, 'must be 0'),
+    ('num_steps', 2**31, '1 to 2147483647'),
+    ('num_rand', 10**9, '1 to 16777216'),
+    ('learning_rate', 1e300, 'greater than 0, up to 1'),
+    ('model__net_width', 2**20, '2 to 16384'),
+    ('num_poses', 10**9, '1 to 100000'),
     ('far', 1e30, 'or 1e-09 to 1000000000'),
-    ('box', (0.0, 0.0, 0.0, 1e30, 1e30, 1e30), 'up to 1000000000'),
+    ('box', (0.0, 0.0, 0.0, 1e30, 1e30, 1e30), 'at most 1000000000'),
     ('box', (0.0, 0.0, 0.0, 1e-300, 1.0, 1.0), '6 numbers'),
     ('near', 1e-300, 'or 1e-09 to'),
     ('adam_eps', 1e-300, '1e-30 to 1'),
-    ('occupancy__step', 1e-300, 'or 1e-06 to'),
+    ('occupancy__step_size', 1e-300, 'or 1e-06 to'),
     ('emb__periodic_fns', ('sin',) * 3, "'sin', 'cos'"),
     ('emb__periodic_fns', ([],), "'sin', 'cos'"),
-    ('procedural__num_train', 10**6, 'pixels of all views'),
+    ('procedural__num_train', 10**6, 'all views have at most'),
   )
   def test_one_error_names_field_value_and_cure(self, name, value, cure):
     changes = {name: value} | ({'near': 1.0} if name == 'far' else {})
     dotted = name.replace('__', '.')
-    with self.assertRaisesRegex(ValueError, cure) as caught:
+    with self.assertRaisesRegex(errors.UserError, cure) as caught:
       schema.check(_config(**changes), num_devices=1)
     self.assertStartsWith(str(caught.exception), f'config.{dotted}: ')
     self.assertIn(repr(value), str(caught.exception))
@@ -219,11 +220,11 @@ class CheckTest(chex.TestCase):
     ),
     (
       {'dataset_type': 'deepvoxels', 'white_bkgd': False},
-      'white_bkgd: got False; allowed: True with DeepVoxels',
+      'white_bkgd: got False; must be True with DeepVoxels',
     ),
   )
   def test_what_does_not_fit_the_data(self, changes, message):
-    with self.assertRaisesRegex(ValueError, f'config.{message}'):
+    with self.assertRaisesRegex(errors.UserError, f'config.{message}'):
       schema.check(_config(**changes), num_devices=1)
     changes |= {
       'llff__spherify': True,
@@ -232,26 +233,42 @@ class CheckTest(chex.TestCase):
     }
     self.assertIsNone(schema.check(_config(**changes), num_devices=1))
 
+  def test_a_batch_warmup_that_saves_nothing_is_noticed(self):
+    config = _config(batch_warmup_steps=7)
+    self.assertIsNone(schema.check(config, num_devices=1))
+    (notice,) = schema.notices(config)
+    self.assertRegex(
+      notice, "batch_warmup_steps=7 saves no time .*renderer='hierarchical'"
+    )
+    self.assertEmpty(
+      schema.notices(_config(batch_warmup_steps=7, renderer='occupancy'))
+    )
+    self.assertEmpty(schema.notices(_config()))
+
   def test_devices_divide_the_batch(self):
     with self.assertRaisesRegex(
-      ValueError, 'config.num_rand: got 1022.*multiple of the 4 devices'
+      errors.UserError, 'config.num_rand: got 1022.*multiple of the 4 devices'
     ):
       schema.check(_config(num_rand=1022), num_devices=4)
 
   def test_all_levels_of_a_grid(self):
-    changes = {'hash__table_size': 2**26, 'hash__num_features': 16}
+    changes = {'hash__hashmap_size': 2**26, 'hash__features_per_level': 16}
     self.assertIsNone(schema.check(_config(**changes), num_devices=1))
-    with self.assertRaisesRegex(ValueError, 'hash.table_size: got 67108864'):
+    with self.assertRaisesRegex(
+      errors.UserError, 'hash.hashmap_size: got 67108864'
+    ):
       schema.check(_config(field='hash', **changes), num_devices=1)
 
   def test_unknown_and_missing_fields(self):
     config = _config()
     config.learning_rat = 1.0
-    with self.assertRaisesRegex(ValueError, 'learning_rat: there is no such'):
+    with self.assertRaisesRegex(
+      errors.UserError, 'learning_rat: there is no such'
+    ):
       schema.check(config, num_devices=1)
     config = _config()
     del config.emb.multires
-    with self.assertRaisesRegex(ValueError, 'emb.multires: is missing'):
+    with self.assertRaisesRegex(errors.UserError, 'emb.multires: is missing'):
       schema.check(config, num_devices=1)
 
   @parameterized.parameters(

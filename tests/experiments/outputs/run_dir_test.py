@@ -7,8 +7,9 @@ from unittest import mock
 import chex
 from absl.testing import parameterized
 
-from experiments.configs import laptop_procedural, saved
+from experiments.configs import laptop_procedural, renamed_fields, saved
 from experiments.outputs import json_files, run_dir
+from nerf_haiku import errors
 
 
 def _settings(seed=0, data_dir=None, init_from=None, **changes):
@@ -17,6 +18,13 @@ def _settings(seed=0, data_dir=None, init_from=None, **changes):
   return run_dir.run_settings(
     config, seed=seed, data_dir=data_dir, init_from=init_from
   )
+
+
+def _with_old_names(settings):
+  """Settings as a run of an older version wrote them."""
+  old_names = {new: old for old, new in renamed_fields.NEW_NAMES.items()}
+  fields = {old_names.get(x, x): y for x, y in settings['config'].items()}
+  return settings | {'config': fields}
 
 
 class FolderTest(chex.TestCase):
@@ -59,7 +67,7 @@ class FolderTest(chex.TestCase):
   )
   def test_another_run_is_refused_with_the_difference(self, changes, message):
     self._begin(_settings())
-    with self.assertRaisesRegex(ValueError, message):
+    with self.assertRaisesRegex(errors.UserError, message):
       run_dir.check_run_dir(self._path, _settings(**changes))
 
   def test_a_field_that_is_newer_than_the_run(self):
@@ -75,8 +83,36 @@ class FolderTest(chex.TestCase):
     self.assertIsNone(run_dir.check_run_dir(self._path, _settings()))
     changed = _settings()
     changed['config']['tiny.num_train'] = 7
-    with self.assertRaisesRegex(ValueError, 'num_train is 100 there, 7 here'):
+    with self.assertRaisesRegex(
+      errors.UserError, 'num_train is 100 there, 7 here'
+    ):
       run_dir.check_run_dir(self._path, changed)
+
+  def test_a_run_with_the_old_names_of_fields(self):
+    old = _with_old_names(_settings())
+    self._begin(old)
+    self.assertIsNone(run_dir.check_run_dir(self._path, _settings()))
+    changed = _settings()
+    changed['config']['hash.max_resolution'] = 64
+    with self.assertRaisesRegex(
+      errors.UserError, r'\(hash.max_resolution is 0 there, 64 here\)'
+    ):
+      run_dir.check_run_dir(self._path, changed)
+    config = saved.get_config(str(self._path / run_dir.CONFIG))
+    self.assertEqual(config.to_dict(), laptop_procedural.get_config().to_dict())
+    self.assertEqual(
+      renamed_fields.rename_in_place(config), list(renamed_fields.NEW_NAMES)
+    )
+
+  def test_a_file_with_both_names_of_a_field(self):
+    settings = _settings()
+    settings['config']['hash.finest'] = 64
+    self._begin(settings)
+    message = 'hash.finest and hash.max_resolution are the old and the new name'
+    with self.assertRaisesRegex(errors.UserError, message):
+      run_dir.check_run_dir(self._path, _settings())
+    with self.assertRaisesRegex(errors.UserError, message):
+      saved.get_config(str(self._path / run_dir.CONFIG))
 
   def test_a_run_that_kept_nothing_may_be_another(self):
     with run_dir.prepare_run_dir(self._path, _settings()):
@@ -92,7 +128,9 @@ class FolderTest(chex.TestCase):
           self._path, _settings(num_steps=3)
         ).__enter__(),
       ):
-        with self.assertRaisesRegex(ValueError, 'another process trains in'):
+        with self.assertRaisesRegex(
+          errors.UserError, 'another process trains in'
+        ):
           use()
     run_dir.check_not_locked(self._path)
     there = json.loads((self._path / run_dir.CONFIG).read_text())
@@ -117,7 +155,8 @@ class FolderTest(chex.TestCase):
     self._begin(_settings())
     (self._path / run_dir.RESULTS).write_text('{"psnr": 20.0, "st')
     with self.assertRaisesRegex(
-      ValueError, 'results.json is none that .*Delete it: the same command sco'
+      errors.UserError,
+      'results.json was not written .*Delete it, and run the same comm',
     ):
       run_dir.read_finished(self._path, 1800)
 
@@ -137,7 +176,7 @@ class FolderTest(chex.TestCase):
   @parameterized.parameters('{}', '[1]', 'no json', '{"config": [2]}')
   def test_a_file_that_is_no_config(self, text):
     path = self.create_tempfile(content=text).full_path
-    with self.assertRaisesRegex(ValueError, 'is no config of a run'):
+    with self.assertRaisesRegex(errors.UserError, 'was not written by a run'):
       saved.get_config(path)
 
 
@@ -155,13 +194,25 @@ class ClaimOutputTest(chex.TestCase):
     run_dir.prepare_output_dir(self._path, same)
     self.assertEqual((self._path / 'rgb.mp4').read_bytes(), b'film')
 
+  def test_pictures_of_a_config_with_the_old_names_of_fields(self):
+    old = {'steps': 7, 'config': {'hash.finest': 64}}
+    path = self._path.with_name('old')
+    run_dir.prepare_output_dir(path, old)
+    new = {'steps': 7, 'config': {'hash.max_resolution': 64}}
+    self.assertIsNone(run_dir.prepare_output_dir(path, new))
+    new['config']['hash.max_resolution'] = 32
+    with self.assertRaisesRegex(errors.UserError, 'max_resolution is 64 there'):
+      run_dir.prepare_output_dir(path, new)
+
   @parameterized.parameters(
     ({'steps': 8}, 'steps is 7 there, 8 here'),
     ({'config': {'white_bkgd': False}}, 'white_bkgd is True there, False here'),
   )
   def test_something_else_is_left_alone_unless_told(self, changes, message):
     other = self._IDENTITY | changes
-    with self.assertRaisesRegex(ValueError, rf'--save_dir: .*\({message}\)'):
+    with self.assertRaisesRegex(
+      errors.UserError, rf'--save_dir: .*\({message}\)'
+    ):
       run_dir.prepare_output_dir(self._path, other)
     self.assertTrue((self._path / 'rgb.mp4').exists())
     run_dir.prepare_output_dir(self._path, other, replace=True)
@@ -185,15 +236,19 @@ class ClaimOutputTest(chex.TestCase):
   def test_files_of_others_are_never_touched(self):
     (self._path / run_dir.IDENTITY).unlink()
     for replace in (False, True):
-      with self.assertRaisesRegex(ValueError, 'holds files, and no render.js'):
+      with self.assertRaisesRegex(
+        errors.UserError, 'holds files but no render.js'
+      ):
         run_dir.prepare_output_dir(self._path, self._IDENTITY, replace=replace)
     self.assertTrue((self._path / 'rgb.mp4').exists())
     (self._path / run_dir.IDENTITY).write_text('[')
     with self.assertRaisesRegex(
-      ValueError, '--save_dir: .*render.json is none'
+      errors.UserError, '--save_dir: .*render.json was not'
     ):
       run_dir.prepare_output_dir(self._path, self._IDENTITY, replace=True)
 
   def test_where_nothing_can_be_written(self):
-    with self.assertRaisesRegex(ValueError, '--save_dir: .* can not be writ'):
+    with self.assertRaisesRegex(
+      errors.UserError, '--save_dir: .* cannot be writ'
+    ):
       run_dir.prepare_output_dir(self._path / 'rgb.mp4' / 'x', self._IDENTITY)

@@ -12,7 +12,9 @@ class DryRunTest(chex.TestCase):
     config = quickstart.get_config()
     config.update(num_rand=64)
     config.procedural.update(size=16, num_train=3, num_test=2)
-    config.hash.update(table_size=512, num_levels=2, finest=32, coarsest=4)
+    config.hash.update(
+      hashmap_size=512, num_levels=2, max_resolution=32, base_resolution=4
+    )
     config.occupancy.update(step=0.1, budget=512)
     text = dry_run.describe_run(config, None, seed=0)
     # 5 ** 3 corners at the first level; the second has no room for 33 ** 3.

@@ -74,7 +74,10 @@ class ProgressTest(chex.TestCase):
         shown.show({'loss': 0.5, 'psnr': 20.0})
         with shown.paused():
           now[0] += 30.0
+          inside = shown.step_seconds()
+        self.assertEqual(shown.step_seconds(), inside)
       self.assertAlmostEqual(shown.rays_per_second(), 100.0)
+      self.assertEqual(inside, 2.0)  # Not the first step, which compiles.
       shown.close()
 
 

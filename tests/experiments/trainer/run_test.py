@@ -68,6 +68,7 @@ class TrainTest(chex.TestCase):
     for name in (
       'ssim',
       'train_seconds',
+      'step_seconds',
       'seconds_per_view',
       'rays_per_second',
       'metrics',
@@ -100,7 +101,7 @@ class TrainTest(chex.TestCase):
     config = (folder / run_dir.CONFIG).read_text()
     (folder / run_dir.CONFIG).write_text(config[:20])
     with self.assertRaisesRegex(
-      ValueError, 'config.json is none that a run wrote'
+      ValueError, 'config.json was not written by a run'
     ):
       self._train(folder)
     (folder / run_dir.CONFIG).write_text(config)
@@ -116,12 +117,13 @@ class TrainTest(chex.TestCase):
 
   def test_what_is_said_is_in_the_log(self):
     folder = self._folder()
-    _, text = self._train(folder, i_img=30)
+    _, text = self._train(folder, i_img=30, batch_warmup_steps=2)
     log = (folder / run_dir.LOG).read_text()
     for line in text.splitlines():
       self.assertIn(line, log)
     self.assertRegex(text, r'step 30  validation \d+\.\d+ dB')
     self.assertIn('test PSNR', log)
+    self.assertEqual(log.count('batch_warmup_steps=2 saves no time'), 1)
 
   def test_tensorboard(self):
     folder = self._folder()
@@ -247,7 +249,7 @@ class TrainTest(chex.TestCase):
     folder = self._folder()
     folder.mkdir()
     (folder / run_dir.CONFIG).write_text('{"model": "bert"}')
-    with self.assertRaisesRegex(ValueError, 'is none that a run wrote'):
+    with self.assertRaisesRegex(ValueError, 'was not written by a run'):
       self._train(folder)
     self.assertEqual((folder / run_dir.CONFIG).read_text(), '{"model": "bert"}')
 
@@ -263,12 +265,18 @@ class TrainTest(chex.TestCase):
     shutil.rmtree(folder / run_dir.VIEWS)
     again, text = self._train(folder)
     self.assertNotIn('loss', text)
-    for name in ('psnr_per_view', 'train_seconds', 'rays_per_second', 'steps'):
+    for name in (
+      'psnr_per_view',
+      'train_seconds',
+      'step_seconds',
+      'rays_per_second',
+      'steps',
+    ):
       self.assertEqual(again[name], content[name])
 
   def test_a_folder_that_can_not_be(self):
     file = self.create_tempfile().full_path
-    with self.assertRaisesRegex(ValueError, '--model_dir: .* can not be writ'):
+    with self.assertRaisesRegex(ValueError, '--model_dir: .* cannot be writ'):
       self._train(pathlib.Path(file) / 'run')
 
   def test_the_seed_decides_everything(self):

@@ -89,9 +89,14 @@ class FitTest(chex.TestCase):
       'field': 'hash',
       'renderer': 'occupancy',
       'random_background': True,
-      'batch_growth': 10,
-      'hash': {'table_size': 512},
-      'occupancy': {'every': 2, 'budget': 1024, 'step': 0.05, 'resolution': 8},
+      'batch_warmup_steps': 10,
+      'hash': {'hashmap_size': 512},
+      'occupancy': {
+        'update_every': 2,
+        'max_samples': 1024,
+        'step_size': 0.05,
+        'resolution': 8,
+      },
     },
   )
   def test_going_on_equals_an_unbroken_run(self, **changes):
@@ -102,6 +107,34 @@ class FitTest(chex.TestCase):
     self.assertIn('Goes on from its checkpoint of step 5.', text)
     chex.assert_trees_all_equal(broken, whole)
     self.assertEqual((about['seed'], about['restarts']), (0, 0))
+
+  def test_seconds_of_the_steps_add_up_when_a_run_resumes(self):
+    folder = self._folder()
+    _, about, _ = self._fit(folder, num_steps=5)
+    first = about['times']['step_seconds']
+    self.assertBetween(first, 0.001, about['times']['train_seconds'])
+    _, about, _ = self._fit(folder)
+    self.assertGreater(about['times']['step_seconds'], first)
+
+  def test_a_run_of_an_older_version_has_no_seconds_of_the_steps(self):
+    folder, times = self._folder(), steps._Steps._times
+
+    def old_times(self):
+      return {k: v for k, v in times(self).items() if k != 'step_seconds'}
+
+    with mock.patch.object(steps._Steps, '_times', old_times):
+      self._fit(folder, num_steps=5)
+    _, about, _ = self._fit(folder)
+    self.assertEqual(
+      about['times'].keys(), {'train_seconds', 'rays_per_second'}
+    )
+
+  def test_a_bug_in_a_view_ends_the_run(self):
+    def film(kept, learnt):
+      np.zeros(3) + np.zeros(4)
+
+    with self.assertRaisesRegex(ValueError, 'operands could not be broadcast'):
+      self._fit(self._folder(), film=film, i_video=5)
 
   @parameterized.parameters(signal.SIGINT, signal.SIGTERM)
   def test_a_signal_keeps_the_state(self, number):
