@@ -60,7 +60,7 @@ def run(task: Callable[[], None], default: Default) -> None:
     try:
       signals.raise_on_sigterm()
       config_path()  # One that is not there is told before it is asked for.
-      multihost.start(
+      multihost.initialize(
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_INDEX.value
       )
       multihost.check_same(_same_everywhere())
@@ -68,15 +68,15 @@ def run(task: Callable[[], None], default: Default) -> None:
     except signals.StoppedError as stopped:
       if multihost.is_main():
         print(stopped, file=sys.stderr)
-      multihost.end(stopped.exit_code)
+      multihost.exit_process(stopped.exit_code)
       sys.exit(stopped.exit_code)
     except (ValueError, OSError) as error:
       # With --verbosity=0: where it comes from.
       if logging.level_info() and not multihost.is_multihost():
         raise
-      multihost.wait_for_cause(error)
+      multihost.wait_for_failed_process(error)
       print(f'Error: {error}', file=sys.stderr)
-      multihost.end(1, str(error))
+      multihost.exit_process(1, str(error))
       sys.exit(1)
     except KeyboardInterrupt as error:
       text = 'Interrupted: what was kept is there; the same command goes on.'
@@ -84,12 +84,12 @@ def run(task: Callable[[], None], default: Default) -> None:
       # As shells say it.
       terminated = isinstance(error, signals.TerminatedError)
       code = 128 + (signal.SIGTERM if terminated else signal.SIGINT)
-      multihost.end(code, 'interrupted')
+      multihost.exit_process(code, 'interrupted')
       sys.exit(code)
     except Exception as error:
-      multihost.fail(error)
+      multihost.exit_with_traceback(error)
       raise
-    multihost.end(0)
+    multihost.exit_process(0)
 
   app.run(main, flags_parser=lambda argv: _parse(argv, default))
 
