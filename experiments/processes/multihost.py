@@ -128,9 +128,13 @@ def initialize(
       shutdown_timeout=_SHUTDOWN_TIMEOUT,
     )
   except RuntimeError as error:
-    raise errors.UserError(
-      f'{_NOT_CONNECTED} ({str(error).splitlines()[0]}).'
-    ) from error
+    reason = str(error).splitlines()[0]
+    if 'Failed to start RPC server' in reason:
+      raise errors.UserError(
+        f'--coordinator: process 0 cannot listen at {coordinator}; another '
+        'program may use that port. Choose another one.'
+      ) from error
+    raise errors.UserError(f'{_NOT_CONNECTED} ({reason}).') from error
   store = coordination.store()
   _channel = _Channel(
     store,

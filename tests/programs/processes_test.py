@@ -27,11 +27,9 @@ _SMALL = (
   '--config.model.net_width=16',
   '--config.model.net_depth=2',
   '--config.model.skips=()',
-  '--config.model_fine.net_width=16',
-  '--config.model_fine.net_depth=2',
-  '--config.model_fine.skips=()',
+  # One network, which compiles faster; the worker's model has two.
   '--config.num_samples=8',
-  '--config.num_importance=8',
+  '--config.num_importance=0',
   '--config.num_rand=256',
   '--config.procedural.size=16',
   '--config.procedural.num_train=3',

@@ -31,6 +31,21 @@ class InitializeTest(chex.TestCase):
     with self.assertRaisesRegex(errors.UserError, message):
       multihost.initialize(*flags)
 
+  @parameterized.parameters(
+    ('UNKNOWN: Failed to start RPC server', 'cannot listen at 127.0.0.1:1;'),
+    ('DEADLINE_EXCEEDED: a\nb', r'300 s, .* \(DEADLINE_EXCEEDED: a\)\.$'),
+  )
+  def test_explains_why_processes_cannot_connect(self, reason, message):
+    with (
+      mock.patch.object(multihost.heartbeat, 'on_abort'),
+      mock.patch.object(
+        multihost.coordination, 'initialize', side_effect=RuntimeError(reason)
+      ),
+      self.assertRaisesRegex(errors.UserError, message),
+    ):
+      multihost.initialize('127.0.0.1:1', 2, 0)
+    self.assertFalse(multihost.is_multihost())
+
   def test_one_process_stays_alone(self):
     multihost.initialize('127.0.0.1:1', 1, 0)
     multihost.initialize(None, None, None)
