@@ -71,7 +71,7 @@ def run(task: Callable[[], None], default_config: DefaultConfig) -> None:
     try:
       signals.raise_on_sigterm()
       old_names = _rename_fields()
-      multihost.start(
+      multihost.initialize(
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_INDEX.value
       )
       multihost.check_same(_shared_settings())
@@ -81,12 +81,12 @@ def run(task: Callable[[], None], default_config: DefaultConfig) -> None:
     except signals.StoppedError as stopped:
       if multihost.is_main():
         print(stopped, file=sys.stderr)
-      multihost.end(stopped.exit_code)
+      multihost.exit_process(stopped.exit_code)
       sys.exit(stopped.exit_code)
     except (*USER_ERRORS, BrokenPipeError) as error:
-      multihost.wait_for_cause(error)
+      multihost.wait_for_failed_process(error)
       print(f'Error: {error}', file=sys.stderr)
-      multihost.end(1, str(error))
+      multihost.exit_process(1, str(error))
       sys.exit(1)
     except KeyboardInterrupt as error:
       text = 'Interrupted. Run the same command to resume.'
@@ -94,12 +94,12 @@ def run(task: Callable[[], None], default_config: DefaultConfig) -> None:
       # The exit codes of shells.
       terminated = isinstance(error, signals.TerminatedError)
       code = 128 + (signal.SIGTERM if terminated else signal.SIGINT)
-      multihost.end(code, 'interrupted')
+      multihost.exit_process(code, 'interrupted')
       sys.exit(code)
     except Exception as error:
-      multihost.fail(error)
+      multihost.exit_with_traceback(error)
       raise
-    multihost.end(0)
+    multihost.exit_process(0)
 
   app.run(main, flags_parser=lambda argv: _parse(argv, default_config))
 

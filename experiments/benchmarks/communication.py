@@ -207,9 +207,9 @@ def main(argv: list[str]) -> None:
   environment.retain_freed_memory()
   if _INDEX.value is not None:
     os.sched_setaffinity(0, {_INDEX.value})  # Of one core each.
-    multihost.start(_MEETS_AT.value, 2, _INDEX.value)
+    multihost.initialize(_MEETS_AT.value, 2, _INDEX.value)
     _measure()
-    multihost.end(0)
+    multihost.exit_process(0)
   with socket.socket() as opened:
     opened.bind(('127.0.0.1', 0))
     port = opened.getsockname()[1]

@@ -173,7 +173,7 @@ def make_render_view(
 ) -> Callable[..., image_rendering.RenderedImage]:
   """Renders whole images, see `evaluation.make_render_view`.
 
-  With many processes it is called on process 0, in `processes.once`.
+  In a multi-host run process 0 calls it, within `multihost.run_on_main`.
   """
   kept = CACHED_ACTIVATIONS if on_cpu() else _RENDERED_ACTIVATIONS
   render = image_rendering.make_render_view(
@@ -184,7 +184,9 @@ def make_render_view(
     ndc=scene_.ndc,
     network=network,
   )
-  return multihost.collective(render)
+  return multihost.collective(
+    render, arg_types=(cameras.Cameras, int, cameras.Cameras)
+  )
 
 
 def on_cpu() -> bool:

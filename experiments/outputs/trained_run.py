@@ -78,7 +78,8 @@ def load(
   scene = scene_loader.load_scene(config, data_dir)
   renderer = model.make_renderer(config, scene)
   learnt, kept = multihost.run_on_main(
-    lambda: read_variables(renderer, model_dir, step)
+    lambda: read_variables(renderer, model_dir, step),
+    like=(_variable_shapes(renderer), checkpoints.CheckpointInfo),
   )
   render = model.make_render_view(config, scene, renderer)
   return TrainedRun(
@@ -106,16 +107,20 @@ def read_variables(
   Raises:
     ValueError: if there are none, or of other networks.
   """
-  template = jax.eval_shape(
-    lambda key: hierarchical.Learnt(renderer.init(key), renderer.remember()),
-    jax.random.key(0),
-  )
+  template = _variable_shapes(renderer)
   try:
     path = model_dir / run_dir.CHECKPOINTS
     with checkpoints.Checkpoints(path, _warn) as kept:
       return kept.read(template, step)
   except FileNotFoundError as error:
     raise errors.UserError(str(error)) from error
+
+
+def _variable_shapes(renderer: hierarchical.Renderer) -> hierarchical.Learnt:
+  return jax.eval_shape(
+    lambda key: hierarchical.Learnt(renderer.init(key), renderer.remember()),
+    jax.random.key(0),
+  )
 
 
 def _warn(text: str) -> None:

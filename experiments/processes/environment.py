@@ -1,4 +1,4 @@
-"""What a process sets up before it computes."""
+"""Settings of a process: its log, its memory and its compilation cache."""
 
 import contextlib
 import ctypes
@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from absl import logging
 
-# Of glibc's malloc.h.
+# From malloc.h of glibc.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
@@ -21,29 +21,30 @@ CACHE_VARIABLE = 'JAX_COMPILATION_CACHE_DIR'
 
 
 def quiet_libraries() -> None:
-  """Has libraries tell what fails, once, and not what they try or do."""
+  """Makes libraries log errors only, each once."""
   logging.set_verbosity(logging.ERROR)
-  # Where orbax can not read or write, each array that it was at, and each
-  # thread, has a traceback beside the error that is raised.
+  # Where orbax cannot read or write, it raises an error, and each array and
+  # each thread that was at work logs a traceback as well.
   python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
   logging.get_absl_logger().addFilter(
     lambda record: '_SignalingThread' not in record.getMessage()
   )
-  hook = sys.unraisablehook
+  previous_hook = sys.unraisablehook
 
-  def drop(unraisable: Any) -> None:
+  def hook(unraisable: Any) -> None:
     if 'Event loop is closed' not in str(unraisable.exc_value):
-      hook(unraisable)
+      previous_hook(unraisable)
 
-  sys.unraisablehook = drop
+  sys.unraisablehook = hook
 
 
 def retain_freed_memory() -> None:
-  """Has freed memory kept for the next step, where the C library can.
+  """Keeps freed memory for the next step, where the C library can.
 
-  On a CPU jax frees what a step worked in, and gets it anew for the next; the
-  system clears it each time, which took up to half of a short step. Threads
-  share one arena: what others would have holds no more than 64 MB at a time.
+  On a CPU jax frees the buffers of a step and allocates them again for the
+  next. The system clears them each time, which took up to half of a short step.
+  All threads share one arena: further arenas would keep no more than 64 MB at a
+  time.
   """
   with contextlib.suppress(OSError, AttributeError):
     mallopt = ctypes.CDLL(None).mallopt
@@ -53,18 +54,18 @@ def retain_freed_memory() -> None:
 
 
 def default_cache() -> str:
-  """Where compiled functions are kept, unless the user says otherwise."""
+  """Returns the default folder of the compilation cache."""
   home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
   path = pathlib.Path(home).expanduser() / 'nerf_haiku' / 'compiled'
   return os.environ.get(CACHE_VARIABLE) or str(path)
 
 
 def set_compilation_cache(folder: str) -> None:
-  """Keeps compiled functions in a folder, for the next process.
+  """Caches compiled functions in a folder, for later processes.
 
   Args:
-    folder: made if need be; '' to keep nothing. One that can not be written
-      only costs the time to compile.
+    folder: made if it does not exist; '' disables the cache. If it cannot be
+      written, functions are compiled again, and nothing else is lost.
   """
   if not folder:
     jax.config.update('jax_enable_compilation_cache', False)

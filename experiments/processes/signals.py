@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: at once, or for a run that is to keep what it has."""
+"""Ctrl-C and SIGTERM: stop at once, or after a checkpoint is saved."""
 
 import contextlib
 import os
@@ -6,90 +6,99 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
-_NOTED = b'\nKeeping the state and stopping; once more stops at once.\n'
+_NOTICE = (
+  b'\nSaving a checkpoint, then stopping. Press Ctrl-C again to stop now.\n'
+)
 
 
 class StoppedError(Exception):
-  """The run was asked to stop, and has kept its state."""
+  """The run was stopped by a signal, and its checkpoint is saved."""
 
   def __init__(self, step: int, signal_number: int):
     super().__init__(
-      f'Stopped by {signal.Signals(signal_number).name} and kept after step '
-      f'{step}: the same command goes on from there.'
+      f'Stopped by {signal.Signals(signal_number).name} after step {step}; the '
+      'checkpoint is saved. Run the same command to resume.'
     )
-    # As shells say it.
-    self.exit_code = 128 + signal_number
+    self.exit_code = 128 + signal_number  # The convention of shells.
 
 
 class TerminatedError(KeyboardInterrupt):
-  """SIGTERM where there is nothing to keep: as Ctrl-C, but for its code."""
+  """SIGTERM where there is nothing to save: Ctrl-C with another exit code."""
 
 
 def raise_on_sigterm() -> None:
-  """Has SIGTERM end what is under way, by a `TerminatedError`."""
+  """Makes SIGTERM raise a `TerminatedError`."""
 
-  def end(number: int, frame: FrameType | None) -> None:
+  def handle(number: int, frame: FrameType | None) -> None:
     del number, frame
     raise TerminatedError
 
-  signal.signal(signal.SIGTERM, end)
+  signal.signal(signal.SIGTERM, handle)
 
 
 class Listener:
   """A context in which the first signal is only noted; a second one stops.
 
-  `signal_number` is the signal that came, or None.
+  `signal_number` is that of the first signal, or None.
   """
 
-  def __init__(self, *, between_views: bool = False) -> None:
-    """`between_views`: whether `at_once` waits for the view under way."""
-    self._between_views = between_views
+  def __init__(self, *, only_between_images: bool = False) -> None:
+    """Listens once the context is entered.
+
+    Args:
+      only_between_images: whether the first signal interrupts an
+        `interruptible` context only in `raise_if_interrupted`.
+    """
+    self._only_between_images = only_between_images
     self.signal_number: int | None = None
-    self._at_once = False
-    self._before: dict[int, signal._HANDLER] = {}
+    self._interruptible = False
+    self._previous: dict[int, signal._HANDLER] = {}
 
   def __enter__(self) -> 'Listener':
-    global _listening
-    _listening = self
+    global _listener
+    _listener = self
     for number in (signal.SIGINT, signal.SIGTERM):
-      self._before[number] = signal.signal(number, self._note)
+      self._previous[number] = signal.signal(number, self._handle)
     return self
 
   def __exit__(self, *error: object) -> None:
-    global _listening
-    _listening = None
-    for number, handler in self._before.items():
+    global _listener
+    _listener = None
+    for number, handler in self._previous.items():
       signal.signal(number, handler)
 
   @contextlib.contextmanager
-  def at_once(self) -> Iterator[None]:
-    """A context that the first signal ends, by a `KeyboardInterrupt`."""
-    self._at_once = True
+  def interruptible(self) -> Iterator[None]:
+    """A context in which the first signal raises a `KeyboardInterrupt`."""
+    self._interruptible = True
     try:
       yield
     finally:
-      self._at_once = False
+      self._interruptible = False
 
-  def _note(self, number: int, frame: FrameType | None) -> None:
+  def _handle(self, number: int, frame: FrameType | None) -> None:
     del frame
     if self.signal_number is not None:
       raise KeyboardInterrupt
     self.signal_number = number
-    # Not by print: the signal may have come in the middle of one.
-    os.write(2, _NOTED)
-    if self._at_once and not self._between_views:
+    # Not with print: the signal may have come in the middle of one.
+    os.write(2, _NOTICE)
+    if self._interruptible and not self._only_between_images:
       raise KeyboardInterrupt
 
-  def between_views(self) -> None:
-    """Ends a context `at_once` if a signal came."""
-    if self._at_once and self.signal_number is not None:
+  def raise_if_interrupted(self) -> None:
+    """Raises a `KeyboardInterrupt` if a signal came, where it is to."""
+    if self._interruptible and self.signal_number is not None:
       raise KeyboardInterrupt
 
 
-_listening: Listener | None = None
+_listener: Listener | None = None
 
 
-def check_between_images() -> None:
-  """To be called where many processes may leave off drawing."""
-  if _listening is not None:
-    _listening.between_views()
+def raise_if_interrupted() -> None:
+  """Raises a `KeyboardInterrupt` if the current listener asks for it.
+
+  Called where all processes of a run can stop rendering together.
+  """
+  if _listener is not None:
+    _listener.raise_if_interrupted()

@@ -95,8 +95,12 @@ def fit(
   state = _begin(config, renderer, seed, weights)
   times = {'train_seconds': 0.0, 'step_seconds': 0.0, 'rays_per_second': 0}
   about: RunMetadata = {'seed': seed, 'restarts': 0, 'times': times}
-  state, about = multihost.run_on_main(lambda: _go_on(state, about, outputs))
-  with signals.Listener(between_views=multihost.is_multihost()) as listener:
+  state, about = multihost.run_on_main(
+    lambda: _go_on(state, about, outputs), like=(state, about)
+  )
+  with signals.Listener(
+    only_between_images=multihost.is_multihost()
+  ) as listener:
     while int(state.step) < config.num_steps:
       try:
         state, about = steps.run(state, about, listener)
@@ -232,12 +236,12 @@ class _Steps:
         self._stop(step, stopped)
       if any(due):
         with self._progress.paused():
-          stopped = multihost.run_on_main(
+          interrupted = multihost.run_on_main(
             functools.partial(self._pause, step, due, listener),
             self._state.learnt(),
           )
-        if stopped:
-          self._stop(step, stopped)
+        if interrupted:
+          self._stop(step, interrupted)
     # It may have come while the last state was written.
     stopped = int(self._greatest(listener.signal_number or 0))
     if stopped:
@@ -273,11 +277,11 @@ class _Steps:
     """
     psnr = None
     try:
-      with listener.at_once():  # Views may take minutes.
+      with listener.interruptible():  # Views may take minutes.
         psnr = self._validate(step) if due.validation else None
       if due.save:
         self._save(psnr)
-      with listener.at_once():
+      with listener.interruptible():
         if due.test:
           self._show(step, self._outputs.test)
         if due.film:

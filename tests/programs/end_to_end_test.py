@@ -151,7 +151,7 @@ class StopTest(chex.TestCase):
         break
     _, err = process.communicate(timeout=120)
     self.assertEqual(process.returncode, 128 + signal.SIGINT)
-    match = re.search(r'kept after step (\d+): the same command goes on', err)
+    match = re.search(r'after step (\d+); the checkpoint is saved. Run', err)
     stopped = int(match[1])
     last = stopped + 100
     out, err = _train(

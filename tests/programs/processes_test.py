@@ -1,4 +1,4 @@
-"""Many processes, real ones on this machine, against one."""
+"""Runs of several processes, real ones on this machine, against one."""
 
 import json
 import os
@@ -9,16 +9,13 @@ import socket
 import subprocess
 import sys
 import time
-from unittest import mock
 
 import chex
 import jax
 import numpy as np
 import pytest
-from absl.testing import parameterized
 from tensorboard.backend.event_processing import event_accumulator
 
-from experiments.processes import multihost
 from nerf_haiku import checkpoints
 from tests.support import environment, worker
 
@@ -30,11 +27,9 @@ _SMALL = (
   '--config.model.net_width=16',
   '--config.model.net_depth=2',
   '--config.model.skips=()',
-  '--config.model_fine.net_width=16',
-  '--config.model_fine.net_depth=2',
-  '--config.model_fine.skips=()',
+  # One network, which compiles faster; the worker's model has two.
   '--config.num_samples=8',
-  '--config.num_importance=8',
+  '--config.num_importance=0',
   '--config.num_rand=256',
   '--config.procedural.size=16',
   '--config.procedural.num_train=3',
@@ -50,30 +45,30 @@ def _free_port():
 
 
 class _Launched:
-  """A program, started as many processes; none outlives the context."""
+  """A program, started as several processes; none outlives the context."""
 
   def __init__(
     self, folder, program, *arguments, count=2, devices=1, slurm=False, last=()
   ):
     """`last`: arguments of the last process alone."""
-    self._folder, port = folder, _free_port()
+    self._folder, self.port = folder, _free_port()
     self._files = []
     self.processes = []
     for i in range(count):
-      found = environment.make(devices) | {'PYTHONPATH': str(_ROOT)}
+      variables = environment.make(devices) | {'PYTHONPATH': str(_ROOT)}
       line = [sys.executable, program, *arguments]
       if slurm:
-        found |= {
+        variables |= {
           'SLURM_JOB_ID': '1',
           'SLURM_STEP_NODELIST': 'localhost',
           'SLURM_NTASKS': str(count),
           'SLURM_PROCID': str(i),
           'SLURM_LOCALID': str(i),
-          'JAX_COORDINATOR_PORT': str(port),
+          'JAX_COORDINATOR_PORT': str(self.port),
         }
       elif count > 1:
         line += [
-          f'--coordinator=127.0.0.1:{port}',
+          f'--coordinator=127.0.0.1:{self.port}',
           f'--num_processes={count}',
           f'--process_index={i}',
         ]
@@ -85,7 +80,7 @@ class _Launched:
         subprocess.Popen(
           ['taskset', '--cpu-list', str(i % os.cpu_count()), *line],
           cwd=folder,
-          env=found,
+          env=variables,
           stdout=out,
           stderr=err,
         )
@@ -101,71 +96,26 @@ class _Launched:
     for file in self._files:
       file.close()
 
-  def said(self, kind, i):
+  def output(self, kind, i):
     return (self._folder / f'{kind}_{i}').read_text()
 
-  def wait_until_said(self, text):
-    """Waits for what process 0 prints."""
-    while not re.search(text, self.said('out', 0)):
+  def wait_for_output(self, text, count=1):
+    """Waits until process 0 has printed a text so many times."""
+    while len(re.findall(text, self.output('out', 0))) < count:
       if self.processes[0].poll() is not None:
-        raise AssertionError(self.said('err', 0))
+        raise AssertionError(self.output('err', 0))
       time.sleep(0.1)
 
-  def codes(self, seconds=120):
-    """Waits for all to end, so long at most; gives their exit codes."""
-    until = time.monotonic() + seconds
-    return [x.wait(max(0.1, until - time.monotonic())) for x in self.processes]
-
-
-class StartTest(chex.TestCase):
-  @parameterized.parameters(
-    ((None, 2, 0), '--coordinator: is missing; --num_processes, --process'),
-    (('a:1', None, 0), '--num_processes: is missing'),
-    (('a:1', 2, None), '--process_index: is missing'),
-    (('a:1', 2, 2), '--process_index: got 2; allowed: 0 to 1'),
-    (('a:1', 2, -1), '--process_index: got -1'),
-    (('a:1', 0, 0), '--num_processes: got 0'),
-    (('a', 2, 0), "--coordinator: got 'a'; allowed: host:port"),
-  )
-  def test_a_wrong_flag_is_named(self, flags, message):
-    with self.assertRaisesRegex(ValueError, message):
-      multihost.start(*flags)
-
-  @parameterized.named_parameters(
-    ('nowhere', {}, False),
-    ('one_task', {'SLURM_NTASKS': '1'}, False),
-    ('four_tasks', {'SLURM_NTASKS': '4'}, True),
-    # In the shell of a job, where no task runs.
-    ('shell', {'SLURM_NTASKS': '4', 'SLURM_STEP_NODELIST': None}, False),
-    ('pod', {'KUBERNETES_SERVICE_HOST': 'a'}, False),
-    (
-      'open_mpi',
-      {'OMPI_MCA_orte_hnp_uri': '1', 'OMPI_COMM_WORLD_SIZE': '2'},
-      True,
-    ),
-  )
-  def test_what_launched_it(self, changes, expected):
-    task = {
-      'SLURM_JOB_ID': '7',
-      'SLURM_STEP_NODELIST': 'a',
-      'SLURM_PROCID': '0',
-      'SLURM_LOCALID': '0',
-    }
-    there = task | changes if 'SLURM_NTASKS' in changes else changes
-    there = {x: y for x, y in there.items() if y is not None}
-    with mock.patch.dict(os.environ, there, clear=True):
-      self.assertEqual(multihost._launched_as_one_of_many(), expected)
-
-  def test_alone(self):
-    multihost.start('127.0.0.1:1', 1, 0)
-    multihost.start(None, None, None)
-    self.assertFalse(multihost.is_multihost())
-    self.assertEqual(multihost.run_on_main(lambda: 3), 3)
-    self.assertIs(multihost.collective(len), len)
+  def exit_codes(self, timeout=120):
+    """Waits until all have ended, and returns their exit codes."""
+    deadline = time.monotonic() + timeout
+    return [
+      x.wait(max(0.1, deadline - time.monotonic())) for x in self.processes
+    ]
 
 
 @pytest.mark.slow
-class ManyTest(chex.TestCase):
+class RunTest(chex.TestCase):
   def _folder(self):
     return pathlib.Path(self.create_tempdir().full_path)
 
@@ -173,7 +123,7 @@ class ManyTest(chex.TestCase):
     with np.load(path) as stored:
       return list(stored.values())
 
-  def test_a_step_and_a_view_of_two_by_two(self):
+  def test_a_step_and_an_image_equal_those_of_one_process(self):
     """Against one process with one device: gradient, checkpoints, pixels."""
     folder, model = self._folder(), worker.Model()
     begin = jax.tree.map(np.asarray, model.state())
@@ -182,7 +132,7 @@ class ManyTest(chex.TestCase):
     with _Launched(
       folder, _WORKER, '--task=step', f'--folder={folder}', devices=2
     ) as launched:
-      self.assertEqual(launched.codes(), [0, 0], launched.said('err', 0))
+      self.assertEqual(launched.exit_codes(), [0, 0], launched.output('err', 0))
     expected = model.step(begin, slice(None), 1)
     with checkpoints.Checkpoints(folder / 'kept') as kept:
       after, about = kept.restore(begin)
@@ -209,27 +159,27 @@ class ManyTest(chex.TestCase):
       np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * largest)
 
   def _check_render(self, folder):
-    """Two processes draw what one has scored, and a video."""
+    """Two processes render and score what one has, and a video."""
     with _Launched(
       folder,
       _ROOT / 'experiments' / 'render.py',
       '--model_dir=one',
-      '--save_dir=drawn',
+      '--save_dir=rendered',
       '--config.num_poses=2',
     ) as launched:
-      self.assertEqual(launched.codes(), [0, 0], launched.said('err', 0))
-      self.assertIn('2 frames of 16x16: drawn', launched.said('out', 0))
-      self.assertEmpty(launched.said('out', 1))
-    drawn, one = (
+      self.assertEqual(launched.exit_codes(), [0, 0], launched.output('err', 0))
+      self.assertIn('2 frames of 16x16: rendered', launched.output('out', 0))
+      self.assertEmpty(launched.output('out', 1))
+    rendered, one = (
       json.loads((folder / x / 'results.json').read_text())
-      for x in ('drawn/test', 'one')
+      for x in ('rendered/test', 'one')
     )
-    self.assertEqual(drawn['psnr_per_view'], one['psnr_per_view'])
-    self.assertEqual(drawn['ssim_per_view'], one['ssim_per_view'])
+    self.assertEqual(rendered['psnr_per_view'], one['psnr_per_view'])
+    self.assertEqual(rendered['ssim_per_view'], one['ssim_per_view'])
 
-  def _newest(self, run):
-    there = os.listdir(run / 'checkpoints')
-    return max(int(x) for x in there if x.isdigit())
+  def _latest(self, run):
+    names = os.listdir(run / 'checkpoints')
+    return max(int(x) for x in names if x.isdigit())
 
   def _losses(self, run):
     read = event_accumulator.EventAccumulator(str(run / 'tensorboard'))
@@ -238,8 +188,8 @@ class ManyTest(chex.TestCase):
     self.assertEqual([x.step for x in points[:20]], list(range(1, 21)))
     return np.array([x.value for x in points[:20]])
 
-  def test_a_run_of_two_by_two(self):
-    """Learns as one process does, stops by a signal to one, goes on alone."""
+  def test_a_run_equals_that_of_one_process(self):
+    """A signal to either of its processes stops it."""
     folder = self._folder()
     with _Launched(
       folder,
@@ -249,21 +199,25 @@ class ManyTest(chex.TestCase):
       '--model_dir=one',
       count=1,
     ) as launched:
-      self.assertEqual(launched.codes(), [0], launched.said('err', 0))
+      self.assertEqual(launched.exit_codes(), [0], launched.output('err', 0))
     self._check_render(folder)
     many = (*_SMALL, '--config.num_steps=100000', '--model_dir=many')
     with _Launched(
       folder, _TRAIN, *many, '--config.i_testset=20', devices=2
     ) as launched:
-      launched.wait_until_said('step 20  test')
+      launched.wait_for_output('step 20  test')
       launched.processes[1].send_signal(signal.SIGTERM)
-      self.assertEqual(launched.codes(), [143, 143], launched.said('err', 0))
-      stopped = int(
-        re.search(r'kept after step (\d+)', launched.said('err', 0))[1]
+      self.assertEqual(
+        launched.exit_codes(), [143, 143], launched.output('err', 0)
       )
-      self.assertEmpty(launched.said('out', 1))
+      stopped = int(
+        re.search(
+          r'Stopped by SIGTERM after step (\d+)', launched.output('err', 0)
+        )[1]
+      )
+      self.assertEmpty(launched.output('out', 1))
     run = folder / 'many'
-    self.assertEqual(self._newest(run), stopped)
+    self.assertEqual(self._latest(run), stopped)
     np.testing.assert_allclose(
       self._losses(run), self._losses(folder / 'one'), rtol=1e-3
     )
@@ -272,29 +226,19 @@ class ManyTest(chex.TestCase):
       for x in ('one', 'many/test_0000020')
     ]
     np.testing.assert_allclose(*psnr, rtol=0, atol=0.1)
-    with _Launched(
-      folder,
-      _TRAIN,
-      *_SMALL,
-      f'--config.num_steps={stopped + 1}',
-      '--model_dir=many',
-      count=1,
-    ) as launched:
-      self.assertEqual(launched.codes(), [0], launched.said('err', 0))
-      self.assertIn(f'checkpoint of step {stopped}.', launched.said('out', 0))
-    # Each step was written by one process, and the log by none of the others.
+    # Only process 0 writes the log.
     log = (run / 'log.txt').read_text()
     self.assertLen(re.findall(r'  step +20  loss', log), 1)
 
 
 @pytest.mark.slow
-class EndTest(chex.TestCase):
-  """The others end within 60 s and name who is missing."""
+class FailureTest(chex.TestCase):
+  """If one process fails, the others end and name it."""
 
   def _folder(self):
     return pathlib.Path(self.create_tempdir().full_path)
 
-  def test_an_error_of_one(self):
+  def test_a_setting_that_differs(self):
     with _Launched(
       self._folder(),
       _TRAIN,
@@ -302,26 +246,42 @@ class EndTest(chex.TestCase):
       '--model_dir=run',
       last=['--config.num_rand=255'],
     ) as launched:
-      self.assertEqual(launched.codes(60), [1, 1])
-      wrong = 'config.num_rand: got 255, and 256 on process 0'
-      self.assertStartsWith(launched.said('err', 1), f'Error: {wrong}')
+      self.assertEqual(launched.exit_codes(60), [1, 1])
+      message = 'config.num_rand: got 255, but process 0 has 256'
+      self.assertStartsWith(launched.output('err', 1), f'Error: {message}')
       self.assertRegex(
-        launched.said('err', 0), rf'^Process 1 \(.*\) failed: {wrong}'
+        launched.output('err', 0), rf'^Process 1 \(.*\) failed: {message}'
       )
 
-  @parameterized.named_parameters(
-    ('first_is_killed', 0, signal.SIGKILL, 'is gone'),
-    ('last_is_killed', 1, signal.SIGKILL, 'gave no sign of life'),
-    ('last_is_stopped', 1, signal.SIGSTOP, 'gave no sign of life'),
-  )
-  def test_a_signal_to_one(self, missing, number, message):
-    with _Launched(self._folder(), _WORKER, slurm=True) as launched:
-      launched.wait_until_said('together')
-      launched.processes[missing].send_signal(number)
-      codes = launched.codes(60)
-      self.assertEqual(codes[missing], -signal.SIGKILL)
-      self.assertEqual(codes[1 - missing], 1)
+  def _can_connect(self, address):
+    try:
+      socket.create_connection(address, 5).close()
+    except ConnectionRefusedError:
+      return False
+    return True
+
+  def test_process_0_is_killed(self):
+    with _Launched(self._folder(), _WORKER, '--task=wait') as launched:
+      launched.wait_for_output('together')
+      # It listens where --coordinator says, and nowhere else.
+      self.assertTrue(self._can_connect(('127.0.0.1', launched.port)))
+      self.assertFalse(self._can_connect(('127.0.0.2', launched.port)))
+      launched.processes[0].kill()
+      self.assertEqual(launched.exit_codes(60), [-signal.SIGKILL, 1])
       self.assertRegex(
-        launched.said('err', 1 - missing),
-        rf'(?m)^Process {missing} \(.*\) {message}',
+        launched.output('err', 1), r'(?m)^Process 0 \(.*\) is gone'
+      )
+
+  def test_another_process_is_suspended(self):
+    with _Launched(
+      self._folder(), _WORKER, '--task=wait', slurm=True
+    ) as launched:
+      # Some four seconds: longer than the silence that ends a run.
+      launched.wait_for_output('together', count=40)
+      launched.processes[1].send_signal(signal.SIGSTOP)
+      # Process 0 kills it.
+      self.assertEqual(launched.exit_codes(60), [1, -signal.SIGKILL])
+      self.assertRegex(
+        launched.output('err', 0),
+        r'(?m)^Process 1 \(.*\) has sent no heartbeat for 3 s',
       )

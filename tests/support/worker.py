@@ -1,7 +1,4 @@
-"""What `processes_test` starts as one process of many.
-
-python tests/support/worker.py --task=wait --coordinator=... (as of train.py)
-"""
+"""The program that `processes_test` starts as several processes of one run."""
 
 import pathlib
 import sys
@@ -10,19 +7,23 @@ import time
 import jax
 import numpy as np
 import optax
-from absl import flags
+from absl import app, flags
 
 # The checkout: nothing needs `experiments` to be installed.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-from experiments import launch
 from experiments.builders import model, scene_loader
-from experiments.processes import multihost
-from nerf_haiku import cameras, checkpoints, devices, scenes, training
+from experiments.processes import environment, heartbeat, multihost
+from nerf_haiku import checkpoints, devices, scenes, training
 from tests.support import configs
+from tests.support import environment as test_environment
 
-_TASK = flags.DEFINE_enum('task', 'wait', ('wait', 'step'), 'What to do.')
+_TASK = flags.DEFINE_enum('task', None, ('wait', 'step'), 'What to do.')
 _FOLDER = flags.DEFINE_string('folder', None, 'What `step` reads and writes.')
+# As of train.py.
+_COORDINATOR = flags.DEFINE_string('coordinator', None, 'host:port')
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many.')
+_PROCESS_INDEX = flags.DEFINE_integer('process_index', None, 'Which one.')
 
 _RAYS = 64
 
@@ -73,19 +74,25 @@ class Model:
     return devices.unreplicate(update(state, batch, jax.random.key(1))[0])
 
   def view(self, state: training.TrainState) -> np.ndarray:
-    """Rendered by all processes, in `processes.once` if there are many."""
+    """Renders the test view, on all processes if there are several."""
     render = model.make_render_view(self.config, self.scene, self.renderer)
     learnt = devices.replicate(state.learnt())
-    taken: cameras.Cameras = self.scene.test.cameras
-    return multihost.run_on_main(lambda: render(learnt, taken, 0).rgb, learnt)
+    views = self.scene.test.cameras
+    return multihost.run_on_main(lambda: render(learnt, views, 0).rgb, learnt)
 
 
 def _step() -> None:
-  """Reads a state, does a step, keeps it; each process tells what it has."""
+  """Restores a state, does a step and saves it; writes what each process has.
+
+  The state is restored and saved by process 0 alone.
+  """
   folder, index = pathlib.Path(_FOLDER.value), jax.process_index()
   model, half = Model(), _RAYS // jax.process_count()
   with checkpoints.Checkpoints(folder / 'kept') as kept:
-    state, _ = multihost.run_on_main(lambda: kept.restore(model.state()))
+    template = model.state()
+    state, _ = multihost.run_on_main(
+      lambda: kept.restore(template), like=(template, {})
+    )
     before = devices.unreplicate(devices.replicate(state))
     part = slice(index * half, (index + 1) * half)
     after = model.step(before, part, jax.local_device_count())
@@ -95,16 +102,34 @@ def _step() -> None:
     np.savez(folder / f'{name}_{index}.npz', *jax.tree.leaves(tree))
 
 
-def main() -> None:
-  """Does what `--task` asks for."""
-  if _TASK.value == 'step':
-    _step()
-    return
-  greatest = training.make_global_max()
-  while int(greatest(jax.process_index())) == jax.process_count() - 1:
+def _wait() -> None:
+  """Communicates with the others for ever."""
+  global_max = training.make_global_max()
+  while int(global_max(jax.process_index())) == jax.process_count() - 1:
     print('together', flush=True)
     time.sleep(0.1)
 
 
+def main(argv: list[str]) -> None:
+  del argv
+  waits = _TASK.value == 'wait'
+  environment.quiet_libraries()
+  environment.set_compilation_cache(test_environment.CACHE)
+  multihost.initialize(
+    _COORDINATOR.value,
+    _NUM_PROCESSES.value,
+    _PROCESS_INDEX.value,
+    # Compilation may take longer than the silence that a test waits for.
+    heartbeat_interval=0.25 if waits else heartbeat.INTERVAL,
+    heartbeat_timeout=3.0 if waits else heartbeat.TIMEOUT,
+  )
+  try:
+    _wait() if waits else _step()
+  except Exception as error:
+    multihost.exit_with_traceback(error)
+    raise
+  multihost.exit_process(0)
+
+
 if __name__ == '__main__':
-  launch.run(main, launch.quickstart_config)
+  app.run(main)

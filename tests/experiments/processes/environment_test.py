@@ -8,7 +8,7 @@ import chex
 
 from experiments.processes import environment
 
-# Grows a buffer and lets it go, and counts the pages that the system gave.
+# Allocates and frees a buffer, and counts the pages that the system gave.
 _CHURN = """
 import resource
 from experiments.processes import environment
@@ -26,7 +26,7 @@ print(churn())
 _COMPILE = """
 import sys
 from experiments.processes import environment
-environment.keep_compiled(sys.argv[1])
+environment.set_compilation_cache(sys.argv[1])
 import jax
 jax.jit(lambda x: x * 3 + 1)(2.0)
 """
@@ -44,16 +44,16 @@ class MemoryTest(chex.TestCase):
     )
     return int(done.stdout)
 
-  def test_what_is_freed_is_used_again(self):
-    self.assertLess(self._pages('environment.keep_freed_memory()'), 50)
+  def test_freed_memory_is_used_again(self):
+    self.assertLess(self._pages('environment.retain_freed_memory()'), 50)
 
-  def test_where_the_c_library_can_not(self):
+  def test_a_c_library_without_mallopt_changes_nothing(self):
     with mock.patch.object(environment.ctypes, 'CDLL', side_effect=OSError):
       self.assertIsNone(environment.retain_freed_memory())
 
 
 class CacheTest(chex.TestCase):
-  def test_where_it_is(self):
+  def test_default_folder(self):
     with mock.patch.dict(os.environ, {'XDG_CACHE_HOME': '/somewhere'}):
       os.environ.pop(environment.CACHE_VARIABLE, None)
       self.assertEqual(
@@ -63,7 +63,7 @@ class CacheTest(chex.TestCase):
       self.assertEqual(environment.default_cache(), '/elsewhere')
 
   def _compiled(self, folder, home):
-    """Compiles in a process of its own: jax sets its cache up but once."""
+    """Compiles in a process of its own: jax sets its cache up only once."""
     subprocess.run(
       [sys.executable, '-c', _COMPILE, folder],
       check=True,
@@ -71,12 +71,12 @@ class CacheTest(chex.TestCase):
       env=os.environ | {'HOME': str(home)},
     )
 
-  def test_compiled_functions_are_kept(self):
+  def test_caches_compiled_functions(self):
     home = pathlib.Path(self.create_tempdir().full_path)
     self._compiled(str(home / 'kept' / 'here'), home)
     self.assertNotEmpty(list((home / 'kept' / 'here').iterdir()))
 
-  def test_or_not(self):
+  def test_an_empty_name_disables_the_cache(self):
     home = pathlib.Path(self.create_tempdir().full_path)
     self._compiled('', home)
     self.assertEmpty(list(home.iterdir()))

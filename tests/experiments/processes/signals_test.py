@@ -9,7 +9,7 @@ from experiments.processes import signals
 
 class ListenerTest(chex.TestCase):
   @parameterized.parameters((signal.SIGINT, 130), (signal.SIGTERM, 143))
-  def test_the_first_is_noted_and_the_second_stops(self, number, code):
+  def test_notes_the_first_signal_and_stops_at_the_second(self, number, code):
     before = signal.getsignal(number)
     with signals.Listener() as listener:
       self.assertIsNone(listener.signal_number)
@@ -19,31 +19,42 @@ class ListenerTest(chex.TestCase):
         os.kill(os.getpid(), number)
         signal.pause()
     self.assertEqual(signal.getsignal(number), before)
-    signals.check_between_images()  # Nobody listens.
+    signals.raise_if_interrupted()  # No listener, and no signal.
     error = signals.StoppedError(12, number)
     self.assertEqual(error.exit_code, code)
-    self.assertRegex(str(error), f'{signal.Signals(number).name}.*step 12')
+    self.assertEqual(
+      str(error),
+      f'Stopped by {signal.Signals(number).name} after step 12; the checkpoint '
+      'is saved. Run the same command to resume.',
+    )
 
-  def test_a_view_under_way_ends(self):
-    with signals.Listener(between_views=True) as listener:
-      with listener.at_once():
-        signals.check_between_images()  # No signal yet.
+  def test_interrupts_only_between_images(self):
+    with signals.Listener(only_between_images=True) as listener:
+      with listener.interruptible():
+        signals.raise_if_interrupted()  # No signal yet.
         os.kill(os.getpid(), signal.SIGTERM)
         self.assertEqual(listener.signal_number, signal.SIGTERM)
         with self.assertRaises(KeyboardInterrupt):
-          signals.check_between_images()
-      signals.check_between_images()  # Nothing is to end at once any more.
+          signals.raise_if_interrupted()
+      signals.raise_if_interrupted()  # The context has ended.
+
+  def test_interrupts_at_once(self):
+    with signals.Listener() as listener, listener.interruptible():
+      with self.assertRaises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+      self.assertEqual(listener.signal_number, signal.SIGTERM)
 
 
 class TerminatedTest(chex.TestCase):
-  def test_sigterm_ends_what_is_under_way(self):
+  def test_sigterm_raises_an_error(self):
     before = signal.getsignal(signal.SIGTERM)
     self.addCleanup(signal.signal, signal.SIGTERM, before)
     signals.raise_on_sigterm()
     with self.assertRaises(signals.TerminatedError):
       os.kill(os.getpid(), signal.SIGTERM)
       signal.pause()
-    with signals.Listener() as listener:  # While it listens, it decides.
+    with signals.Listener() as listener:  # It handles signals meanwhile.
       os.kill(os.getpid(), signal.SIGTERM)
       self.assertEqual(listener.signal_number, signal.SIGTERM)
     with self.assertRaises(signals.TerminatedError):

@@ -169,7 +169,9 @@ class FitTest(chex.TestCase):
       os.kill(os.getpid(), signal.SIGTERM)
       raise AssertionError('The view goes on.')
 
-    with self.assertRaisesRegex(signals.StoppedError, 'kept after step 6'):
+    with self.assertRaisesRegex(
+      signals.StoppedError, 'after step 6; the check'
+    ):
       self._fit(folder, validate=view, i_img=6)
     broken, _, text = self._fit(folder, i_img=6)
     self.assertIn('Goes on from its checkpoint of step 6.', text)
@@ -185,7 +187,7 @@ class FitTest(chex.TestCase):
     folder = self._folder()
     with (
       mock.patch.object(checkpoints.Checkpoints, 'save', stop),
-      self.assertRaisesRegex(signals.StoppedError, 'kept after step 12'),
+      self.assertRaisesRegex(signals.StoppedError, 'after step 12; the check'),
     ):
       self._fit(folder)
     _, _, text = self._fit(folder)
