@@ -4,7 +4,7 @@ import numpy as np
 from scipy import interpolate as scipy_interpolate
 from scipy.spatial import transform
 
-from nerf_haiku import poses
+from nerf_haiku import errors, poses
 
 # Of the original's spiral: it looks at a depth that is, in disparity, 3/4 of
 # the way from near to five times far.
@@ -133,11 +133,13 @@ def interpolate(camera_to_world: np.ndarray, num_poses: int) -> np.ndarray:
     `[num_poses, 3, 4]` camera-to-world, float32; the first and last as given.
 
   Raises:
-    ValueError: if less than two poses are given.
+    UserError: if less than two poses are given.
   """
   given = np.asarray(camera_to_world, np.float64)
   if len(given) < 2:
-    raise ValueError(f'two cameras or more can be joined, got {len(given)}.')
+    raise errors.UserError(
+      f'two cameras or more can be joined, got {len(given)}.'
+    )
   knots = np.arange(len(given))
   times = np.linspace(0, len(given) - 1, num_poses)
   turns = transform.Rotation.from_matrix(given[:, :, :3])

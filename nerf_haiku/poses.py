@@ -6,6 +6,8 @@ poses come from structure from motion (its `load_llff`).
 
 import numpy as np
 
+from nerf_haiku import errors
+
 # What the x axis of an upright frame is perpendicular to: any direction but up
 # would do, this is the original's.
 _SIDE = (0.1, 0.2, 0.3)
@@ -53,14 +55,16 @@ def focus(camera_to_world: np.ndarray) -> np.ndarray:
   That is where the squared distances to the axes have the least sum.
 
   Raises:
-    ValueError: if all axes are parallel: there is no such point.
+    UserError: if all axes are parallel: there is no such point.
   """
   directions, centres = np.moveaxis(_double(camera_to_world)[..., 2:], -1, 0)
   # Projections to the planes that the axes are perpendicular to.
   across = np.eye(3) - directions[:, :, None] * directions[:, None]
   total = across.sum(0)
   if np.linalg.cond(total) > _PARALLEL:
-    raise ValueError('the cameras look in one direction: they have no focus.')
+    raise errors.UserError(
+      'the cameras look in one direction: they have no focus.'
+    )
   return np.linalg.solve(total, np.einsum('nij,nj->i', across, centres))
 
 
@@ -83,7 +87,7 @@ def spherify(camera_to_world: np.ndarray) -> tuple[np.ndarray, float]:
     factor that scene units were multiplied by.
 
   Raises:
-    ValueError: if the cameras have no focus, or all stand at it.
+    UserError: if the cameras have no focus, or all stand at it.
   """
   centre = focus(camera_to_world)
   away = _double(camera_to_world)[:, :, 3] - centre
@@ -104,5 +108,5 @@ def _double(camera_to_world: np.ndarray) -> np.ndarray:
 def _unit(vector: np.ndarray) -> np.ndarray:
   length = np.linalg.norm(vector)
   if not length > 0:
-    raise ValueError('a direction of length 0: the cameras cancel out.')
+    raise errors.UserError('a direction of length 0: the cameras cancel out.')
   return vector / length

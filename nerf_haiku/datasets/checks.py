@@ -36,7 +36,7 @@ def settings(
   """Checks what a reader is asked for; None is left to the data.
 
   Raises:
-    ValueError: names the setting, its value and what is allowed.
+    UserError: names the setting, its value and what is allowed.
   """
   for name, value, least in (
     ('testskip', testskip, 0),
@@ -47,14 +47,16 @@ def settings(
   ):
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or value < least:
-      raise ValueError(
+      raise errors.UserError(
         f'{name} must be a whole number, {least} or more, got {value!r}.'
       )
   if num_poses > MOST_POSES:
-    raise ValueError(f'num_poses must be up to {MOST_POSES}, got {num_poses}.')
+    raise errors.UserError(
+      f'num_poses must be up to {MOST_POSES}, got {num_poses}.'
+    )
   for name, bound in (('near', near), ('far', far)):
     if bound is not None and not (is_finite(bound) and bound > 0):
-      raise ValueError(f'{name} must be a number over 0, got {bound!r}.')
+      raise errors.UserError(f'{name} must be a number over 0, got {bound!r}.')
   if near is not None and far is not None:
     bounds(near, far)
 
@@ -63,14 +65,14 @@ def bounds(near: float, far: float) -> None:
   """Checks where rays begin and end.
 
   Raises:
-    ValueError: unless 0 < near < far, in the range of `LARGEST`.
+    UserError: unless 0 < near < far, in the range of `LARGEST`.
   """
   if not (is_finite(near) and is_finite(far) and 0 < near < far):
-    raise ValueError(
+    raise errors.UserError(
       f'near and far must be 0 < near < far, got near={near!r}, far={far!r}.'
     )
   if far > LARGEST or near < 1 / LARGEST:
-    raise ValueError(
+    raise errors.UserError(
       f'near and far must be {1 / LARGEST:g} to {LARGEST:g} scene units, got '
       f'near={near!r}, far={far!r}: set near and far.'
     )
@@ -107,18 +109,18 @@ def box(corners: Box) -> np.ndarray | None:
   """The corners as `[2, 3]` float32, or None.
 
   Raises:
-    ValueError: they are no corners, or not the lower one first.
+    UserError: they are no corners, or not the lower one first.
   """
   if corners is None:
     return None
   result = matrix(np.asarray(corners, object).tolist())
   if result is None or result.shape != (2, 3):
-    raise ValueError(
+    raise errors.UserError(
       f'box must be two corners of three numbers, got {corners!r}.'
     )
   result = result.astype(np.float32)
   if not np.all(result[0] < result[1]):
-    raise ValueError(
+    raise errors.UserError(
       f'box must have its lower corner first, each number less than that of '
       f'the upper corner, got {corners!r}.'
     )

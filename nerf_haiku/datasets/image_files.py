@@ -70,7 +70,7 @@ def open_splits(
 
   Raises:
     DataError: files are missing or no images: the first, and how many more.
-    ValueError: `down_factor` is larger than an image.
+    UserError: `down_factor` is larger than an image.
   """
   paths = [path for split in splits for path in split]
   try:
@@ -328,7 +328,7 @@ def _check_memory(files: Files, pixels: int) -> None:
 def _check_down_factor(files: Files) -> None:
   for path, (height, width, *_) in zip(files.paths, files.headers, strict=True):
     if files.down_factor > min(height, width):
-      raise ValueError(
+      raise errors.UserError(
         f'down_factor={files.down_factor} is larger than a side of {path} '
         f'({width}x{height} pixels).'
       )

@@ -72,14 +72,14 @@ def load(
 
   Raises:
     DataError: a file is missing or can not be used.
-    ValueError: a setting is out of its range, or does not fit the cameras.
+    UserError: a setting is out of its range, or does not fit the cameras.
   """
   checks.settings(
     down_factor=down_factor, hold=hold, num_poses=num_poses, near=near, far=far
   )
   corners = checks.box(box)
   if corners is not None and not spherify:
-    raise ValueError(
+    raise errors.UserError(
       f'box={corners.tolist()}: must be none with normalised device '
       'coordinates, whose rays are bounded already; use it with spherify.'
     )
@@ -248,16 +248,16 @@ def _normalise(shots: _Shots, path: pathlib.Path, spherify: bool) -> _Shots:
   will do.
 
   Raises:
-    ValueError: they have none without `spherify`.
+    UserError: they have none without `spherify`.
   """
   factor = 1.0 / (_BOUND_FACTOR * shots.bounds.min())
   moved = shots.camera_to_world.copy()
   moved[:, :, 3] *= factor
   try:
     middle = poses.mean(moved)
-  except ValueError as error:
+  except errors.UserError as error:
     if not spherify:
-      raise ValueError(
+      raise errors.UserError(
         f'llff.spherify=False: {path}: {error} Set llff.spherify=True.'
       ) from error
     place = moved[:, :, 3].mean(0)
@@ -274,7 +274,7 @@ def _normalise(shots: _Shots, path: pathlib.Path, spherify: bool) -> _Shots:
 def _spherify(shots: _Shots, path: pathlib.Path) -> _Shots:
   try:
     moved, factor = poses.spherify(shots.camera_to_world)
-  except ValueError as error:
+  except errors.UserError as error:
     raise errors.DataError(
       f'{path}: llff.spherify=True does not fit: {error} Set '
       'llff.spherify=False.'
@@ -286,7 +286,7 @@ def _split(shots: _Shots, hold: int) -> tuple[list[int], list[int]]:
   """Which views are for training, and which for validation and test.
 
   Raises:
-    ValueError: if one of them has none.
+    UserError: if one of them has none.
   """
   num = len(shots.focal)
   if hold:
@@ -296,7 +296,7 @@ def _split(shots: _Shots, hold: int) -> tuple[list[int], list[int]]:
     test = [int(np.argmin(np.sum((centres - centres.mean(0)) ** 2, axis=-1)))]
   train = [i for i in range(num) if i not in test]
   if not train:
-    raise ValueError(
+    raise errors.UserError(
       f'llff.hold={hold} leaves none of {num} views to train on: allowed are '
       '0, and 2 or more, with two views or more.'
     )
@@ -332,13 +332,13 @@ def _check_directions(
   """In device coordinates every ray must go towards -z.
 
   Raises:
-    ValueError: names a camera that faces another way, and the cure.
+    UserError: names a camera that faces another way, and the cure.
   """
   cosines = np.concatenate([cameras.min_cosines(views) for views in taken])
   worst = int(np.argmin(cosines))
   if cosines[worst] < cameras.MIN_COSINE:
     angle = np.rad2deg(np.arccos(cosines[worst]))
-    raise ValueError(
+    raise errors.UserError(
       f'llff.spherify=False: the cameras do not face one way (a ray of '
       f'{names[worst]} is {angle:.0f} degrees off their mean direction), as '
       'normalised device coordinates need it: set llff.spherify=True.'

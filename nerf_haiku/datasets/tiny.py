@@ -47,7 +47,7 @@ def load(
 
   Raises:
     DataError: the file is missing or can not be used.
-    ValueError: a setting is out of its range.
+    UserError: a setting is out of its range.
   """
   checks.settings(
     testskip=testskip,
@@ -67,7 +67,7 @@ def load(
     )
   height, width = images.shape[1:3]
   if down_factor > min(height, width):
-    raise ValueError(
+    raise errors.UserError(
       f'down_factor={down_factor} is larger than a side of the images of '
       f'{path} ({width}x{height} pixels).'
     )

@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 
+from nerf_haiku import errors
+
 # What the files of a sealed folder held.
 _SEAL = 'digests.json'
 
@@ -18,13 +20,15 @@ def write(path: str | os.PathLike[str], content: bytes) -> None:
     content: all of it.
 
   Raises:
-    OSError: if the file can not be written; an older one is left as it was.
+    WriteError: if the file cannot be written; an older one is left as it was.
   """
   path = pathlib.Path(path)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
     temporary.write_bytes(content)
     temporary.replace(path)
+  except OSError as error:
+    raise errors.WriteError(error.errno, error.strerror, str(path)) from error
   finally:
     temporary.unlink(missing_ok=True)
 

@@ -13,6 +13,8 @@ import chex
 import imageio.v2 as iio
 import numpy as np
 
+from nerf_haiku import errors
+
 _SIDE = 2  # H.264 as all players read it has even sides.
 _QUALITY = 10  # Of H.264, 0 to 51, less is better: the original's.
 
@@ -160,7 +162,9 @@ def _encode(path: pathlib.Path, frames: Iterator[np.ndarray], fps: int) -> None:
     if process.returncode or not whole:
       said.seek(0)
       text = said.read().decode(errors='replace').strip().splitlines()
-      raise OSError(f'{path}: can not be encoded: {"; ".join(text[-2:])}.')
+      raise errors.WriteError(
+        f'{path}: can not be encoded: {"; ".join(text[-2:])}.'
+      )
 
 
 def _put(call: Callable[..., Any], *args: Any) -> bool:

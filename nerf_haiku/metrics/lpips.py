@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nerf_haiku import errors
 from nerf_haiku.io import inputs
 
 NETS = ('vgg', 'alex')
@@ -127,7 +128,8 @@ def make_lpips(net: str) -> Callable[[np.ndarray, np.ndarray], float | None]:
     16 pixels for 'vgg', 31 for 'alex'.
 
   Raises:
-    ValueError: `net` has another name, or its file is damaged.
+    ValueError: `net` has another name.
+    DataError: its file is damaged.
     ModuleNotFoundError: the weights are not installed.
   """
   if net not in NETS:
@@ -185,7 +187,7 @@ def read_weights(path: pathlib.Path, net: str) -> Weights:
 
   Raises:
     OSError: the file can not be opened.
-    ValueError: it is damaged, too large, or holds something else.
+    DataError: it is damaged, too large, or holds something else.
   """
   content = inputs.read_bytes(path, _LARGEST)
   try:
@@ -193,7 +195,7 @@ def read_weights(path: pathlib.Path, net: str) -> Weights:
     tree = _ArrayUnpickler(io.BytesIO(content)).load()
     chex.assert_trees_all_equal_shapes_and_dtypes(tree, _expected_tree(net))
   except Exception as error:  # Broken pickles raise errors of many types.
-    raise ValueError(
+    raise errors.DataError(
       f'{path} is not the LPIPS weights of {net!r}, or is damaged: {error}'
     ) from error
   convs, stages = tree[_NETS[net].name], _NETS[net].stages
