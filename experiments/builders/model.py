@@ -70,7 +70,7 @@ def _field(
   """A field; `model` has the layers of the paper's network."""
   shared = {'use_viewdirs': config.use_viewdirs, 'dtype': config.dtype}
   if config.field == 'hash':
-    span = scene_bounds.scene_bounds(scene_)
+    span = _bounds(scene_)
     sections = dict(config.hash)
     sections['finest'] = config.hash.finest or _finest(config, span)
     return fields.make_hash(
@@ -85,11 +85,17 @@ def _field(
   )
 
 
+def _bounds(scene_: scenes.Scene) -> scene_bounds.SceneBounds:
+  return scene_bounds.scene_bounds(
+    scene_.train.cameras, scene_.near, scene_.far, scene_.box, scene_.ndc
+  )
+
+
 def _finest(
   config: ml_collections.ConfigDict, span: scene_bounds.SceneBounds
 ) -> int:
   """Cells along a side of the box that are as wide as a pixel."""
-  cells = float(np.max(span.box[1] - span.box[0])) / span.pixel
+  cells = float(np.max(span.box[1] - span.box[0])) / span.pixel_width
   return max(config.hash.coarsest, round(cells))
 
 
@@ -101,8 +107,8 @@ def march_settings(
   Raises:
     ValueError: if a ray may have more samples than the budget.
   """
-  span, section = scene_bounds.scene_bounds(scene_), config.occupancy
-  step = section.step or span.pixel
+  span, section = _bounds(scene_), config.occupancy
+  step = section.step or span.pixel_width
   side = float(np.max(span.box[1] - span.box[0]))
   low, high = _GRID_SIDES
   cells = min(max(round(side / step / 2 / low) * low, low), high)

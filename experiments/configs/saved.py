@@ -6,13 +6,13 @@ It is named as `--config=experiments/configs/saved.py:runs/lego/config.json`.
 import ml_collections
 
 from experiments.configs import default
-from nerf_haiku.datasets import checks
+from nerf_haiku.io import safe_reading
 
 
 def get_config(path: str) -> ml_collections.ConfigDict:
   config = default.get_config()
   try:
-    fields = checks.read_json(checks.home(path))['config']
+    fields = safe_reading.read_json(safe_reading.expand_user(path))['config']
     for name, value in fields.items():
       *sections, field = name.split('.')
       section = config

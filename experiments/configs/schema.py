@@ -8,8 +8,8 @@ import ml_collections
 import numpy as np
 
 from experiments.configs import default
-from nerf_haiku import encodings, volume
-from nerf_haiku.datasets import checks
+from nerf_haiku import camera_checks, encodings, volume
+from nerf_haiku.io import messages
 
 LR_SCHEDULES = ('constant * decay_every', 'constant', 'cosine')
 DTYPES = ('float32', 'bfloat16')
@@ -43,7 +43,7 @@ def _one_of(*allowed: str) -> _Rule:
 
 _MOST = 2**31 - 1  # What TensorFlow and JAX count to.
 _SMALLEST = 1e-30  # Far from where float32 rounds to 0.
-_LARGEST = int(checks.LARGEST)  # Of what float32 computes with.
+_LARGEST = int(camera_checks.MAX_MAGNITUDE)  # Of what float32 computes with.
 _FRACTION: _Rule = (
   lambda x: _SMALLEST <= x <= 1,
   'over 0, up to 1 (1e-30 to 1)',
@@ -112,9 +112,9 @@ _RULES: dict[str, _Rule] = {
   'dataset_type': _one_of(*DATASET_TYPES),
   'down_factor': _at_least(1),
   'testskip': _at_least(0),
-  'num_poses': _between(1, checks.MOST_POSES),
-  'near': _zero_or(1 / checks.LARGEST),
-  'far': _zero_or(1 / checks.LARGEST),
+  'num_poses': _between(1, camera_checks.MAX_POSES),
+  'near': _zero_or(1 / camera_checks.MAX_MAGNITUDE),
+  'far': _zero_or(1 / camera_checks.MAX_MAGNITUDE),
   'box': (
     lambda x: (
       len(x) in (0, 6)
@@ -301,5 +301,5 @@ def _is_number(value: Any) -> bool:
 
 def _error(name: str, value: Any, allowed: str) -> ValueError:
   return ValueError(
-    f'config.{name}: got {checks.short(value)}; allowed: {allowed}.'
+    f'config.{name}: got {messages.shorten(value)}; allowed: {allowed}.'
   )
