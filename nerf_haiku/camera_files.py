@@ -1,7 +1,7 @@
-"""Cameras as a JSON file that people can write.
+"""Reads and writes cameras as a JSON file that people can write.
 
 The file holds `{"cameras": [...]}`; each camera is an object of
-`camera_to_world`, 3 or 4 rows of 4 numbers (OpenGL's axes, scene units),
+`camera_to_world`, 3 or 4 rows of 4 numbers (OpenGL axes, scene units),
 `intrinsics`, `[fx, fy, cx, cy]` in pixels, and `size`, `[height, width]`.
 """
 
@@ -11,75 +11,91 @@ from typing import Any
 
 import numpy as np
 
-from nerf_haiku import cameras, errors
-from nerf_haiku.datasets import checks
-from nerf_haiku.io import files
+from nerf_haiku import camera_checks, cameras, errors
+from nerf_haiku.io import files, messages, safe_reading
 
 _FIELDS = ('camera_to_world', 'intrinsics', 'size')
-_LARGEST = 1 << 14  # pixels of a side.
+_MAX_SIDE = 1 << 14  # Pixels.
 
 
-def write(path: str | os.PathLike[str], taken: cameras.Cameras) -> None:
-  """Writes `N` cameras, whole or not at all.
+def write(path: str | os.PathLike[str], cams: cameras.Cameras) -> None:
+  """Writes `N` cameras atomically.
 
   Raises:
-    OSError: if the file can not be written.
+    WriteError: if the file cannot be written.
   """
   content = [
     dict(zip(_FIELDS, (np.asarray(x).tolist() for x in camera), strict=True))
-    for camera in zip(*taken, strict=True)
+    for camera in zip(*cams, strict=True)
   ]
   files.write(path, json.dumps({'cameras': content}, indent=1).encode())
 
 
 def read(path: str | os.PathLike[str]) -> cameras.Cameras:
-  """Reads cameras.
+  """Reads `N` cameras, as NumPy arrays.
 
   Raises:
-    DataError: the file is missing or wrong; names the camera and the field.
+    DataError: if the file is missing or invalid; names the camera and field.
   """
-  path = checks.home(path)
-  content = checks.read_json(path)
-  listed = content.get('cameras') if isinstance(content, dict) else None
-  if not isinstance(listed, list) or not listed:
+  path = safe_reading.expand_user(path)
+  content = safe_reading.read_json(path)
+  items = content.get('cameras') if isinstance(content, dict) else None
+  if not isinstance(items, list) or not items:
     raise errors.DataError(
       f'{path}: must hold {{"cameras": [...]}}, one or more.'
     )
-  parts = [_camera(f'{path}: cameras[{i}]', x) for i, x in enumerate(listed)]
-  camera_to_world, intrinsics, sizes = zip(*parts, strict=True)
+  camera_to_world, intrinsics, sizes = zip(
+    *(_parse(f'{path}: cameras[{i}]', item) for i, item in enumerate(items)),
+    strict=True,
+  )
   return cameras.Cameras(
-    np.stack(camera_to_world),
-    np.array(intrinsics, np.float32),
-    np.array(sizes, np.int32),
+    camera_to_world=np.stack(camera_to_world),
+    intrinsics=np.array(intrinsics, np.float32),
+    sizes=np.array(sizes, np.int32),
   )
 
 
-def _camera(field: str, camera: Any) -> tuple[np.ndarray, list, list]:
+def _parse(
+  field: str, camera: Any
+) -> tuple[np.ndarray, list[float], list[int]]:
+  """Returns the pose `[3, 4]`, intrinsics and size of one camera."""
   if not isinstance(camera, dict) or sorted(camera) != sorted(_FIELDS):
-    got = checks.short(camera)
+    got = messages.shorten(camera)
     if isinstance(camera, dict):
       got = ', '.join(camera) or 'none of them'
     raise errors.DataError(
       f'{field} must be an object of {", ".join(_FIELDS)}, got {got}.'
     )
-  pose = checks.pose(f'{field}.camera_to_world', camera['camera_to_world'])
-  lens, size = camera['intrinsics'], camera['size']
-  numbers = checks.matrix([lens])
-  if numbers is None or numbers.shape != (1, 4) or not min(lens[:2]) > 0:
+  pose = camera_checks.parse_pose(
+    f'{field}.camera_to_world', camera['camera_to_world']
+  )
+  intrinsics, size = camera['intrinsics'], camera['size']
+  _check_intrinsics(f'{field}.intrinsics', intrinsics)
+  _check_size(f'{field}.size', size)
+  return pose[:3], intrinsics, size
+
+
+def _check_intrinsics(field: str, value: Any) -> None:
+  numbers = camera_checks.parse_matrix([value])
+  if numbers is None or numbers.shape != (1, 4) or not min(value[:2]) > 0:
     raise errors.DataError(
-      f'{field}.intrinsics must be fx, fy, cx, cy in pixels, the first two '
-      f'over 0, got {checks.short(lens)}.'
+      f'{field} must be fx, fy, cx, cy in pixels, the first two over 0, got '
+      f'{messages.shorten(value)}.'
     )
-  sides = isinstance(size, list) and len(size) == 2
-  if not sides or not all(type(x) is int and 0 < x <= _LARGEST for x in size):
+  camera_checks.check_focal_lengths(field, numbers[0, :2])
+  if max(abs(numbers[0, 2:])) > camera_checks.MAX_MAGNITUDE:
     raise errors.DataError(
-      f'{field}.size must be height and width, 1 to {_LARGEST} pixels, got '
-      f'{checks.short(size)}.'
+      f'{field} must have cx and cy of at most '
+      f'{camera_checks.MAX_MAGNITUDE:g} pixels, got {messages.shorten(value)}.'
     )
-  checks.focal(f'{field}.intrinsics', numbers[0, :2])
-  if max(abs(numbers[0, 2:])) > checks.LARGEST:
+
+
+def _check_size(field: str, value: Any) -> None:
+  is_pair = isinstance(value, list) and len(value) == 2
+  if not is_pair or not all(
+    type(x) is int and 0 < x <= _MAX_SIDE for x in value
+  ):
     raise errors.DataError(
-      f'{field}.intrinsics must have cx and cy up to {checks.LARGEST:g} '
-      f'pixels, got {checks.short(lens)}.'
+      f'{field} must be height and width, 1 to {_MAX_SIDE} pixels, got '
+      f'{messages.shorten(value)}.'
     )
-  return pose[:3], lens, size

@@ -1,43 +1,46 @@
 """Cameras and the rays through their pixels.
 
 Axes are OpenGL's: x to the right, y up, and the camera looks along -z. A pixel
-is `(row, column)`, row 0 at the top of the image.
+is `(row, column)`; row 0 is at the top of the image.
 """
 
 from typing import NamedTuple
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
+
+from nerf_haiku import arrays
 
 
 class Cameras(NamedTuple):
   """`N` pinhole cameras; images of one set may differ in size."""
 
-  camera_to_world: chex.Array  # [N, 3, 4] rotation and centre, scene units.
-  intrinsics: chex.Array  # [N, 4] fx, fy, cx, cy in pixels.
-  sizes: chex.Array  # [N, 2] int32, height and width in pixels.
+  camera_to_world: arrays.Array  # [N, 3, 4] rotation and position, scene units.
+  intrinsics: arrays.Array  # [N, 4] fx, fy, cx, cy in pixels.
+  sizes: arrays.Array  # [N, 2] int32, height and width in pixels.
 
 
 class Rays(NamedTuple):
   """`R` rays; a point on a ray is `origins + t * directions`."""
 
-  origins: chex.Array  # [R, 3] scene units.
-  directions: chex.Array  # [R, 3] not normalised: 1 along the optical axis.
-  viewdirs: chex.Array  # [R, 3] the directions, of length 1.
-  near: chex.Array  # [R, 1] the first t that is looked at.
-  far: chex.Array  # [R, 1] the last; `near` where there is nothing to see.
+  origins: arrays.Array  # [R, 3] scene units.
+  directions: arrays.Array  # [R, 3] not normalized: 1 along the optical axis.
+  viewdirs: arrays.Array  # [R, 3] the directions, normalized.
+  near: arrays.Array  # [R, 1] where the ray begins, in t.
+  far: arrays.Array  # [R, 1] where it ends; equal to `near` for an empty ray.
 
 
-# Of rays that go well towards -z: up to 85 degrees aside.
+# Rays in normalized device coordinates are at most 85 degrees off -z.
 MIN_COSINE = float(np.cos(np.deg2rad(85)))
 
 
 class Ndc(NamedTuple):
-  """Normalised device coordinates (appendix C of the paper).
+  """Normalized device coordinates (appendix C of the paper).
 
-  The pyramid that a camera at the origin sees beyond a near plane becomes the
-  cube from -1 to 1; disparity is linear in it.
+  The frustum of a camera at the origin, beyond a near plane, becomes the cube
+  from -1 to 1; disparity is linear in it.
   """
 
   focal: tuple[float, float]  # x and y, in halves of the image's sides.
@@ -46,28 +49,29 @@ class Ndc(NamedTuple):
 
 def cast(
   cameras: Cameras,
-  camera: chex.Array,
-  pixel: chex.Array,
+  camera: arrays.Array,
+  pixel: arrays.Array,
   *,
   near: float,
   far: float,
-  box: chex.Array | None,
+  box: arrays.Array | None,
   pixel_center: bool,
 ) -> Rays:
   """Casts one ray through each pixel (section 4 of the paper).
 
   Args:
     cameras: `N` cameras.
-    camera: `[R]` int32, which camera takes the pixel.
+    camera: `[R]` int32, index of each pixel's camera.
     pixel: `[R, 2]` int32, row and column.
     near: where rays begin, in t (scene units along the optical axis).
     far: where rays end.
     box: `[2, 3]` lower and upper corner that rays are clipped to, or None.
-    pixel_center: whether a ray meets the centre of its pixel. The original
-      goes through the pixel's upper left corner.
+    pixel_center: whether a ray goes through the center of its pixel. In the
+      reference implementation (bmild/nerf) it goes through the upper left
+      corner.
 
   Returns:
-    `R` rays. One that misses the box has `near == far`.
+    `R` rays. A ray that misses the box has `near == far`.
   """
   chex.assert_rank([camera, pixel], [1, 2])
   chex.assert_shape(pixel, (camera.shape[0], 2))
@@ -85,29 +89,33 @@ def cast(
     precision='highest',
   )
   viewdirs = directions / jnp.linalg.norm(directions, axis=-1, keepdims=True)
-  ends = jnp.full_like(x[:, None], near), jnp.full_like(x[:, None], far)
-  rays = Rays(pose[:, :, 3], directions, viewdirs, *ends)
+  rays = Rays(
+    origins=pose[:, :, 3],
+    directions=directions,
+    viewdirs=viewdirs,
+    near=jnp.full_like(x[:, None], near),
+    far=jnp.full_like(x[:, None], far),
+  )
   return rays if box is None else clip(rays, box)
 
 
-def clip(rays: Rays, box: chex.Array) -> Rays:
-  """Shortens rays to the part inside a box (the slab method).
+def clip(rays: Rays, box: arrays.Array) -> Rays:
+  """Clips rays to a box (the slab method).
 
   Args:
     rays: `R` rays.
     box: `[2, 3]` lower and upper corner, scene units.
 
   Returns:
-    The rays with `near` and `far` inside the box; equal where they miss it.
+    The rays with `near` and `far` inside the box, equal for rays that miss it.
   """
   box = jnp.asarray(box)
   chex.assert_shape(box, (2, 3))
-  # A direction of 0 along an axis divides to an infinity that a bound of the
-  # box can turn into a NaN; the smallest normal number does neither.
+  # Dividing by a direction of 0 gives an infinity, or a NaN on a face of the
+  # box; dividing by the smallest normal number gives neither.
   tiny = jnp.finfo(rays.directions.dtype).tiny
-  along = rays.directions
-  along = jnp.where(jnp.abs(along) < tiny, tiny, along)
-  lower, upper = ((x - rays.origins) / along for x in jnp.split(box, 2))
+  directions = jnp.where(jnp.abs(rays.directions) < tiny, tiny, rays.directions)
+  lower, upper = ((x - rays.origins) / directions for x in jnp.split(box, 2))
   enter = jnp.max(jnp.minimum(lower, upper), axis=-1, keepdims=True)
   leave = jnp.min(jnp.maximum(lower, upper), axis=-1, keepdims=True)
   near = jnp.clip(enter, rays.near, rays.far)
@@ -116,61 +124,73 @@ def clip(rays: Rays, box: chex.Array) -> Rays:
 
 
 def to_ndc(rays: Rays, ndc: Ndc) -> Rays:
-  """Rays in normalised device coordinates (appendix C of the paper).
+  """Converts rays to normalized device coordinates (appendix C of the paper).
 
-  They begin at the near plane at t' = 0 and end at infinity at t' = 1.
+  They begin at the near plane, t' = 0, and end at infinity, t' = 1.
 
   Args:
     rays: `R` rays that go towards -z; their near and far have no effect.
     ndc: the coordinates.
 
   Returns:
-    The rays there; viewing directions are still those of the world.
+    The converted rays; viewing directions remain those of the world.
   """
   origins = _at_near_plane(rays, ndc)[1]
   x, y, z = jnp.moveaxis(origins, -1, 0)
-  along_x, along_y, along_z = jnp.moveaxis(rays.directions, -1, 0)
+  dx, dy, dz = jnp.moveaxis(rays.directions, -1, 0)
   focal_x, focal_y = ndc.focal
   starts = jnp.stack(
     [-focal_x * x / z, -focal_y * y / z, 1.0 + 2.0 * ndc.near / z], axis=-1
   )
   directions = jnp.stack(
     [
-      -focal_x * (along_x / along_z - x / z),
-      -focal_y * (along_y / along_z - y / z),
+      -focal_x * (dx / dz - x / z),
+      -focal_y * (dy / dz - y / z),
       -2.0 * ndc.near / z,
     ],
     axis=-1,
   )
   zeros = jnp.zeros_like(rays.near)
-  return Rays(starts, directions, rays.viewdirs, zeros, zeros + 1.0)
+  return Rays(
+    origins=starts,
+    directions=directions,
+    viewdirs=rays.viewdirs,
+    near=zeros,
+    far=zeros + 1.0,
+  )
 
 
-def from_ndc(t: chex.Array, rays: Rays, ndc: Ndc) -> chex.Array:
-  """Positions on rays of the world, from those in device coordinates.
+def from_ndc(t: arrays.Array, rays: Rays, ndc: Ndc) -> jax.Array:
+  """Converts positions on rays from normalized device coordinates.
 
   Args:
     t: `[R]` or `[R, S]` positions t' on `to_ndc(rays, ndc)`, 0 to 1.
-    rays: `R` rays of the world.
+    rays: `R` rays in world coordinates.
     ndc: the coordinates.
 
   Returns:
-    t on `rays`, scene units along the optical axis; at most the rays' far.
+    The t on `rays`, of the shape of `t`: scene units along the optical axis,
+    at most the rays' far.
   """
   chex.assert_rank(t, {1, 2})
   shift, origins = _at_near_plane(rays, ndc)
-  z, along, far = origins[:, 2], rays.directions[:, 2], rays.far[:, 0]
+  z, dz, far = origins[:, 2], rays.directions[:, 2], rays.far[:, 0]
   if t.ndim == 2:
-    shift, z, along, far = (x[:, None] for x in (shift, z, along, far))
-  # Nothing is at t' = 1 but infinity: stop before what divides by 0.
-  left = jnp.maximum(1.0 - t, jnp.finfo(t.dtype).eps)
-  return jnp.minimum(shift + t * z / (along * left), far)
+    shift, z, dz, far = (x[:, None] for x in (shift, z, dz, far))
+  # t' = 1 is at infinity: keep the divisor from 0.
+  remaining = jnp.maximum(1.0 - t, jnp.finfo(t.dtype).eps)
+  return jnp.minimum(shift + t * z / (dz * remaining), far)
 
 
 def min_cosines(cameras: Cameras) -> np.ndarray:
-  """Of each of `N` cameras the least cosine `[N]` of its rays with -z.
+  """Computes the smallest cosine between -z and the rays of each camera.
 
-  In normalised device coordinates it must be `MIN_COSINE` or more.
+  Args:
+    cameras: `N` cameras. For normalized device coordinates, their cosines must
+      be at least `MIN_COSINE`.
+
+  Returns:
+    `[N]` cosines.
   """
   fx, fy, cx, cy = cameras.intrinsics.T
   height, width = cameras.sizes.T
@@ -183,17 +203,18 @@ def min_cosines(cameras: Cameras) -> np.ndarray:
     'nij,knj->kni', cameras.camera_to_world[:, :, :3], np.stack(corners)
   )
   lengths = np.linalg.norm(directions, axis=-1)
-  return np.min(-directions[..., 2] / lengths, axis=0)
+  cosines: np.ndarray = np.min(-directions[..., 2] / lengths, axis=0)
+  return cosines
 
 
-def _at_near_plane(rays: Rays, ndc: Ndc) -> tuple[chex.Array, chex.Array]:
-  """Where rays meet the near plane: t `[R]`, and the points `[R, 3]`."""
+def _at_near_plane(rays: Rays, ndc: Ndc) -> tuple[jax.Array, jax.Array]:
+  """Returns where rays meet the near plane: t `[R]`, and points `[R, 3]`."""
   t = -(ndc.near + rays.origins[:, 2]) / rays.directions[:, 2]
   return t, rays.origins + t[:, None] * rays.directions
 
 
 def pixels(height: int, width: int) -> np.ndarray:
-  """All pixels of an image, row by row: `[height * width, 2]` int32."""
+  """Returns all pixels of an image, row by row: `[H * W, 2]` int32."""
   grid = np.meshgrid(np.arange(height), np.arange(width), indexing='ij')
   return np.stack(grid, axis=-1).reshape(-1, 2).astype(np.int32)
 
@@ -201,11 +222,11 @@ def pixels(height: int, width: int) -> np.ndarray:
 def pinhole(
   camera_to_world: np.ndarray, sizes: np.ndarray, focal: np.ndarray
 ) -> Cameras:
-  """Cameras with square pixels whose axis meets the centre of the image.
+  """Returns cameras with square pixels and a central optical axis.
 
   Args:
     camera_to_world: `[N, 3, 4]` or `[N, 4, 4]` poses.
-    sizes: `[N, 2]` height and width in pixels.
+    sizes: `[N, 2]` heights and widths in pixels.
     focal: `[N]` focal lengths in pixels.
 
   Returns:
@@ -215,28 +236,39 @@ def pinhole(
   focal = np.broadcast_to(np.asarray(focal, np.float64), sizes.shape[:1])
   intrinsics = np.stack([focal, focal, sizes[:, 1] / 2, sizes[:, 0] / 2], -1)
   return Cameras(
-    np.asarray(camera_to_world, np.float32)[:, :3],
-    intrinsics.astype(np.float32),
-    sizes,
+    camera_to_world=np.asarray(camera_to_world, np.float32)[:, :3],
+    intrinsics=intrinsics.astype(np.float32),
+    sizes=sizes,
   )
 
 
 def with_poses(camera_to_world: np.ndarray, cameras: Cameras) -> Cameras:
-  """Cameras at poses `[N, 3, 4]`, of the first camera's lens and size."""
-  num = len(camera_to_world)
+  """Returns cameras at other poses, with the first one's intrinsics and size.
+
+  Args:
+    camera_to_world: `[N, 3, 4]` poses.
+    cameras: one camera or more.
+
+  Returns:
+    `N` cameras of NumPy arrays.
+  """
+  num_poses = len(camera_to_world)
   return Cameras(
-    np.asarray(camera_to_world, np.float32),
-    np.repeat(cameras.intrinsics[:1], num, axis=0),
-    np.repeat(cameras.sizes[:1], num, axis=0),
+    camera_to_world=np.asarray(camera_to_world, np.float32),
+    intrinsics=np.repeat(cameras.intrinsics[:1], num_poses, axis=0),
+    sizes=np.repeat(cameras.sizes[:1], num_poses, axis=0),
   )
 
 
 def scale(cameras: Cameras, sizes: np.ndarray) -> Cameras:
-  """The same cameras taking images of other sizes, each axis by its ratio.
+  """Scales the images of cameras to other sizes, each axis by its ratio.
 
   Args:
     cameras: `N` cameras.
     sizes: `[N, 2]` new heights and widths in pixels.
+
+  Returns:
+    The `N` cameras, with the new sizes and scaled intrinsics.
   """
   sizes = np.asarray(sizes, np.int32)
   y, x = np.moveaxis(sizes / np.asarray(cameras.sizes, np.float64), -1, 0)

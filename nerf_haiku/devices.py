@@ -1,4 +1,4 @@
-"""Arrays on many devices, for pmapped functions."""
+"""Moves arrays to and from many devices, for pmapped functions."""
 
 from typing import Any
 
@@ -9,18 +9,21 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 def replicate(tree: Any, num_devices: int | None = None) -> Any:
-  """Copies each leaf to local devices, under a new leading `[D]`.
+  """Copies each leaf to local devices, under a new leading axis `[D]`.
 
   Args:
-    tree: of arrays.
-    num_devices: `D`, the first of them; None: all.
+    tree: tree of arrays.
+    num_devices: `D`, the number of devices, from the first on; None for all.
+
+  Returns:
+    The tree of copies.
   """
   devices = jax.local_devices()[:num_devices]
   sharding = NamedSharding(
     Mesh(np.asarray(devices), ('devices',)), PartitionSpec('devices')
   )
 
-  def copy(x):
+  def copy(x: Any) -> jax.Array:
     x = jnp.asarray(x)[None]
     return jax.make_array_from_single_device_arrays(
       (len(devices), *x.shape[1:]),
@@ -32,7 +35,10 @@ def replicate(tree: Any, num_devices: int | None = None) -> Any:
 
 
 def unreplicate(tree: Any) -> Any:
-  """A host copy of the first replica; no collective, so any process may."""
+  """Returns a host copy of the first replica.
+
+  It uses no collective, so any process may call it alone.
+  """
   return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0], tree)
 
 

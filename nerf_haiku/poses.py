@@ -1,112 +1,130 @@
-"""Camera poses `[3, 4]`: an average one, and the frames they are given in.
+"""Averages and frames of camera poses `[3, 4]`.
 
-Axes are OpenGL's. The frames are those of the original for photographs whose
-poses come from structure from motion (its `load_llff`).
+Axes are OpenGL's. The frames are those of the reference implementation
+(bmild/nerf, `load_llff`), for photographs with poses from structure from
+motion.
 """
 
 import numpy as np
 
 from nerf_haiku import errors
 
-# What the x axis of an upright frame is perpendicular to: any direction but up
-# would do, this is the original's.
+# The x axis of an upright frame is perpendicular to this. Any direction but up
+# would do; it is that of the reference implementation.
 _SIDE = (0.1, 0.2, 0.3)
-# A mean place this near to the focus, in mean distances, says nothing of up.
+# If the mean position is this near to the focus, in mean distances, it does
+# not determine an up direction.
 _LEVEL = 1e-3
-# Condition of the focus of cameras that turn by some 0.1 degrees: of those that
-# turn less it is lost in the rounding of float32 poses.
-_PARALLEL = 1e6
+# Largest condition number of the focus: that of axes that differ by some 0.1
+# degrees. Beyond it, the focus is lost in the rounding of float32 poses.
+_MAX_CONDITION = 1e6
 
 
-def look(
-  backward: np.ndarray, up: np.ndarray, centre: np.ndarray
+def from_axes(
+  backward: np.ndarray, up: np.ndarray, center: np.ndarray
 ) -> np.ndarray:
-  """The pose of a camera at a place.
+  """Returns the pose of a camera with given axes.
 
   Args:
-    backward: `[3]` away from what it looks at, of any length.
-    up: `[3]` upwards, of any length and not along `backward`.
-    centre: `[3]` where it is, scene units.
+    backward: `[3]` away from what the camera looks at, of any length.
+    up: `[3]` upwards, of any length and not parallel to `backward`.
+    center: `[3]` position of the camera, scene units.
 
   Returns:
     `[3, 4]` camera-to-world, float64.
+
+  Raises:
+    UserError: if a direction has length 0, or both are parallel.
   """
-  z = _unit(backward)
-  x = _unit(np.cross(up, z))
-  return np.stack([x, _unit(np.cross(z, x)), z, centre], axis=1)
+  z = _normalize(backward)
+  x = _normalize(np.cross(up, z))
+  return np.stack([x, _normalize(np.cross(z, x)), z, center], axis=1)
 
 
 def mean(camera_to_world: np.ndarray) -> np.ndarray:
-  """The `[3, 4]` pose amid `[N, 3, 4]`: mean place, mean axes."""
-  _, up, backward, centres = np.moveaxis(_double(camera_to_world), -1, 0)
-  return look(backward.sum(0), up.sum(0), centres.mean(0))
+  """Returns the mean pose `[3, 4]` of `[N, 3, 4]`: mean position, mean axes.
+
+  Raises:
+    UserError: if the cameras have no mean direction.
+  """
+  _, up, backward, centers = np.moveaxis(_to_float64(camera_to_world), -1, 0)
+  return from_axes(backward.sum(0), up.sum(0), centers.mean(0))
 
 
 def relative_to(origin: np.ndarray, camera_to_world: np.ndarray) -> np.ndarray:
-  """Poses `[N, 3, 4]` in the frame of a pose `[3, 4]`; float64."""
-  rotation, centre = origin[:, :3], origin[:, 3]
-  moved = _double(camera_to_world) - np.pad(centre[:, None], ((0, 0), (3, 0)))
-  return rotation.T @ moved
+  """Returns poses `[N, 3, 4]` in the frame of a pose `[3, 4]`, float64."""
+  rotation, center = origin[:, :3], origin[:, 3]
+  moved = _to_float64(camera_to_world) - np.pad(
+    center[:, None], ((0, 0), (3, 0))
+  )
+  relative: np.ndarray = rotation.T @ moved
+  return relative
 
 
 def focus(camera_to_world: np.ndarray) -> np.ndarray:
-  """The point `[3]` nearest to the optical axes of poses `[N, 3, 4]`.
+  """Computes the point `[3]` nearest to the optical axes of `[N, 3, 4]` poses.
 
-  That is where the squared distances to the axes have the least sum.
+  The sum of its squared distances to the axes is minimal.
 
   Raises:
     UserError: if all axes are parallel: there is no such point.
   """
-  directions, centres = np.moveaxis(_double(camera_to_world)[..., 2:], -1, 0)
-  # Projections to the planes that the axes are perpendicular to.
-  across = np.eye(3) - directions[:, :, None] * directions[:, None]
-  total = across.sum(0)
-  if np.linalg.cond(total) > _PARALLEL:
+  directions, centers = np.moveaxis(
+    _to_float64(camera_to_world)[..., 2:], -1, 0
+  )
+  # Projections to the planes that are perpendicular to the axes.
+  projections = np.eye(3) - directions[:, :, None] * directions[:, None]
+  total = projections.sum(0)
+  if np.linalg.cond(total) > _MAX_CONDITION:
     raise errors.UserError(
       'the cameras look in one direction: they have no focus.'
     )
-  return np.linalg.solve(total, np.einsum('nij,nj->i', across, centres))
+  return np.linalg.solve(total, np.einsum('nij,nj->i', projections, centers))
 
 
-def upright(centre: np.ndarray, up: np.ndarray) -> np.ndarray:
-  """A pose `[3, 4]` at a place whose z axis points up, as the original's."""
-  z = _unit(up)
-  x = _unit(np.cross(_SIDE, z))
-  return np.stack([x, _unit(np.cross(z, x)), z, centre], axis=1)
+def upright(center: np.ndarray, up: np.ndarray) -> np.ndarray:
+  """Returns the frame `[3, 4]` at a point whose z axis points up."""
+  z = _normalize(up)
+  x = _normalize(np.cross(_SIDE, z))
+  return np.stack([x, _normalize(np.cross(z, x)), z, center], axis=1)
 
 
 def spherify(camera_to_world: np.ndarray) -> tuple[np.ndarray, float]:
-  """Poses around their focus, at a mean square distance of 1 from it.
+  """Moves and scales poses to a mean square distance of 1 from their focus.
+
+  The new z axis is the mean direction of the cameras as seen from the focus,
+  or, if they are on a level with it, their mean up direction.
 
   Args:
-    camera_to_world: `[N, 3, 4]` of cameras that look inwards.
+    camera_to_world: `[N, 3, 4]` poses of cameras that look inwards.
 
   Returns:
-    `[N, 3, 4]` poses, z being the mean direction of the cameras as seen from
-    the focus (of cameras on a level with it: their own mean up); and the
-    factor that scene units were multiplied by.
+    `[N, 3, 4]` poses, float64, and the factor that scene units were multiplied
+    by.
 
   Raises:
-    UserError: if the cameras have no focus, or all stand at it.
+    UserError: if the cameras have no focus, or all are at it.
   """
-  centre = focus(camera_to_world)
-  away = _double(camera_to_world)[:, :, 3] - centre
-  up = away.mean(0)
-  if np.linalg.norm(up) < _LEVEL * np.sqrt(np.mean(np.sum(away**2, axis=-1))):
-    up = _double(camera_to_world)[:, :, 1].sum(0)
-  frame = upright(centre, up)
+  center = focus(camera_to_world)
+  offsets = _to_float64(camera_to_world)[:, :, 3] - center
+  up = offsets.mean(0)
+  rms_distance = np.sqrt(np.mean(np.sum(offsets**2, axis=-1)))
+  if np.linalg.norm(up) < _LEVEL * rms_distance:
+    up = _to_float64(camera_to_world)[:, :, 1].sum(0)
+  frame = upright(center, up)
   moved = relative_to(frame, camera_to_world)
   factor = 1.0 / np.sqrt(np.mean(np.sum(moved[:, :, 3] ** 2, axis=-1)))
   moved[:, :, 3] *= factor
   return moved, float(factor)
 
 
-def _double(camera_to_world: np.ndarray) -> np.ndarray:
+def _to_float64(camera_to_world: np.ndarray) -> np.ndarray:
   return np.asarray(camera_to_world, np.float64)[:, :3, :4]
 
 
-def _unit(vector: np.ndarray) -> np.ndarray:
+def _normalize(vector: np.ndarray) -> np.ndarray:
   length = np.linalg.norm(vector)
   if not length > 0:
-    raise errors.UserError('a direction of length 0: the cameras cancel out.')
-  return vector / length
+    raise errors.UserError('a direction has length 0: the cameras cancel out.')
+  unit: np.ndarray = vector / length
+  return unit

@@ -1,20 +1,19 @@
-"""What every data set is read into, and the errors that reading may raise."""
+"""The types that every data set is read into, and batches of their pixels."""
 
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
-import chex
 import numpy as np
 
-from nerf_haiku import cameras
+from nerf_haiku import arrays, cameras
 
 
 class Images:
   """`N` images of any sizes in one buffer; `images[i]` is a view of it.
 
   Args:
-    pixels: `[P, C]`, uint8 (or uint16 where images were reduced on loading,
-      so that nothing is lost to rounding); the pixels of all images, row by
+    pixels: `[P, C]`, uint8, or uint16 where images were downscaled on loading,
+      so that nothing is lost to rounding; the pixels of all images, row by
       row, image after image. C is 3, or 4 with straight alpha.
     sizes: `[N, 2]` int, height and width of each image.
   """
@@ -33,13 +32,18 @@ class Images:
     return len(self.sizes)
 
   def __getitem__(self, index: int) -> np.ndarray:
-    index = range(len(self))[index]  # From the end, or past it.
+    index = range(len(self))[index]  # Negative, or an IndexError.
     view = self.pixels[self.offsets[index] : self.offsets[index + 1]]
     return view.reshape(*self.sizes[index], -1)
 
 
 class LazyImages:
-  """`N` images, each read again whenever it is asked for."""
+  """`N` images, each read anew whenever it is accessed.
+
+  Args:
+    count: `N`.
+    read: returns the image `[H, W, C]` of an index, 0 to `N - 1`.
+  """
 
   def __init__(self, count: int, read: Callable[[int], np.ndarray]):
     self._count = count
@@ -63,7 +67,7 @@ class Split(NamedTuple, Generic[AnyImages]):
 
 
 class Scene(NamedTuple):
-  """All that is known of a scene; of NumPy arrays."""
+  """Photographs of a scene and what is known of it; NumPy arrays."""
 
   train: Split[Images]
   val: Split[Images | LazyImages]
@@ -71,42 +75,46 @@ class Scene(NamedTuple):
   near: float  # scene units along the optical axis.
   far: float
   box: np.ndarray | None  # [2, 3] rays are clipped to it; None: unknown.
-  path: cameras.Cameras  # of the render video.
+  path: cameras.Cameras  # of the rendered video.
   notices: tuple[str, ...]  # what was done to the files, for the user.
-  # Rays are in these coordinates: near and far are then of the scene's depths
-  # and do not bound rays. None: rays are the world's.
+  # Coordinates that rays are converted to. Near and far are then bounds of the
+  # scene's depth, not of rays. None: rays are in world coordinates.
   ndc: cameras.Ndc | None = None
-
-
-def opacity(image: np.ndarray) -> np.ndarray:
-  """The alpha `[...]` in [0, 1] of stored colours `[..., C]`; 1 without it."""
-  if image.shape[-1] == 3:
-    return np.ones(image.shape[:-1], np.float32)
-  return image[..., 3].astype(np.float32) / np.iinfo(image.dtype).max
-
-
-def to_float(image: np.ndarray, *, white_background: bool) -> np.ndarray:
-  """Composites stored colours over a background.
-
-  Args:
-    image: `[..., C]` uint8 or uint16; 3 channels, or 4 with straight alpha.
-    white_background: white where nothing is, not black.
-
-  Returns:
-    `[..., 3]` float32 in [0, 1].
-  """
-  scaled = image.astype(np.float32) / np.iinfo(image.dtype).max
-  if image.shape[-1] == 3:
-    return scaled
-  rgb, alpha = scaled[..., :3], scaled[..., 3:]
-  return rgb * alpha + (1.0 - alpha if white_background else 0.0)
 
 
 class Batch(NamedTuple):
   """`R` pixels of training images; on devices `[D, R / D, ...]`."""
 
-  camera: chex.Array  # [R] int32, index into the training cameras.
-  pixel: chex.Array  # [R, 2] int32, row and column.
-  rgb: chex.Array  # [R, 3] float32 in [0, 1].
-  # [R] opacity of the true image; None where a background is not asked for.
-  alpha: chex.Array | None = None
+  camera: arrays.Array  # [R] int32, index into the training cameras.
+  pixel: arrays.Array  # [R, 2] int32, row and column.
+  rgb: arrays.Array  # [R, 3] float32 in [0, 1].
+  # [R] opacity of the true image; None if it was not requested.
+  alpha: arrays.Array | None = None
+
+
+def opacity(image: np.ndarray) -> np.ndarray:
+  """Returns the alpha `[...]` in [0, 1] of stored colors `[..., C]`.
+
+  Without an alpha channel it is 1.
+  """
+  if image.shape[-1] == 3:
+    return np.ones(image.shape[:-1], np.float32)
+  alpha: np.ndarray = image[..., 3].astype(np.float32)
+  return alpha / np.iinfo(image.dtype).max
+
+
+def to_float(image: np.ndarray, *, white_background: bool) -> np.ndarray:
+  """Converts stored colors to floats, and composites them over a background.
+
+  Args:
+    image: `[..., C]` uint8 or uint16; 3 channels, or 4 with straight alpha.
+    white_background: whether the background is white, not black.
+
+  Returns:
+    `[..., 3]` float32 in [0, 1].
+  """
+  scaled: np.ndarray = image.astype(np.float32) / np.iinfo(image.dtype).max
+  if image.shape[-1] == 3:
+    return scaled
+  rgb, alpha = scaled[..., :3], scaled[..., 3:]
+  return rgb * alpha + (1.0 - alpha if white_background else 0.0)

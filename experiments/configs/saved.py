@@ -7,7 +7,7 @@ import ml_collections
 
 from experiments.configs import default, renamed_fields
 from nerf_haiku import errors
-from nerf_haiku.datasets import checks
+from nerf_haiku.io import safe_reading
 
 
 def get_config(path: str) -> ml_collections.ConfigDict:
@@ -18,7 +18,7 @@ def get_config(path: str) -> ml_collections.ConfigDict:
   """
   config = default.get_config()
   try:
-    fields = checks.read_json(checks.home(path))['config']
+    fields = safe_reading.read_json(safe_reading.expand_user(path))['config']
     renamed_fields.check_not_both(fields)
     for name, value in fields.items():
       *sections, field = name.split('.')

@@ -8,8 +8,8 @@ import ml_collections
 import numpy as np
 
 from experiments.configs import default
-from nerf_haiku import encodings, errors, volume
-from nerf_haiku.datasets import checks
+from nerf_haiku import camera_checks, encodings, errors, volume
+from nerf_haiku.io import messages
 
 LR_SCHEDULES = ('constant * decay_every', 'constant', 'cosine')
 DTYPES = ('float32', 'bfloat16')
@@ -44,7 +44,7 @@ def _one_of(*allowed: str) -> _Rule:
 
 _MAX_COUNT = 2**31 - 1  # The largest integer of TensorFlow's and JAX's int32.
 _SMALLEST = 1e-30  # Far from where float32 rounds to 0.
-_LARGEST = int(checks.LARGEST)  # Its square is far from float32's largest.
+_LARGEST = int(camera_checks.MAX_MAGNITUDE)  # Of what float32 computes with.
 _FRACTION: _Rule = (
   lambda x: _SMALLEST <= x <= 1,
   'greater than 0, up to 1 (1e-30 to 1)',
@@ -117,9 +117,9 @@ _RULES: dict[str, _Rule] = {
   'dataset_type': _one_of(*DATASET_TYPES),
   'down_factor': _at_least(1),
   'testskip': _at_least(0),
-  'num_poses': _between(1, checks.MOST_POSES),
-  'near': _zero_or(1 / checks.LARGEST),
-  'far': _zero_or(1 / checks.LARGEST),
+  'num_poses': _between(1, camera_checks.MAX_POSES),
+  'near': _zero_or(1 / camera_checks.MAX_MAGNITUDE),
+  'far': _zero_or(1 / camera_checks.MAX_MAGNITUDE),
   'box': (
     lambda x: (
       len(x) in (0, 6)
@@ -326,7 +326,7 @@ def _is_number(value: Any) -> bool:
   )
 
 
-def _error(name: str, value: Any, allowed: str) -> errors.UserError:
-  return errors.UserError(
-    f'config.{name}: got {checks.short(value)}; must be {allowed}.'
+def _error(name: str, value: Any, allowed: str) -> ValueError:
+  return ValueError(
+    f'config.{name}: got {messages.shorten(value)}; allowed: {allowed}.'
   )

@@ -176,7 +176,7 @@ def _disparities(
   paths = [folder / f'{name}.npy' for name in names]
   most = max(float(np.load(path).max()) for path in paths) or 1.0
   for path in paths:
-    yield media.grey(np.load(path), most)
+    yield media.to_gray(np.load(path), most)
 
 
 def _npy(array: np.ndarray) -> bytes:

@@ -104,11 +104,11 @@ def _pictures(
   return {
     'rgb': media.to_uint8(view.rgb),
     'disp': _to_greatest(view.disparity),
-    'acc': media.grey(view.opacity, 1.0),
+    'acc': media.to_gray(view.opacity, 1.0),
     'depth': media.depth_image(view.depth, view.opacity, scene.near, scene.far),
   }
 
 
 def _to_greatest(values: np.ndarray) -> np.ndarray:
   """`[H, W]`, 0 or more, as grey: white is the greatest."""
-  return media.grey(values, float(np.max(values)) or 1.0)
+  return media.to_gray(values, float(np.max(values)) or 1.0)

@@ -1,6 +1,7 @@
-"""Which pixels a step sees: a function of the seed and the step alone."""
+"""Batches of random pixels: a function of the seed and the step alone."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -8,21 +9,20 @@ import numpy as np
 from nerf_haiku import devices, scenes
 from nerf_haiku.io import lazy_tensorflow
 
-# Batches made ahead of the step that uses them.
-_PREFETCH = 4
+_PREFETCH = 4  # Batches that are prepared ahead of time.
 
 
 def pick_from_all(
   images: scenes.Images, u: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Picks pixels evenly from all pixels of all images.
+  """Picks pixels uniformly from all pixels of all images.
 
   Args:
     images: `N` images.
-    u: `[R]` float64 in [0, 1), what the choice depends on.
+    u: `[R]` float64, uniform random numbers in [0, 1).
 
   Returns:
-    The pixels' images `[R]`, and their rows and columns `[R, 2]`.
+    Indices of images `[R]`, and rows and columns of pixels `[R, 2]`.
   """
   flat = (u * images.offsets[-1]).astype(np.int64)
   camera = np.searchsorted(images.offsets, flat, side='right') - 1
@@ -35,13 +35,17 @@ def pick_from_all(
 def pick_from_one(
   images: scenes.Images, u: np.ndarray, *, crop: float
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Picks pixels evenly from the middle of one image, as `pick_from_all`.
+  """Picks pixels uniformly from the central crop of one image.
 
   Args:
     images: `N` images.
-    u: `[R + 1, 2]` float64 in [0, 1): the first chooses the image.
-    crop: the fraction of height and width that the middle has, as the
-      original rounds it; 1 for the whole image.
+    u: `[R + 1, 2]` float64, uniform random numbers in [0, 1); the first one
+      chooses the image.
+    crop: fraction of height and width that is used, rounded as in the
+      reference implementation (bmild/nerf); 1 for the whole image.
+
+  Returns:
+    Indices of images `[R]`, all equal, and rows and columns of pixels `[R, 2]`.
   """
   camera = int(u[0, 0] * len(images))
   size = images.sizes[camera]
@@ -59,10 +63,13 @@ def pick_from_one(
 def gather_colors(
   images: scenes.Images, camera: np.ndarray, pixel: np.ndarray
 ) -> np.ndarray:
-  """Stored colours `[R, C]` of pixels `[R, 2]` of images `[R]`."""
+  """Returns the stored colors `[R, C]` of pixels `[R, 2]` of images `[R]`."""
   row, column = pixel.T
   width = images.sizes[camera, 1]
-  return images.pixels[images.offsets[camera] + row * width + column]
+  colors: np.ndarray = images.pixels[
+    images.offsets[camera] + row * width + column
+  ]
+  return colors
 
 
 def make_batches(
@@ -80,7 +87,7 @@ def make_batches(
   num_processes: int = 1,
   with_alpha: bool = False,
 ) -> Iterator[scenes.Batch]:
-  """Batches of random pixels, made ahead by tf.data.
+  """Yields batches of random pixels, prefetched by tf.data.
 
   Pixels are drawn with replacement, so a batch may be of any size.
 
@@ -88,16 +95,17 @@ def make_batches(
     images: `N` training images.
     seed: of the run, 0 or more.
     start_step: the first step.
-    num_steps: the step to end before.
+    num_steps: the step to stop before.
     num_rays: `R`, pixels in the whole batch of a step.
     batching: whether the pixels of a step come from all images, or from one.
-    precrop_iters: steps that see only the middle of an image; 0 if batching.
-    precrop_frac: the fraction of height and width that this middle has.
-    white_background: what alpha is composited over: white, or black.
-    process: whose part of each batch is read.
-    num_processes: that share a batch, in their order.
-    with_alpha: whether batches have the true opacity too; 1 where images have
-      no alpha.
+    precrop_iters: number of steps that use only the central crop of an image;
+      0 if batching.
+    precrop_frac: fraction of height and width in this crop.
+    white_background: whether alpha is composited over white, not black.
+    process: index of the process whose part of each batch is read.
+    num_processes: number of processes that share each batch.
+    with_alpha: whether batches include the true opacity; it is 1 for images
+      without alpha.
 
   Yields:
     For each step the process's part of its batch, NumPy arrays `[D, R / D,
@@ -107,7 +115,7 @@ def make_batches(
   part = slice(process * share, (process + 1) * share)
   tf = lazy_tensorflow.module()
 
-  def look_up(step, u):
+  def look_up(step: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, ...]:
     if batching:
       camera, pixel = pick_from_all(images, u[1:, 0])
     else:
@@ -116,20 +124,20 @@ def make_batches(
     camera, pixel = camera[part], pixel[part]
     stored = gather_colors(images, camera, pixel)
     rgb = scenes.to_float(stored, white_background=white_background)
-    found = camera.astype(np.int32), pixel.astype(np.int32), rgb
-    return (*found, scenes.opacity(stored)) if with_alpha else found
+    batch = camera.astype(np.int32), pixel.astype(np.int32), rgb
+    return (*batch, scenes.opacity(stored)) if with_alpha else batch
 
-  def draw(step):
+  def draw(step: Any) -> Any:  # Tensors of TensorFlow.
     u = tf.random.stateless_uniform(
       [num_rays + 1, 2], [tf.constant(seed, tf.int64), step], dtype=tf.float64
     )
-    # Outside of TensorFlow, which would hold copies of the images.
+    # In NumPy, as TensorFlow would hold copies of the images.
     return tf.numpy_function(look_up, [step, u], types)
 
   types = [tf.int32, tf.int32, tf.float32] + [tf.float32] * with_alpha
   dataset = tf.data.Dataset.range(start_step, num_steps)
-  # Its tuner has nothing to choose here, and its thread sleeps up to a minute
-  # before it notices that an iterator is gone.
+  # The autotuner has nothing to tune here, and its thread sleeps for up to a
+  # minute before it notices that an iterator was closed.
   options = tf.data.Options()
   options.autotune.enabled = False
   dataset = dataset.map(draw).prefetch(_PREFETCH).with_options(options)

@@ -1,7 +1,7 @@
-"""Images on disk: checked, decoded to 8 bits and reduced by area.
+"""Checks, decodes and downscales image files.
 
-Pillow decodes, and lets go of Python's lock meanwhile, so threads suffice.
-Orientation tags are not applied: poses belong to the pixels as they are stored.
+Pillow releases Python's lock while it decodes, so threads suffice. Orientation
+tags are not applied: poses belong to the pixels as they are stored.
 """
 
 import concurrent.futures
@@ -15,44 +15,45 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from nerf_haiku import errors, scenes
-from nerf_haiku.datasets import areas
-from nerf_haiku.io import inputs, lazy_tensorflow
+from nerf_haiku import cameras, errors, scenes
+from nerf_haiku.datasets import area_resize
+from nerf_haiku.io import lazy_tensorflow, memory, messages, safe_reading
 
-# What images are converted from, and what becomes of them.
-_GREY = 'grey: converted to RGB'
+# Conversions, as notices describe them.
+_GRAY = 'gray: converted to RGB'
 _PALETTE = 'of a palette: converted to RGB or RGBA'
 _DEEP = '16-bit: rounded to 8 bits'
 
-_GREY_MODES = ('1', 'L', 'LA', 'I;16', 'I;16B', 'I;16L')
+_GRAY_MODES = ('1', 'L', 'LA', 'I;16', 'I;16B', 'I;16L')
 _PALETTE_MODES = ('P', 'PA')
-_MODES = (*_GREY_MODES, *_PALETTE_MODES, 'RGB', 'RGBA')
+_MODES = (*_GRAY_MODES, *_PALETTE_MODES, 'RGB', 'RGBA')
 
-# What Pillow may take a file for, whatever its name: it knows others, of which
-# some are programs (PostScript).
+# Formats that Pillow may detect, whatever a file's name: of the others that it
+# knows, some are programs (PostScript).
 _FORMATS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP', 'GIF')
-_LARGEST = 1 << 26  # Pixels of an image: 8192x8192.
+_MAX_PIXELS = 1 << 26  # Of an image: 8192x8192.
 
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
-_PNG_DEEP_GREY_A = (16, 4)  # Bits and colour type: Pillow makes it RGBA.
+# Bits and color type of 16-bit gray with alpha, which Pillow opens as RGBA.
+_PNG_DEEP_GRAY_A = (16, 4)
 _TIFF_BITS_PER_SAMPLE = 258
-_MAX_THREADS = 4  # Each holds an image or two: memory, not time, is the limit.
+_MAX_THREADS = 4  # Each holds an image or two: they are limited by memory.
 
 T = TypeVar('T')
 R = TypeVar('R')
 
 
 class Header(NamedTuple):
-  """What is known of an image before its pixels are decoded."""
+  """What is known of an image before it is decoded."""
 
   height: int  # pixels.
   width: int
   channels: int  # once decoded: 3, or 4 with straight alpha.
-  conversions: tuple[str, ...]  # what decoding has to do, for `notices`.
+  conversions: tuple[str, ...]  # done by decoding, for `notices`.
 
 
 class Files(NamedTuple):
-  """The `N` image files of one split, and how far they are to be reduced."""
+  """The `N` image files of one split, and the factor to downscale them by."""
 
   paths: tuple[pathlib.Path, ...]
   headers: tuple[Header, ...]
@@ -62,21 +63,25 @@ class Files(NamedTuple):
 def open_splits(
   splits: Sequence[Sequence[pathlib.Path]], *, down_factor: int
 ) -> list[Files]:
-  """Reads the headers of the images of several splits.
+  """Reads the image headers of several splits.
 
   Args:
     splits: the paths of each split.
     down_factor: 1 or more.
 
+  Returns:
+    The files of each split.
+
   Raises:
-    DataError: files are missing or no images: the first, and how many more.
-    UserError: `down_factor` is larger than an image.
+    DataError: if files are missing or not images; names the first, and counts
+      the others.
+    UserError: if `down_factor` is larger than an image.
   """
   paths = [path for split in splits for path in split]
   try:
     headers = iter(map_files(read_header, paths))
   except errors.DataError:
-    map_files(_probe, paths)  # Counts those with whole headers as well.
+    map_files(_try_decoding, paths)  # Counts those with valid headers as well.
     raise
   result = [
     Files(tuple(split), tuple(next(headers) for _ in split), down_factor)
@@ -92,12 +97,20 @@ def load(
 ) -> tuple[scenes.Images, list[scenes.LazyImages]]:
   """Decodes every image once, in parallel; keeps those of the first split.
 
-  The pixels go straight to their place: there is no second copy of them. The
-  images of the other splits are decoded to see that they can be, and again
-  whenever they are asked for.
+  Pixels are decoded into place: there is no second copy of them. The images of
+  the other splits are decoded to check them, and again whenever they are
+  accessed.
+
+  Args:
+    train: the files whose images are kept.
+    *others: files of other splits.
+
+  Returns:
+    The images of the first split, and lazy images of each other split.
 
   Raises:
-    DataError: files can not be decoded: the first, and how many more.
+    DataError: if files cannot be decoded, or memory does not suffice; names
+      the first file, and counts the others.
   """
   total = int(np.sum(np.prod(sizes(train), axis=1)))
   _check_memory(train, total)
@@ -106,105 +119,151 @@ def load(
     np.empty((total, channels(train)), dtype), sizes(train)
   )
 
-  def decode(item: tuple[Files, int]) -> None:
+  def decode_one(item: tuple[Files, int]) -> None:
     files, index = item
     if files is train:
       images[index][...] = read(files, index)
     else:
-      _decode(files, index)
+      _decode_as_opened(files, index)
 
   splits = (train, *others)
-  map_files(decode, [(f, i) for f in splits for i in range(len(f.paths))])
+  map_files(decode_one, [(f, i) for f in splits for i in range(len(f.paths))])
   return images, [_lazy(files) for files in others]
 
 
+def load_splits(
+  files: Sequence[Files], split_cameras: Sequence[cameras.Cameras]
+) -> tuple[scenes.Split[scenes.Images], list[scenes.Split[scenes.LazyImages]]]:
+  """Decodes images, see `load`, and joins them with their cameras.
+
+  Args:
+    files: those of each split, the training split first.
+    split_cameras: the cameras of each split.
+
+  Returns:
+    The training split, and the other splits.
+
+  Raises:
+    DataError: see `load`.
+  """
+  images, held_out = load(*files)
+  train_cameras, *other_cameras = split_cameras
+  others = [
+    scenes.Split(lazy, cams)
+    for lazy, cams in zip(held_out, other_cameras, strict=True)
+  ]
+  return scenes.Split(images, train_cameras), others
+
+
+def check_equal_sizes(splits: Sequence[Files]) -> None:
+  """Checks that all images of a scene have one size.
+
+  Raises:
+    DataError: names an image whose size differs from that of most.
+  """
+  by_size: dict[tuple[int, int], list[pathlib.Path]] = {}
+  for files in splits:
+    for path, header in zip(files.paths, files.headers, strict=True):
+      by_size.setdefault((header.width, header.height), []).append(path)
+  if len(by_size) > 1:
+    (usual, _), *_, (size, paths) = sorted(
+      by_size.items(), key=lambda item: -len(item[1])
+    )
+    raise errors.DataError(
+      f'{paths[0]}: is {size[0]}x{size[1]} pixels, most images are '
+      f'{usual[0]}x{usual[1]}: all images of a scene must have one size.'
+    )
+
+
 def sizes(files: Files) -> np.ndarray:
-  """`[N, 2]` int64, height and width of the images once reduced, in pixels."""
+  """Returns the downscaled heights and widths, `[N, 2]` int64 pixels."""
   full = [(header.height, header.width) for header in files.headers]
   return np.reshape(np.array(full, np.int64), (-1, 2)) // files.down_factor
 
 
 def full_sizes(files: Files) -> np.ndarray:
-  """`[N, 2]` int64, height and width of the images on disk, in pixels."""
+  """Returns the heights and widths on disk, `[N, 2]` int64 pixels."""
   return sizes(files._replace(down_factor=1))
 
 
 def channels(files: Files) -> int:
-  """Channels the images share: 4 where any has alpha, 3 where none has."""
+  """Returns the number of channels: 4 if any image has alpha, or else 3."""
   return max((header.channels for header in files.headers), default=3)
 
 
 def read(files: Files, index: int) -> np.ndarray:
-  """Decodes and reduces one image.
+  """Decodes and downscales one image.
 
   Returns:
-    `[H, W, C]`: uint8 at full size, uint16 (0 to 65535) where it is reduced:
-    the mean of the colours as they are, not multiplied by alpha. An image
-    without alpha among others that have it is opaque.
+    `[H, W, C]`, C being `channels(files)`: uint8 at full size, uint16 (0 to
+    65535) if it is downscaled, which averages straight colors, not multiplied
+    by alpha. An image without alpha among others that have it is opaque.
 
   Raises:
-    DataError: the file can not be decoded, or is not what it was.
+    DataError: if the file cannot be decoded, or has changed.
   """
-  image = _decode(files, index)
+  image = _decode_as_opened(files, index)
   if image.shape[2] < channels(files):
     image = np.pad(image, ((0, 0), (0, 0), (0, 1)), constant_values=255)
   if files.down_factor == 1:
     return image
   height, width = sizes(files)[index]
-  mean = areas.reduce(image, int(height), int(width))
+  mean = area_resize.downscale(image, int(height), int(width))
   mean *= 65535 / 255
   return np.rint(mean, out=mean).astype(np.uint16)
 
 
 def notices(splits: Sequence[Files], folder: pathlib.Path) -> tuple[str, ...]:
-  """Says what decoding does to the images, a line for each kind of change.
+  """Describes what decoding changes, a line for each kind of change.
 
   Args:
     splits: files below `folder`.
     folder: what the files' names are relative to.
   """
-  files = [
-    (_shown(path.relative_to(folder)), header, split)
-    for split in splits
-    for path, header in zip(split.paths, split.headers, strict=True)
+  items = [
+    (path, header, files)
+    for files in splits
+    for path, header in zip(files.paths, files.headers, strict=True)
   ]
-
-  def line(names: list[str], verbs: tuple[str, str], rest: str) -> list[str]:
-    if not names:
-      return []
-    verb = verbs[len(names) > 1]
-    return [
-      f'{len(names)} of {len(files)} images {verb} {rest}, first {names[0]}.'
-    ]
-
-  lines = []
-  for kind in (_GREY, _PALETTE, _DEEP):
-    names = [name for name, header, _ in files if kind in header.conversions]
-    lines += line(names, ('is', 'are'), kind)
-  names = [n for n, header, s in files if header.channels < channels(s)]
-  lines += line(names, ('has', 'have'), 'no alpha: taken as opaque')
-  names = [n for n, header, s in files if not _divides(s.down_factor, header)]
-  return (
-    *lines,
-    *line(
-      names,
+  changes = [
+    (
+      ('is', 'are'),
+      kind,
+      [path for path, header, _ in items if kind in header.conversions],
+    )
+    for kind in (_GRAY, _PALETTE, _DEEP)
+  ]
+  changes += [
+    (
+      ('has', 'have'),
+      'no alpha: taken as opaque',
+      [path for path, header, f in items if header.channels < channels(f)],
+    ),
+    (
       ('has', 'have'),
       'a size that down_factor does not divide: rounded down, the focal length '
       'scaled by the real ratio of each axis',
+      [
+        path for path, header, f in items if not _divides(f.down_factor, header)
+      ],
     ),
+  ]
+  return tuple(
+    f'{len(paths)} of {len(items)} images {verbs[len(paths) > 1]} {change}, '
+    f'first {messages.printable(paths[0].relative_to(folder))}.'
+    for verbs, change, paths in changes
+    if paths
   )
 
 
-def _shown(path: pathlib.Path) -> str:
-  """A name that can be printed, also where it is no Unicode."""
-  return path.as_posix().encode('utf-8', 'backslashreplace').decode()
-
-
 def map_files(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-  """Calls a function on each item, on as many threads as there are cores.
+  """Calls a function on each item, on several threads.
+
+  Returns:
+    The results, in the order of the items.
 
   Raises:
-    DataError: of the first item that raised one, and how many others did.
+    DataError: the first one that a call raised, and how many others did.
   """
   failures: list[errors.DataError] = []
 
@@ -229,55 +288,60 @@ def map_files(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
 
 def read_header(path: pathlib.Path) -> Header:
-  """Reads what a file says of its image, and checks it without decoding.
+  """Reads the header of an image file, and checks it without decoding.
 
-  The checksums of a PNG are verified, which decoding does not: one flipped bit
-  in seven would pass as an image of other colours.
+  The checksums of a PNG are verified, which decoding omits: one flipped bit in
+  seven would go unnoticed and change colors.
 
   Raises:
-    DataError: no file, no image, more than one, too large a one, or a kind
-      that is not read.
+    DataError: if the file is missing, is not a single image, or is too large
+      or of an unsupported kind.
   """
   with _opened(path) as image:
-    depth, colour_type = _png_kind(path)
-    grey = image.mode in _GREY_MODES or (depth, colour_type) == _PNG_DEEP_GREY_A
+    depth, color_type = _png_kind(path)
+    is_gray = (
+      image.mode in _GRAY_MODES or (depth, color_type) == _PNG_DEEP_GRAY_A
+    )
     conversions = [
-      (_GREY, grey),
+      (_GRAY, is_gray),
       (_PALETTE, image.mode in _PALETTE_MODES),
       (_DEEP, depth == 16 or image.mode.startswith('I;16')),
     ]
     header = Header(
-      image.height,
-      image.width,
-      4 if image.has_transparency_data else 3,
-      tuple(kind for kind, applies in conversions if applies),
+      height=image.height,
+      width=image.width,
+      channels=4 if image.has_transparency_data else 3,
+      conversions=tuple(kind for kind, applies in conversions if applies),
     )
     image.verify()
     return header
 
 
 def decode(path: pathlib.Path) -> np.ndarray:
-  """Decodes one file: `[H, W, C]` uint8, C 3, or 4 with straight alpha.
+  """Decodes one file.
+
+  Returns:
+    `[H, W, C]` uint8; C is 3, or 4 with straight alpha.
 
   Raises:
-    DataError: the file can not be decoded.
+    DataError: if the file cannot be decoded.
   """
   with _opened(path) as image:
     if image.mode.startswith('I;16'):
-      return _to_colour(np.asarray(image)[..., None])
+      return _to_color(np.asarray(image)[..., None])
     if _png_kind(path)[0] == 16:
-      return _to_colour(_decode_deep_png(path))
+      return _to_color(_decode_deep_png(path))
     mode = 'RGBA' if image.has_transparency_data else 'RGB'
     return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
-def _decode(files: Files, index: int) -> np.ndarray:
-  """One image as it is on disk; it must still be what its header said."""
+def _decode_as_opened(files: Files, index: int) -> np.ndarray:
+  """Decodes one image at full size, and checks that its header is the same."""
   header, path = files.headers[index], files.paths[index]
   image = decode(path)
   if image.shape != (header.height, header.width, header.channels):
     raise errors.DataError(
-      f'{path}: changed while the program ran: start it again.'
+      f'{path}: changed while the program was running: restart it.'
     )
   return image
 
@@ -286,42 +350,43 @@ def _lazy(files: Files) -> scenes.LazyImages:
   return scenes.LazyImages(len(files.paths), lambda index: read(files, index))
 
 
-def _probe(path: pathlib.Path) -> None:
+def _try_decoding(path: pathlib.Path) -> None:
   read_header(path)
   decode(path)
 
 
 def _check_kind(path: pathlib.Path, image: Image.Image) -> None:
-  """Refuses what has no one meaning as a photograph of 8 bits."""
-  # A phone's MPO is a JPEG with a preview behind it.
+  """Refuses images that have no clear meaning as 8-bit photographs."""
+  # A phone's MPO is a JPEG followed by a preview.
   frames = getattr(image, 'n_frames', 1)
   if frames > 1 and image.format != 'MPO':
     raise errors.DataError(f'{path}: holds {frames} images, expected one.')
   bits = max(getattr(image, 'tag_v2', {}).get(_TIFF_BITS_PER_SAMPLE, (8,)))
-  keyed = 'transparency' in image.info  # By a colour or table, not a channel.
+  # Transparency by a color or table, not by a channel.
+  keyed = 'transparency' in image.info
   if image.mode not in _MODES:
     problem = f'of mode {image.mode}'
   elif image.mode.startswith('RGB') and bits > 8:
     problem = f'of {bits} bits'
   elif keyed and (_png_kind(path)[0] == 16 or image.mode.startswith('I;16')):
-    problem = 'of 16 bits with a transparent colour'
+    problem = 'of 16 bits with a transparent color'
   else:
     return
   raise errors.DataError(
-    f'{path}: a {image.format} {problem} can not be used: save it as PNG with '
-    'RGB or RGBA of 8 bits.'
+    f'{path}: a {image.format} {problem} cannot be used: save it as an 8-bit '
+    'RGB or RGBA PNG.'
   )
 
 
-def _check_memory(files: Files, pixels: int) -> None:
-  """Sees that images fit into the memory of the machine."""
-  need = pixels * channels(files) * (1 if files.down_factor == 1 else 2)
-  there = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-  if need > there:
+def _check_memory(files: Files, num_pixels: int) -> None:
+  """Checks that images fit into memory, if it is known how much there is."""
+  needed = num_pixels * channels(files) * (1 if files.down_factor == 1 else 2)
+  available = memory.available()
+  if available is not None and needed > available:
     raise errors.DataError(
-      f'{files.paths[0].parent}: the {len(files.paths)} images to train on '
-      f'take {need / 1e9:.1f} GB, the machine has {there / 1e9:.1f}: set a '
-      'greater down_factor.'
+      f'{files.paths[0].parent}: the {len(files.paths)} training images need '
+      f'{needed / 1e9:.1f} GB, but {available / 1e9:.1f} GB of memory are '
+      'available: set a larger down_factor.'
     )
 
 
@@ -339,7 +404,7 @@ def _divides(factor: int, header: Header) -> bool:
 
 
 def _png_kind(path: pathlib.Path) -> tuple[int | None, int | None]:
-  """Bits per channel and colour type of a PNG; None where it is none."""
+  """Returns bits per channel and color type of a PNG; None for other files."""
   with open(path, 'rb') as file:
     head = file.read(26)
   if len(head) < 26 or not head.startswith(_PNG_SIGNATURE):
@@ -348,14 +413,17 @@ def _png_kind(path: pathlib.Path) -> tuple[int | None, int | None]:
 
 
 def _decode_deep_png(path: pathlib.Path) -> np.ndarray:
-  """`[H, W, 1 to 4]` uint16: Pillow would cut colours off at 8 bits."""
+  """Returns `[H, W, 1 to 4]` uint16; Pillow would truncate it to 8 bits."""
   tf = lazy_tensorflow.module()
-  return tf.io.decode_png(path.read_bytes(), dtype=tf.uint16).numpy()
+  image: np.ndarray = tf.io.decode_png(
+    path.read_bytes(), dtype=tf.uint16
+  ).numpy()
+  return image
 
 
-def _to_colour(image: np.ndarray) -> np.ndarray:
-  """`[H, W, 1 to 4]` uint16 to `[H, W, 3 or 4]` uint8; grey to RGB."""
-  # 65535 is 257 x 255: rounded, where a shift by 8 bits would truncate.
+def _to_color(image: np.ndarray) -> np.ndarray:
+  """Converts `[H, W, 1 to 4]` uint16 to `[H, W, 3 or 4]` uint8."""
+  # 65535 is 257 x 255. This rounds; a shift by 8 bits would truncate.
   image = np.rint(image / 257.0).astype(np.uint8)
   if image.shape[2] > 2:
     return image
@@ -364,15 +432,15 @@ def _to_colour(image: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[Image.Image]:
-  """An image of a size and kind that is read; not decoded yet.
+  """Opens an image of a supported size and kind, without decoding it.
 
   Raises:
-    DataError: it is another, or what is done with it fails.
+    DataError: if it is not supported, or what is done with it fails.
   """
-  with _naming(path):
-    inputs.check_regular(path)
+  with _name_errors(path):
+    safe_reading.check_regular_file(path)
     with Image.open(path, formats=_FORMATS) as image:
-      if image.width * image.height > _LARGEST:
+      if image.width * image.height > _MAX_PIXELS:
         raise _too_large(path, f'{image.width}x{image.height}')
       _check_kind(path, image)
       yield image
@@ -380,14 +448,14 @@ def _opened(path: pathlib.Path) -> Iterator[Image.Image]:
 
 def _too_large(path: pathlib.Path, size: str) -> errors.DataError:
   return errors.DataError(
-    f'{path}: says that it is of {size} pixels; at most {_LARGEST} are '
-    'decoded: reduce it.'
+    f'{path}: has {size} pixels by its header; at most {_MAX_PIXELS} are '
+    'supported: downscale it.'
   )
 
 
 @contextlib.contextmanager
-def _naming(path: pathlib.Path) -> Iterator[None]:
-  """Turns what a decoder raises into an error that names the file."""
+def _name_errors(path: pathlib.Path) -> Iterator[None]:
+  """Turns errors of a decoder into errors that name the file."""
   try:
     yield
   except (errors.DataError, MemoryError):
@@ -398,12 +466,12 @@ def _naming(path: pathlib.Path) -> Iterator[None]:
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
   ) as error:
-    raise _too_large(path, 'very many') from error
+    raise _too_large(path, 'too many') from error
   except PIL.UnidentifiedImageError as error:
     raise errors.DataError(
-      f'{path}: is not an image of a known kind.'
+      f'{path}: is not an image of a supported format.'
     ) from error
   except Exception as error:  # Broken files raise errors of many types.
     raise errors.DataError(
-      f'{path}: can not be decoded ({error}): copy or render it again.'
+      f'{path}: cannot be decoded ({error}): copy or render it again.'
     ) from error

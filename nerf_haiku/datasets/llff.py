@@ -1,6 +1,7 @@
-"""Photographs with poses from structure from motion: `poses_bounds.npy`.
+"""Reads photographs with poses from structure from motion.
 
-The layout of LLFF (Mildenhall et al. 2019), which the paper's real scenes have.
+The layout is that of LLFF (Mildenhall et al. 2019) and the paper's real scenes:
+`poses_bounds.npy` beside a folder of images.
 """
 
 import pathlib
@@ -9,32 +10,38 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nerf_haiku import camera_paths, cameras, errors, poses, scenes
-from nerf_haiku.datasets import checks, image_files
-from nerf_haiku.io import inputs
+from nerf_haiku import (
+  camera_checks,
+  camera_paths,
+  cameras,
+  errors,
+  poses,
+  scenes,
+)
+from nerf_haiku.datasets import checks, image_files, scene_folders
+from nerf_haiku.io import safe_reading
 
 _FILE = 'poses_bounds.npy'
 _EXTENSIONS = ('.jpg', '.jpeg', '.png')
-# The least depth, times this, becomes one scene unit: the near plane of device
-# coordinates is in front of all there is.
+# The smallest depth, times this, becomes one scene unit: the near plane of
+# device coordinates is then in front of the whole scene.
 _BOUND_FACTOR = 0.75
-_LARGEST = 1_000_000  # Pixels of an image's side, or of its focal length.
-# What near is of the nearest bound.
-_NEAR_FACTOR = 0.9
-# How far the sides' ratio of an image may be off that of its pose.
+_MAX_PIXELS = 1_000_000  # Of an image's side, or of its focal length.
+_NEAR_FACTOR = 0.9  # Default near, as a fraction of the smallest depth.
+# Largest relative difference between the aspect ratios of image and pose.
 _RATIO_TOLERANCE = 0.02
 
 
-class _Shots(NamedTuple):
-  """What `poses_bounds.npy` says of `N` photographs."""
+class _Views(NamedTuple):
+  """The contents of `poses_bounds.npy`, for `N` photographs."""
 
   camera_to_world: np.ndarray  # [N, 3, 4] float64.
   sizes: np.ndarray  # [N, 2] height and width of the originals, pixels.
   focal: np.ndarray  # [N] pixels of the originals.
-  bounds: np.ndarray  # [N, 2] least and greatest depth.
+  bounds: np.ndarray  # [N, 2] smallest and largest depth, scene units.
 
 
-@inputs.named_errors()
+@safe_reading.wrap_os_errors()
 def load(
   data_dir: str,
   shape: str,
@@ -49,94 +56,115 @@ def load(
 ) -> scenes.Scene:
   """Loads a scene; checks and decodes every image.
 
-  Scene units are the file's, divided by 0.75 times the least depth. The frame
-  is the cameras' mean pose, or with `spherify` that of `poses.spherify`.
+  Scene units are those of the file, divided by 0.75 times the smallest depth.
+  The frame is the cameras' mean pose, or with `spherify` that of
+  `poses.spherify`.
 
   Args:
     data_dir: holds the folder `shape`, or `nerf_llff_data/<shape>`, or is the
       scene itself.
     shape: name of the scene.
-    down_factor: the images are those of `images_{down_factor}`, or else those
-      of `images`, reduced by area averaging.
-    hold: every `hold`-th view is for validation and test, from the first on; 0
-      for the view nearest to the mean pose alone.
-    spherify: for cameras all around; without it they must face one way, and
-      rays are in normalised device coordinates.
-    num_poses: of the spiral of the render video, or of the circle.
+    down_factor: images are those of `images_{down_factor}`, or else those of
+      `images`, downscaled by area averaging.
+    hold: every `hold`-th view, from the first on, is for validation and test;
+      0: only the view nearest to the mean position.
+    spherify: for cameras all around. Without it they must be forward-facing,
+      and rays are in normalized device coordinates.
+    num_poses: cameras on the spiral, or circle, of the rendered video.
     near: where rays begin; the near plane of device coordinates. None: 0.9 of
-      the least depth; a near plane at 1.
-    far: where rays end; in device coordinates what depth is limited to.
-      None: the greatest depth.
-    box: `[2, 3]` corners that rays are clipped to, scene units, or None;
-      not with device coordinates.
+      the smallest depth, and a near plane at 1.
+    far: where rays end; in device coordinates, the largest depth reported.
+      None: the largest depth.
+    box: `[2, 3]` corners that rays are clipped to, scene units, or None; not
+      allowed with device coordinates.
+
+  Returns:
+    The scene; validation and test are the same views.
 
   Raises:
-    DataError: a file is missing or can not be used.
-    UserError: a setting is out of its range, or does not fit the cameras.
+    DataError: if a file is missing or cannot be used.
+    UserError: if a setting is out of range, or does not fit the cameras.
   """
-  checks.settings(
+  checks.check_settings(
     down_factor=down_factor, hold=hold, num_poses=num_poses, near=near, far=far
   )
-  corners = checks.box(box)
+  corners = checks.parse_box(box)
   if corners is not None and not spherify:
     raise errors.UserError(
-      f'box={corners.tolist()}: must be none with normalised device '
+      f'box={corners.tolist()}: must be none with normalized device '
       'coordinates, whose rays are bounded already; use it with spherify.'
     )
-  folder, notices = checks.find_scene(
-    data_dir, shape, 'nerf_llff_data', _is_scene, _FILE
+  folder, notices = scene_folders.find_scene(
+    data_dir,
+    shape,
+    collection='nerf_llff_data',
+    is_scene=_is_scene,
+    required_file=_FILE,
   )
-  shots = _read(folder / _FILE)
-  names, factor, notice = _find_images(folder, down_factor)
-  _check_count(folder / _FILE, shots, names)
-  shots = _normalise(shots, folder / _FILE, spherify)
-  notices += (notice,)
+  table = folder / _FILE
+  views = _read(table)
+  paths, factor, notice = _find_images(folder, down_factor)
+  _check_count(table, views, paths)
+  views = _recenter(views, table, spherify)
   if spherify:
-    shots = _spherify(shots, folder / _FILE)
-  train, test = _split(shots, hold)
+    views = _spherify(views, table)
+  train_index, test_index = _split(views, hold)
   files = image_files.open_splits(
-    [[names[i] for i in split] for split in (train, test)], down_factor=factor
+    [[paths[i] for i in index] for index in (train_index, test_index)],
+    down_factor=factor,
   )
-  checks.one_size(files)
-  notices += image_files.notices(files, folder)
-  taken = [
-    _cameras(shots, split, file)
-    for split, file in zip((train, test), files, strict=True)
+  image_files.check_equal_sizes(files)
+  split_cameras = [
+    _cameras(views, index, split_files)
+    for index, split_files in zip((train_index, test_index), files, strict=True)
   ]
-  least, greatest = shots.bounds.min(), shots.bounds.max()
-  near_plane = near or 1.0
-  near = near or float(_NEAR_FACTOR * least)
-  far = far or float(greatest)
-  checks.bounds(near, far)
-  found = shots.camera_to_world
-  if spherify:
-    ndc, path = None, camera_paths.orbit(found, np.eye(3, 4), num_poses)
-  else:
-    _check_directions(taken, [names[i] for i in (*train, *test)])
-    ndc = cameras.Ndc(_focal_of_halves(taken[0]), near_plane)
-    path = camera_paths.spiral(found, _NEAR_FACTOR * least, greatest, num_poses)
-  images, (held_out,) = image_files.load(*files)
-  held_out_split = scenes.Split(held_out, taken[1])
+  bounds = _find_bounds(views, near, far)
+  ndc = None
+  if not spherify:
+    _check_directions(split_cameras, [path for f in files for path in f.paths])
+    ndc = cameras.Ndc(_focal_in_halves(split_cameras[0]), near or 1.0)
+  train, (test,) = image_files.load_splits(files, split_cameras)
   return scenes.Scene(
-    scenes.Split(images, taken[0]),
-    held_out_split,
-    held_out_split,
-    near,
-    far,
-    corners,
-    cameras.with_poses(path, taken[0]),
-    notices,
-    ndc,
+    train=train,
+    val=test,
+    test=test,
+    near=bounds[0],
+    far=bounds[1],
+    box=corners,
+    path=cameras.with_poses(
+      _make_path(views, spherify, num_poses), split_cameras[0]
+    ),
+    notices=(*notices, notice, *image_files.notices(files, folder)),
+    ndc=ndc,
   )
+
+
+def _find_bounds(
+  views: _Views, near: float | None, far: float | None
+) -> tuple[float, float]:
+  """Returns near and far, by default from the depths of the views."""
+  near = near or float(_NEAR_FACTOR * views.bounds.min())
+  far = far or float(views.bounds.max())
+  checks.check_bounds(near, far)
+  return near, far
+
+
+def _make_path(views: _Views, spherify: bool, num_poses: int) -> np.ndarray:
+  """Returns the poses `[P, 3, 4]` of the rendered video."""
+  given = views.camera_to_world
+  if spherify:
+    return camera_paths.orbit(given, np.eye(3, 4), num_poses)
+  near, far = _NEAR_FACTOR * views.bounds.min(), views.bounds.max()
+  return camera_paths.spiral(given, near, far, num_poses)
 
 
 def _is_scene(folder: pathlib.Path) -> bool:
   return (folder / _FILE).is_file()
 
 
-def _read(path: pathlib.Path) -> _Shots:
-  """Reads and checks poses and bounds, and turns axes to OpenGL's."""
-  rows = inputs.read_npy(path)
+def _read(path: pathlib.Path) -> _Views:
+  """Reads and checks poses and bounds, and converts axes to OpenGL's."""
+  rows = safe_reading.read_npy(path)
   if rows.dtype.kind not in 'fiu':
     raise errors.DataError(f'{path}: must hold one array of real numbers.')
   if rows.ndim != 2 or rows.shape[1] != 17 or not len(rows):
@@ -146,60 +174,74 @@ def _read(path: pathlib.Path) -> _Shots:
     )
   rows = rows.astype(np.float64)
   for i, row in enumerate(rows):
-    if not np.all(np.abs(row) <= np.finfo(np.float32).max):  # Fails for NaN.
+    if not np.all(np.abs(row) <= np.finfo(np.float32).max):  # False for NaN.
       raise errors.DataError(
         f'{path}: row {i} (of the image of that number, from 0) holds a NaN, '
         'an infinity or a number that is too large.'
       )
   matrices = rows[:, :15].reshape(-1, 3, 5)
-  down, right, backward, centre, size = np.moveaxis(matrices, -1, 0)
-  camera_to_world = np.stack([right, -down, backward, centre], axis=-1)
-  bounds = rows[:, 15:]
-  for i, matrix in enumerate(camera_to_world):
-    checks.pose(f'{path}: the pose of row {i}', matrix.tolist())
-    if not 0 < bounds[i, 0] < bounds[i, 1]:
-      raise errors.DataError(
-        f'{path}: near and far of row {i} must be 0 < near < far, got '
-        f'{bounds[i].tolist()}.'
-      )
-    if not np.all((size[i] >= 1) & (size[i] <= _LARGEST)):
-      raise errors.DataError(
-        f'{path}: height, width and focal length of row {i} must be from 1 to '
-        f'{_LARGEST} pixels, got {size[i].tolist()}.'
-      )
-  return _Shots(camera_to_world, size[:, :2], size[:, 2], bounds)
+  down, right, backward, center, size = np.moveaxis(matrices, -1, 0)
+  views = _Views(
+    camera_to_world=np.stack([right, -down, backward, center], axis=-1),
+    sizes=size[:, :2],
+    focal=size[:, 2],
+    bounds=rows[:, 15:],
+  )
+  for i in range(len(rows)):
+    _check_row(path, i, views, size[i])
+  return views
+
+
+def _check_row(
+  path: pathlib.Path, row: int, views: _Views, size: np.ndarray
+) -> None:
+  camera_checks.parse_pose(
+    f'{path}: the pose of row {row}', views.camera_to_world[row].tolist()
+  )
+  near, far = views.bounds[row].tolist()
+  if not 0 < near < far:
+    raise errors.DataError(
+      f'{path}: near and far of row {row} must be 0 < near < far, got '
+      f'{[near, far]}.'
+    )
+  if not np.all((size >= 1) & (size <= _MAX_PIXELS)):
+    raise errors.DataError(
+      f'{path}: height, width and focal length of row {row} must be from 1 to '
+      f'{_MAX_PIXELS} pixels, got {size.tolist()}.'
+    )
 
 
 def _find_images(
   folder: pathlib.Path, down_factor: int
 ) -> tuple[list[pathlib.Path], int, str]:
-  """The images, what they are to be reduced by, and what to say of it."""
-  reduced = folder / f'images_{down_factor}'
-  whole = folder / 'images'
-  if down_factor > 1 and reduced.is_dir():
-    return _images_in(reduced), 1, f'Images are those of {reduced.name}.'
-  if whole.is_dir():
-    notice = 'Images are those of images'
+  """Returns the images, the factor to downscale them by, and a notice."""
+  downscaled = folder / f'images_{down_factor}'
+  full = folder / 'images'
+  if down_factor > 1 and downscaled.is_dir():
+    return _list_images(downscaled), 1, f'Images are from {downscaled.name}.'
+  if full.is_dir():
+    notice = 'Images are from images'
     if down_factor > 1:
       notice += (
-        f', reduced by {down_factor} by area: there is no {reduced.name}'
+        f', downscaled by {down_factor} by area averaging: there is no '
+        f'{downscaled.name}'
       )
-    return _images_in(whole), down_factor, f'{notice}.'
+    return _list_images(full), down_factor, f'{notice}.'
   factors = sorted(
     int(path.name.removeprefix('images_'))
     for path in folder.glob('images_*')
     if path.is_dir() and path.name.removeprefix('images_').isdecimal()
   )
   factors = [n for n in factors if n > 1]
-  there = ', '.join(f'images_{n}' for n in factors) or 'no folder of images'
+  existing = ', '.join(f'images_{n}' for n in factors) or 'no folder of images'
   cure = f': set down_factor={factors[0]}' if factors else ''
+  expected = 'images' if down_factor == 1 else f'images or {downscaled.name}'
   raise errors.DataError(
-    f'{folder}: has no folder images{"" if down_factor == 1 else " or "}'
-    f'{"" if down_factor == 1 else reduced.name}, but {there}{cure}.'
+    f'{folder}: has no folder {expected}, but {existing}{cure}.'
   )
 
 
-def _images_in(folder: pathlib.Path) -> list[pathlib.Path]:
+def _list_images(folder: pathlib.Path) -> list[pathlib.Path]:
   found = sorted(
     path
     for path in folder.iterdir()
@@ -207,146 +249,150 @@ def _images_in(folder: pathlib.Path) -> list[pathlib.Path]:
   )
   if not found:
     raise errors.DataError(
-      f'{folder}: holds no images ({", ".join(_EXTENSIONS)}).'
+      f'{folder}: has no images ({", ".join(_EXTENSIONS)}).'
     )
   return found
 
 
 def _check_count(
-  path: pathlib.Path, shots: _Shots, names: Sequence[pathlib.Path]
+  table: pathlib.Path, views: _Views, paths: Sequence[pathlib.Path]
 ) -> None:
-  num = len(shots.focal)
-  if num == len(names):
+  """Checks that there is one image for each pose."""
+  num_poses = len(views.focal)
+  if num_poses == len(paths):
     return
-  extra = _without_partner(names, num)
   text = (
-    f'{path}: holds {num} poses, {names[0].parent} holds {len(names)} images'
+    f'{table}: holds {num_poses} poses, but {paths[0].parent} holds '
+    f'{len(paths)} images'
   )
-  if num < len(names):
+  if num_poses < len(paths):
+    extra = _name_extra(paths, num_poses)
     text += f': without a pose, in the order of names, {extra}'
   else:
-    text += f', {names[0].name} to {names[-1].name}'
+    text += f', {paths[0].name} to {paths[-1].name}'
   raise errors.DataError(f'{text}. Each image needs its pose, in that order.')
 
 
-def _without_partner(names: Sequence[pathlib.Path], num: int) -> str:
-  """Images that are too many: not in a folder that has the right number."""
-  extra = list(names[num:])
-  for folder in sorted(names[0].parents[1].glob('images*')):
+def _name_extra(paths: Sequence[pathlib.Path], num_poses: int) -> str:
+  """Names images without a pose: those missing in a folder of `num_poses`."""
+  extra = list(paths[num_poses:])
+  for folder in sorted(paths[0].parents[1].glob('images*')):
     stems = {p.stem for p in folder.iterdir()} if folder.is_dir() else set()
-    others = [path for path in names if path.stem not in stems]
-    if len(names) - len(others) == num:
-      extra = others
+    missing = [path for path in paths if path.stem not in stems]
+    if len(paths) - len(missing) == num_poses:
+      extra = missing
   shown = ', '.join(path.name for path in extra[:5])
   return shown + (f' and {len(extra) - 5} more' if len(extra) > 5 else '')
 
 
-def _normalise(shots: _Shots, path: pathlib.Path, spherify: bool) -> _Shots:
-  """Scales and recentres: the mean pose becomes the identity.
+def _recenter(views: _Views, table: pathlib.Path, spherify: bool) -> _Views:
+  """Scales the scene, and makes the mean pose the identity.
 
-  Cameras all around may have no mean direction: for `spherify` the mean place
-  will do.
+  Cameras all around may have no mean direction: with `spherify` the mean
+  position suffices.
 
   Raises:
-    UserError: they have none without `spherify`.
+    DataError: if a camera is then too far from the origin.
+    UserError: if there is no mean direction, without `spherify`.
   """
-  factor = 1.0 / (_BOUND_FACTOR * shots.bounds.min())
-  moved = shots.camera_to_world.copy()
+  min_depth = views.bounds.min()
+  factor = 1.0 / (_BOUND_FACTOR * min_depth)
+  moved = views.camera_to_world.copy()
   moved[:, :, 3] *= factor
   try:
-    middle = poses.mean(moved)
+    mean = poses.mean(moved)
   except errors.UserError as error:
     if not spherify:
       raise errors.UserError(
-        f'llff.spherify=False: {path}: {error} Set llff.spherify=True.'
+        f'llff.spherify=False: {table}: {error} Set llff.spherify=True.'
       ) from error
-    place = moved[:, :, 3].mean(0)
-    middle = np.concatenate([np.eye(3), place[:, None]], axis=1)
-  moved = poses.relative_to(middle, moved)
-  checks.place(
-    f'{path}: once the least depth, {shots.bounds.min():.3g}, is made '
+    position = moved[:, :, 3].mean(0)
+    mean = np.concatenate([np.eye(3), position[:, None]], axis=1)
+  moved = poses.relative_to(mean, moved)
+  camera_checks.check_positions(
+    f'{table}: once the smallest depth, {min_depth:.3g}, is scaled to '
     f'{1 / _BOUND_FACTOR:.3g}, a camera',
     moved[:, :, 3],
   )
-  return shots._replace(camera_to_world=moved, bounds=shots.bounds * factor)
+  return views._replace(camera_to_world=moved, bounds=views.bounds * factor)
 
 
-def _spherify(shots: _Shots, path: pathlib.Path) -> _Shots:
+def _spherify(views: _Views, table: pathlib.Path) -> _Views:
   try:
-    moved, factor = poses.spherify(shots.camera_to_world)
+    moved, factor = poses.spherify(views.camera_to_world)
   except errors.UserError as error:
     raise errors.DataError(
-      f'{path}: llff.spherify=True does not fit: {error} Set '
+      f'{table}: llff.spherify=True does not fit: {error} Set '
       'llff.spherify=False.'
     ) from error
-  return shots._replace(camera_to_world=moved, bounds=shots.bounds * factor)
+  return views._replace(camera_to_world=moved, bounds=views.bounds * factor)
 
 
-def _split(shots: _Shots, hold: int) -> tuple[list[int], list[int]]:
-  """Which views are for training, and which for validation and test.
+def _split(views: _Views, hold: int) -> tuple[list[int], list[int]]:
+  """Returns the indices of the training views, and of the held-out views.
 
   Raises:
-    UserError: if one of them has none.
+    UserError: if there is no training view.
   """
-  num = len(shots.focal)
+  num_views = len(views.focal)
   if hold:
-    test = list(range(0, num, hold))
+    test = list(range(0, num_views, hold))
   else:
-    centres = shots.camera_to_world[:, :, 3]
-    test = [int(np.argmin(np.sum((centres - centres.mean(0)) ** 2, axis=-1)))]
-  train = [i for i in range(num) if i not in test]
+    centers = views.camera_to_world[:, :, 3]
+    test = [int(np.argmin(np.sum((centers - centers.mean(0)) ** 2, axis=-1)))]
+  train = [i for i in range(num_views) if i not in test]
   if not train:
     raise errors.UserError(
-      f'llff.hold={hold} leaves none of {num} views to train on: allowed are '
-      '0, and 2 or more, with two views or more.'
+      f'llff.hold={hold} leaves none of {num_views} views for training: it '
+      'must be 0, or at least 2, with two views or more.'
     )
   return train, test
 
 
 def _cameras(
-  shots: _Shots, split: Sequence[int], files: image_files.Files
+  views: _Views, index: list[int], files: image_files.Files
 ) -> cameras.Cameras:
-  """Cameras of the images as read; the focal length follows their size."""
-  index = list(split)
-  full, sizes = shots.sizes[index], image_files.sizes(files)
+  """Returns cameras of the images as read; their size scales focal lengths."""
+  full, sizes = views.sizes[index], image_files.sizes(files)
   rows, columns = (sizes / full).T
-  off = np.abs(rows / columns - 1)
-  for i in np.flatnonzero(off > _RATIO_TOLERANCE + 1.5 / sizes.min(axis=1)):
+  deviations = np.abs(rows / columns - 1)
+  tolerances = _RATIO_TOLERANCE + 1.5 / sizes.min(axis=1)
+  for i in np.flatnonzero(deviations > tolerances):
     height, width = sizes[i]
     raise errors.DataError(
       f'{files.paths[i]}: is {width}x{height} pixels, but its pose is of an '
-      f'image of {full[i, 1]:g}x{full[i, 0]:g}: the sides have another ratio. '
-      'Is it cropped, or turned (orientation tags are not applied)?'
+      f'image of {full[i, 1]:g}x{full[i, 0]:g}: the aspect ratios differ. Is '
+      'it cropped, or rotated (orientation tags are not applied)?'
     )
-  taken = cameras.pinhole(
-    shots.camera_to_world[index], full, shots.focal[index]
+  cams = cameras.pinhole(views.camera_to_world[index], full, views.focal[index])
+  cams = cameras.scale(cams, sizes)
+  camera_checks.check_focal_lengths(
+    f'{files.paths[0]}: by its pose, this', np.asarray(cams.intrinsics[:, 0])
   )
-  taken = cameras.scale(taken, sizes)
-  checks.focal(f'{files.paths[0]}: by its pose, this', taken.intrinsics[:, 0])
-  return taken
+  return cams
 
 
 def _check_directions(
-  taken: Sequence[cameras.Cameras], names: Sequence[pathlib.Path]
+  split_cameras: Sequence[cameras.Cameras], paths: Sequence[pathlib.Path]
 ) -> None:
-  """In device coordinates every ray must go towards -z.
+  """Checks that every ray goes towards -z, as device coordinates require.
 
   Raises:
-    UserError: names a camera that faces another way, and the cure.
+    UserError: names a camera that faces another way.
   """
-  cosines = np.concatenate([cameras.min_cosines(views) for views in taken])
+  cosines = np.concatenate([cameras.min_cosines(x) for x in split_cameras])
   worst = int(np.argmin(cosines))
   if cosines[worst] < cameras.MIN_COSINE:
     angle = np.rad2deg(np.arccos(cosines[worst]))
     raise errors.UserError(
-      f'llff.spherify=False: the cameras do not face one way (a ray of '
-      f'{names[worst]} is {angle:.0f} degrees off their mean direction), as '
-      'normalised device coordinates need it: set llff.spherify=True.'
+      f'llff.spherify=False: the cameras are not forward-facing (a ray of '
+      f'{paths[worst]} is {angle:.0f} degrees off their mean direction), as '
+      'normalized device coordinates require: set llff.spherify=True.'
     )
 
 
-def _focal_of_halves(views: cameras.Cameras) -> tuple[float, float]:
-  """Focal lengths of the first camera, in halves of its image's sides."""
-  fx, fy = views.intrinsics[0, :2]
-  height, width = views.sizes[0]
+def _focal_in_halves(cams: cameras.Cameras) -> tuple[float, float]:
+  """Returns the first camera's focal lengths, in halves of image sides."""
+  fx, fy = cams.intrinsics[0, :2]
+  height, width = cams.sizes[0]
   return float(2 * fx / width), float(2 * fy / height)

@@ -1,20 +1,20 @@
-"""The scene of the tiny NeRF notebook: one `.npz` of images and poses."""
+"""Reads the scene of the tiny NeRF notebook: a `.npz` of images and poses."""
 
 import os
 import pathlib
 
 import numpy as np
 
-from nerf_haiku import camera_paths, cameras, errors, scenes
-from nerf_haiku.datasets import areas, checks
-from nerf_haiku.io import inputs
+from nerf_haiku import camera_checks, camera_paths, cameras, errors, scenes
+from nerf_haiku.datasets import area_resize, checks, scene_folders
+from nerf_haiku.io import messages, safe_reading
 
 _KEYS = ('images', 'poses', 'focal')
-# Colours this near to multiples of 1 / 255 are those of 8 bits.
-_ROUNDING = 1e-4
+# Colors this near to multiples of 1 / 255 are taken as 8-bit colors.
+_TOLERANCE = 1e-4
 
 
-@inputs.named_errors()
+@safe_reading.wrap_os_errors()
 def load(
   data_dir: str,
   shape: str,
@@ -35,21 +35,24 @@ def load(
 
   Args:
     data_dir: the file, or a folder with `<shape>.npz`.
-    shape: name of the file, without its ending.
-    num_train: so many views, the first ones, are for training; the others for
+    shape: name of the file, without its suffix.
+    num_train: the first `num_train` views are for training, the others for
       validation and test.
-    testskip: of these every `testskip`-th view is used; 0 and 1 are all.
-    down_factor: images are reduced by it, by area averaging.
-    num_poses: cameras on the circle of the render video.
+    testskip: every `testskip`-th of the others is used; 0 and 1 mean all.
+    down_factor: factor that images are downscaled by, by area averaging.
+    num_poses: cameras on the circle of the rendered video.
     near: where rays begin, scene units along the optical axis.
     far: where rays end.
     box: `[2, 3]` corners that rays are clipped to, scene units, or None.
 
+  Returns:
+    The scene.
+
   Raises:
-    DataError: the file is missing or can not be used.
-    UserError: a setting is out of its range.
+    DataError: if the file is missing or cannot be used.
+    UserError: if a setting is out of range.
   """
-  checks.settings(
+  checks.check_settings(
     testskip=testskip,
     down_factor=down_factor,
     num_poses=num_poses,
@@ -57,77 +60,94 @@ def load(
     near=near,
     far=far,
   )
-  corners = checks.box(box)
+  corners = checks.parse_box(box)
   path = _find(data_dir, shape)
-  images, found, focal = _read(path)
-  if num_train >= len(images):
-    raise errors.DataError(
-      f'{path}: holds {len(images)} views, of which tiny.num_train={num_train} '
-      'are to train on: there must be others to test on.'
-    )
+  images, poses, focal = _read(path)
+  _check_counts(path, images.shape, num_train, down_factor)
   height, width = images.shape[1:3]
-  if down_factor > min(height, width):
-    raise errors.UserError(
-      f'down_factor={down_factor} is larger than a side of the images of '
-      f'{path} ({width}x{height} pixels).'
-    )
   full = np.tile((height, width), (len(images), 1))
-  taken = cameras.pinhole(found, full, np.full(len(images), focal))
-  taken = cameras.scale(taken, full // down_factor)
-  stored = _stored(images, height // down_factor, width // down_factor)
-  train = _split(stored, taken, slice(num_train))
-  test = _split(stored, taken, slice(num_train, None, max(testskip, 1)))
-  around = cameras.with_poses(camera_paths.circle(num_poses), taken)
+  cams = cameras.pinhole(poses, full, np.full(len(images), focal))
+  cams = cameras.scale(cams, full // down_factor)
+  stored = _to_stored(images, height // down_factor, width // down_factor)
+  train = _select(stored, cams, slice(num_train))
+  test = _select(stored, cams, slice(num_train, None, max(testskip, 1)))
   notices: tuple[str, ...] = ()
   if height % down_factor or width % down_factor:
     notices = (
       'The images have a size that down_factor does not divide: rounded down, '
       'the focal length scaled by the real ratio of each axis.',
     )
-  return scenes.Scene(train, test, test, near, far, corners, around, notices)
+  return scenes.Scene(
+    train=train,
+    val=test,
+    test=test,
+    near=near,
+    far=far,
+    box=corners,
+    path=cameras.with_poses(camera_paths.circle(num_poses), cams),
+    notices=notices,
+  )
+
+
+def _check_counts(
+  path: pathlib.Path, shape: tuple[int, ...], num_train: int, down_factor: int
+) -> None:
+  num_images, height, width, _ = shape
+  if num_train >= num_images:
+    raise errors.DataError(
+      f'{path}: holds {num_images} views, of which tiny.num_train={num_train} '
+      'are for training: none is left for testing.'
+    )
+  if down_factor > min(height, width):
+    raise errors.UserError(
+      f'down_factor={down_factor} is larger than a side of the images of '
+      f'{path} ({width}x{height} pixels).'
+    )
 
 
 def _find(data_dir: str, shape: str) -> pathlib.Path:
-  root = checks.home(data_dir)
-  if os.path.isfile(root):  # Of any string: pathlib's raises for some.
+  root = safe_reading.expand_user(data_dir)
+  if os.path.isfile(root):  # pathlib's raises for some strings.
     return root
-  root = checks.existing_folder(data_dir)
+  root = scene_folders.check_folder(data_dir)
   path = root / f'{shape.removesuffix(".npz")}.npz'
   if not path.is_file():
-    there = ', '.join(sorted(p.stem for p in root.glob('*.npz'))) or 'none'
+    names = ', '.join(sorted(p.stem for p in root.glob('*.npz'))) or 'none'
     raise errors.DataError(
-      f'{str(path)[:1000]}: no such file, for shape={checks.short(shape)} in '
-      f'data_dir={checks.short(data_dir)}. Scenes there: {there}.'
+      f'{str(path)[: safe_reading.MAX_NAME_LENGTH]}: no such file, for '
+      f'shape={messages.shorten(shape)} in '
+      f'data_dir={messages.shorten(data_dir)}. Scenes there: {names}.'
     )
   return path
 
 
 def _read(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, float]:
-  """Images `[N, H, W, C]` as stored, poses `[N, 4, 4]`, focal length."""
-  arrays = inputs.read_npz(path, _KEYS)
+  """Reads images `[N, H, W, C]`, poses `[N, 4, 4]` and the focal length."""
+  arrays = safe_reading.read_npz(path, _KEYS)
   for key in _KEYS:
     if key not in arrays:
       raise errors.DataError(
         f'{path}: has no array {key!r}; it must hold {", ".join(_KEYS)}.'
       )
-  images, found, focal = (arrays[key] for key in _KEYS)
+  images, poses, focal = (arrays[key] for key in _KEYS)
   _check_images(path, images)
-  if found.ndim != 3 or len(found) != len(images):
+  if poses.ndim != 3 or len(poses) != len(images):
     raise errors.DataError(
       f'{path}: poses must be [N, 4, 4] for the {len(images)} images, got '
-      f'{list(found.shape)}.'
+      f'{list(poses.shape)}.'
     )
-  checked = [
-    checks.pose(f'{path}: poses[{i}]', x.tolist()) for i, x in enumerate(found)
+  parsed = [
+    camera_checks.parse_pose(f'{path}: poses[{i}]', pose.tolist())
+    for i, pose in enumerate(poses)
   ]
-  focal = focal.item() if focal.size == 1 else focal.tolist()
-  if not (checks.is_finite(focal) and focal > 0):
+  length = focal.item() if focal.size == 1 else focal.tolist()
+  if not (camera_checks.is_finite(length) and length > 0):
     raise errors.DataError(
-      f'{path}: focal must be one number over 0, pixels, got '
-      f'{checks.short(focal)}.'
+      f'{path}: focal must be one number over 0, in pixels, got '
+      f'{messages.shorten(length)}.'
     )
-  checks.focal(f'{path}: focal', np.array([focal]))
-  return images, np.stack(checked), float(focal)
+  camera_checks.check_focal_lengths(f'{path}: focal', np.array([length]))
+  return images, np.stack(parsed), float(length)
 
 
 def _check_images(path: pathlib.Path, images: np.ndarray) -> None:
@@ -144,29 +164,31 @@ def _check_images(path: pathlib.Path, images: np.ndarray) -> None:
     )
   for i, image in enumerate(images):
     low, high = image.min(), image.max()
-    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # Fails for NaN.
+    if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):  # Fails for NaN.
       raise errors.DataError(
         f'{path}: images[{i}] must be within [0, 1], got {low:g} to {high:g}.'
       )
 
 
-def _split(
-  images: np.ndarray, views: cameras.Cameras, which: slice
+def _select(
+  images: np.ndarray, cams: cameras.Cameras, which: slice
 ) -> scenes.Split[scenes.Images]:
-  """Some of the images and their cameras."""
-  taken = cameras.Cameras(*(x[which] for x in views))
+  """Returns a split of some of the images and their cameras."""
+  cams = cameras.Cameras(*(x[which] for x in cams))
   pixels = images[which].reshape(-1, images.shape[-1])
-  return scenes.Split(scenes.Images(pixels, taken.sizes), taken)
+  return scenes.Split(scenes.Images(pixels, np.asarray(cams.sizes)), cams)
 
 
-def _stored(images: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Images as scenes hold them: uint8 where that loses nothing, or uint16."""
-  whole = images.shape[1:3] == (height, width)
+def _to_stored(images: np.ndarray, height: int, width: int) -> np.ndarray:
+  """Returns images as scenes store them: uint8 if lossless, or else uint16."""
+  same_size = images.shape[1:3] == (height, width)
   if images.dtype != np.uint8:
     images = 255 * np.clip(images, 0, 1, dtype=np.float32)
-  near = np.rint(images)
-  if whole and np.all(np.abs(images - near) < 255 * _ROUNDING):
-    return near.astype(np.uint8)
-  return np.stack(
-    [np.rint(areas.reduce(image, height, width) * 257.0) for image in images]
-  ).astype(np.uint16)
+  rounded: np.ndarray = np.rint(images)
+  if same_size and np.all(np.abs(images - rounded) < 255 * _TOLERANCE):
+    return rounded.astype(np.uint8)
+  resized = [
+    np.rint(area_resize.downscale(image, height, width) * 257.0)
+    for image in images
+  ]
+  return np.stack(resized).astype(np.uint16)

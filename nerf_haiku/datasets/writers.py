@@ -1,6 +1,6 @@
 """Writes scenes to disk, in the layouts that the readers read.
 
-So readers are tested on files whose truth is known.
+With them, readers are tested on files whose contents are known.
 """
 
 import json
@@ -17,15 +17,15 @@ def write_blender(scene: scenes.Scene, folder: str | pathlib.Path) -> None:
   """Writes a scene in the layout of NeRF-synthetic.
 
   That is `transforms_{train,val,test}.json` beside folders of PNG files. The
-  layout has no place for near, far, box and path.
+  layout does not store near, far, box and path.
 
   Args:
     scene: images are uint8, RGB or RGBA, of any sizes; their cameras look
-      through the middle of the image and share one horizontal angle of view.
-    folder: made where it is missing; files in it are written over.
+      through the center of the image and share one horizontal angle of view.
+    folder: created if missing; existing files are overwritten.
 
   Raises:
-    ValueError: a scene that the layout can not hold.
+    ValueError: if the layout cannot represent the scene.
   """
   folder = pathlib.Path(folder)
   splits = {'train': scene.train, 'val': scene.val, 'test': scene.test}
@@ -34,12 +34,12 @@ def write_blender(scene: scenes.Scene, folder: str | pathlib.Path) -> None:
     (folder / name).mkdir(parents=True, exist_ok=True)
     frames = []
     for i, pose in enumerate(split.cameras.camera_to_world):
-      image = _eight_bit(split.images[i])
+      image = _check_uint8(split.images[i])
       iio.imwrite(folder / name / f'r_{i}.png', image)
       frames.append(
         {
           'file_path': f'./{name}/r_{i}',
-          'transform_matrix': _square(pose).tolist(),
+          'transform_matrix': _to_4x4(pose).tolist(),
         }
       )
     text = json.dumps({'camera_angle_x': angle, 'frames': frames}, indent=2)
@@ -50,29 +50,29 @@ def write_llff(scene: scenes.Scene, folder: str | pathlib.Path) -> None:
   """Writes a scene in the layout of LLFF.
 
   That is `poses_bounds.npy` and PNG files in `images`: the training views, then
-  the test views. The layout has no place for splits, box and path; near and
-  far become the bounds of each view.
+  the test views. The layout does not store splits, box and path; near and far
+  become the bounds of each view.
 
   Args:
     scene: images are uint8, RGB or RGBA, of one size; their cameras look
-      through the middle of the image and have square pixels.
-    folder: made where it is missing; files in it are written over.
+      through the center of the image and have square pixels.
+    folder: created if missing; existing files are overwritten.
 
   Raises:
-    ValueError: a scene that the layout can not hold.
+    ValueError: if the layout cannot represent the scene.
   """
   folder = pathlib.Path(folder)
   (folder / 'images').mkdir(parents=True, exist_ok=True)
   _check_central(_check_one_lens(scene))
   rows: list[list[float]] = []
   for split in (scene.train, scene.test):
-    views = split.cameras
-    for i, pose in enumerate(np.asarray(views.camera_to_world, np.float64)):
+    cams = split.cameras
+    for i, pose in enumerate(np.asarray(cams.camera_to_world, np.float64)):
       name = f'image{len(rows):06}.png'
-      iio.imwrite(folder / 'images' / name, _eight_bit(split.images[i]))
-      right, up, backward, centre = pose.T
-      size = [*views.sizes[i], views.intrinsics[i, 0]]
-      matrix = np.stack([-up, right, backward, centre, size], axis=1)
+      iio.imwrite(folder / 'images' / name, _check_uint8(split.images[i]))
+      right, up, backward, center = pose.T
+      size = [*cams.sizes[i], cams.intrinsics[i, 0]]
+      matrix = np.stack([-up, right, backward, center, size], axis=1)
       rows.append([*matrix.ravel(), scene.near, scene.far])
   np.save(folder / 'poses_bounds.npy', np.array(rows, np.float64))
 
@@ -83,50 +83,50 @@ def write_deepvoxels(
   """Writes a scene in the layout of DeepVoxels, on white.
 
   That is, for each split, `rgb/*.png`, `pose/*.txt` and `intrinsics.txt` in
-  `{train,validation,test}/SHAPE`. The layout has no place for near, far, box
-  and path.
+  `{train,validation,test}/SHAPE`. The layout does not store near, far, box and
+  path.
 
   Args:
     scene: images are uint8, of one size, and their cameras of one lens with
       square pixels; alpha is composited over white.
-    folder: the root; made where it is missing.
+    folder: the root, created if missing.
     shape: name of the scene.
 
   Raises:
-    ValueError: a scene that the layout can not hold.
+    ValueError: if the layout cannot represent the scene.
   """
   focal, cx, cy, height, width = _check_one_lens(scene)
   splits = {'train': scene.train, 'validation': scene.val, 'test': scene.test}
   for name, split in splits.items():
-    place = pathlib.Path(folder) / name / shape
+    subfolder = pathlib.Path(folder) / name / shape
     for part in ('rgb', 'pose'):
-      (place / part).mkdir(parents=True, exist_ok=True)
-    (place / 'intrinsics.txt').write_text(
+      (subfolder / part).mkdir(parents=True, exist_ok=True)
+    (subfolder / 'intrinsics.txt').write_text(
       f'{focal!r} {cx!r} {cy!r} 0.\n0. 0. 0.\n1.\n1.\n{height:g} {width:g}\n'
     )
     for i, pose in enumerate(split.cameras.camera_to_world):
-      image = _eight_bit(split.images[i])
+      image = _check_uint8(split.images[i])
       image = scenes.to_float(image, white_background=True)
-      iio.imwrite(place / 'rgb' / f'{i:06}.png', media.to_uint8(image))
+      iio.imwrite(subfolder / 'rgb' / f'{i:06}.png', media.to_uint8(image))
       # From OpenGL's axes to x right, y down, z forward.
-      matrix = _square(pose) @ np.diag([1.0, -1.0, -1.0, 1.0])
+      matrix = _to_4x4(pose) @ np.diag([1.0, -1.0, -1.0, 1.0])
       text = ' '.join(repr(float(x)) for x in matrix.ravel())
-      (place / 'pose' / f'{i:06}.txt').write_text(text + '\n')
+      (subfolder / 'pose' / f'{i:06}.txt').write_text(text + '\n')
 
 
 def write_tiny(scene: scenes.Scene, path: str | pathlib.Path) -> None:
   """Writes a scene as the tiny NeRF notebook's `.npz`, on black.
 
   That is `images`, the training views and then the test views, `poses` and
-  `focal`. The layout has no place for splits, near, far, box and path.
+  `focal`. The layout does not store splits, near, far, box and path.
 
   Args:
     scene: images of one size, and cameras of one lens with square pixels and a
       central axis; alpha is composited over black.
-    path: the file; its folder is made where it is missing.
+    path: the file; its folder is created if missing.
 
   Raises:
-    ValueError: a scene that the layout can not hold.
+    ValueError: if the layout cannot represent the scene.
   """
   focal, *_ = _check_central(_check_one_lens(scene))
   splits = scene.train, scene.test
@@ -135,7 +135,7 @@ def write_tiny(scene: scenes.Scene, path: str | pathlib.Path) -> None:
     for split in splits
     for i in range(len(split.images))
   ]
-  poses = [_square(p) for s in splits for p in s.cameras.camera_to_world]
+  poses = [_to_4x4(p) for s in splits for p in s.cameras.camera_to_world]
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   np.savez(
@@ -143,12 +143,12 @@ def write_tiny(scene: scenes.Scene, path: str | pathlib.Path) -> None:
   )
 
 
-def _square(pose: np.ndarray) -> np.ndarray:
-  """A `[3, 4]` pose as `[4, 4]`, float64."""
+def _to_4x4(pose: np.ndarray) -> np.ndarray:
+  """Returns a `[3, 4]` pose as `[4, 4]`, float64."""
   return np.concatenate([pose, [[0.0, 0.0, 0.0, 1.0]]]).astype(np.float64)
 
 
-def _eight_bit(image: np.ndarray) -> np.ndarray:
+def _check_uint8(image: np.ndarray) -> np.ndarray:
   if image.dtype != np.uint8:
     raise ValueError(f'images must be uint8, got {image.dtype}.')
   return image
@@ -157,10 +157,10 @@ def _eight_bit(image: np.ndarray) -> np.ndarray:
 def _check_one_lens(
   scene: scenes.Scene,
 ) -> tuple[float, float, float, float, float]:
-  """Focal length, cx, cy, height and width that all cameras share.
+  """Returns the focal length, cx, cy, height and width of all cameras.
 
   Raises:
-    ValueError: they share none, or pixels are not square.
+    ValueError: if cameras differ, or pixels are not square.
   """
   splits = scene.train, scene.val, scene.test
   lenses = np.concatenate(
@@ -175,7 +175,7 @@ def _check_one_lens(
 
 
 def _check_central(lens: tuple[float, ...]) -> tuple[float, ...]:
-  """The lens, if its axis meets the middle of the image."""
+  """Returns a lens after checking that its axis is central."""
   _, cx, cy, height, width = lens
   if not np.allclose([cx, cy], [width / 2, height / 2]):
     raise ValueError('cameras must have a central axis.')
@@ -183,7 +183,7 @@ def _check_central(lens: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _angle_of_view(scene: scenes.Scene) -> float:
-  """The horizontal angle of view of all cameras, radians."""
+  """Returns the horizontal angle of view of all cameras, in radians."""
   splits = scene.train, scene.val, scene.test
   sizes = np.concatenate([s.cameras.sizes for s in splits])
   fx, fy, cx, cy = np.concatenate([s.cameras.intrinsics for s in splits]).T

@@ -1,4 +1,4 @@
-"""Files that are there whole, or not at all, and are as they were written."""
+"""Writes files atomically, and finds files that were damaged later."""
 
 import hashlib
 import json
@@ -7,20 +7,20 @@ import pathlib
 
 from nerf_haiku import errors
 
-# What the files of a sealed folder held.
-_SEAL = 'digests.json'
+_DIGESTS = 'digests.json'
 
 
 def write(path: str | os.PathLike[str], content: bytes) -> None:
-  """Writes a file; one that was there is replaced in one go.
+  """Writes a file atomically: whole, or not at all.
+
+  A process that is killed while writing leaves a hidden `.tmp` file at most.
 
   Args:
-    path: the file; its folder exists. A process killed while writing leaves
-      nothing there but a hidden `.tmp` file beside it.
-    content: all of it.
+    path: the file, in an existing folder; an existing file is replaced.
+    content: the whole content.
 
   Raises:
-    WriteError: if the file cannot be written; an older one is left as it was.
+    WriteError: if the file cannot be written; an existing one is unchanged.
   """
   path = pathlib.Path(path)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
@@ -34,42 +34,42 @@ def write(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def write_digests(folder: pathlib.Path) -> None:
-  """Writes down digests of all files of a folder, for `find_corruption`.
+  """Writes digests of all files in a folder, for `find_corruption`.
 
   Raises:
-    OSError: if they can not be read, or the digests not be written.
+    OSError: if a file cannot be read, or the digests cannot be written.
   """
-  write(folder / _SEAL, json.dumps(_digests(folder), indent=1).encode())
+  write(folder / _DIGESTS, json.dumps(_digests(folder), indent=1).encode())
 
 
 def has_digests(folder: pathlib.Path) -> bool:
-  """Whether `write_digests` has been here."""
-  return (folder / _SEAL).exists()
+  """Returns whether `write_digests` was called on a folder."""
+  return (folder / _DIGESTS).exists()
 
 
 def find_corruption(folder: pathlib.Path) -> str | None:
-  """What is not as it was when a folder was sealed; None if all is.
+  """Returns what changed in a folder since `write_digests`; None if nothing.
 
-  Of two faults one is told. Files that came later do not matter.
+  Of several changes it names the first. Files added later are ignored.
   """
   try:
-    expected = json.loads((folder / _SEAL).read_bytes())
-    found = _digests(folder)
+    expected = json.loads((folder / _DIGESTS).read_bytes())
+    actual = _digests(folder)
     for name in expected:
-      if name not in found:
+      if name not in actual:
         return f'{name} is missing'
-      if found[name] != expected[name]:
+      if actual[name] != expected[name]:
         return f'{name} is not as it was written'
   except (OSError, ValueError, TypeError) as error:
-    return f'{_SEAL} or a file it names can not be read ({error})'
+    return f'{_DIGESTS} or a file it names cannot be read ({error})'
   return None
 
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:
-  """SHA-256 of each file, by its path in the folder, but for the seal."""
+  """Returns the SHA-256 of each file, by its path in the folder."""
   digests = {}
   for path in sorted(folder.rglob('*')):
-    if path.is_file() and path != folder / _SEAL:
+    if path.is_file() and path != folder / _DIGESTS:
       with path.open('rb') as file:
         digest = hashlib.file_digest(file, 'sha256').hexdigest()
       digests[path.relative_to(folder).as_posix()] = digest

@@ -1,7 +1,8 @@
-"""TensorFlow when it is first needed, without its chatter or the devices."""
+"""Imports TensorFlow on first use, without its log output or accelerators."""
 
 import contextlib
 import functools
+import importlib
 import os
 import sys
 import tempfile
@@ -14,27 +15,27 @@ _LOCK = threading.Lock()
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-  """Drops what native code writes to standard error, unless we fail."""
+  """Drops what native code writes to standard error, unless an error occurs."""
   sys.stderr.flush()
-  kept = os.dup(2)
+  original = os.dup(2)
   with tempfile.TemporaryFile() as text:
     os.dup2(text.fileno(), 2)
     try:
       yield
     except BaseException:
       text.seek(0)
-      os.write(kept, text.read())
+      os.write(original, text.read())
       raise
     finally:
-      os.dup2(kept, 2)
-      os.close(kept)
+      os.dup2(original, 2)
+      os.close(original)
 
 
 def module() -> ModuleType:
-  """Imports TensorFlow, which takes seconds, on its first call.
+  """Returns TensorFlow; the first call imports it, which takes seconds.
 
-  TensorFlow reads data and scores images here, on the CPU: accelerators are
-  hidden from it, because it would reserve their whole memory.
+  It reads data and scores images on the CPU: accelerators are hidden from it,
+  because it would reserve their whole memory.
   """
   with _LOCK:
     return _import()
@@ -44,9 +45,8 @@ def module() -> ModuleType:
 def _import() -> ModuleType:
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   with _quiet_stderr():
-    import tensorflow as tf
-
+    tf = importlib.import_module('tensorflow')
     tf.config.set_visible_devices([], 'GPU')
     tf.config.set_visible_devices([], 'TPU')
-    tf.zeros(())  # Starts the runtime, which has words of its own.
+    tf.zeros(())  # Starts the runtime, which logs as well.
   return tf

@@ -1,4 +1,4 @@
-"""Images for people to look at: 8-bit colours, PNG files, coloured depth."""
+"""Makes 8-bit images for display: colors, depth, contact sheets, PNG files."""
 
 import os
 from collections.abc import Sequence
@@ -7,13 +7,14 @@ import chex
 import imageio.v3 as iio
 import numpy as np
 
+from nerf_haiku import arrays
 from nerf_haiku.io import files
 
-_GAP = 4  # White pixels between images shown together.
+_GAP = 4  # White pixels between images.
 
-# Every 51st of the 256 colours of `plasma` (S. van der Walt and N. Smith, CC0,
-# github.com/BIDS/colormap), from near to far. Lines between them stay within 9
-# grey levels of the whole table, and luminance falls along them.
+# Every 51st of the 256 colors of `plasma` (S. van der Walt and N. Smith, CC0,
+# github.com/BIDS/colormap), from near to far. Interpolated linearly, they stay
+# within 9 levels of the full table, and luminance decreases.
 _PLASMA = (
   np.array(
     [
@@ -29,47 +30,55 @@ _PLASMA = (
 )
 
 
-def to_uint8(image: chex.Array) -> np.ndarray:
-  """Rounds colours to 8 bits, halves upwards.
+def to_uint8(image: arrays.Array) -> np.ndarray:
+  """Converts colors to 8 bits, rounding halves up.
 
   Args:
-    image: floats of any shape; what is outside [0, 1] is clipped.
+    image: floats of any shape, clipped to [0, 1].
 
   Returns:
     uint8 of the same shape.
 
   Raises:
-    ValueError: for a NaN, which is no colour.
+    ValueError: if a value is NaN.
   """
   chex.assert_type(image, float)
-  # Not in float32, where a half less one bit plus a half is 1.
+  # In float32, the number just below 0.5 plus 0.5 would be 1.
   values = np.asarray(image, np.float64)
   if num_nan := np.count_nonzero(np.isnan(values)):
     raise ValueError(f'image has {num_nan} NaN among {values.size} values.')
   return np.floor(np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def grey(values: chex.Array, most: float) -> np.ndarray:
-  """Values `[H, W]` from 0, black, to `most`, white, as `[H, W, 3]` uint8."""
+def to_gray(values: arrays.Array, white: float) -> np.ndarray:
+  """Converts values to levels of gray.
+
+  Args:
+    values: `[H, W]` floats; 0 is black.
+    white: the value shown in white.
+
+  Returns:
+    `[H, W, 3]` uint8.
+  """
   chex.assert_rank(values, 2)
-  level = to_uint8(np.asarray(values, np.float32) / np.float32(most))
+  level = to_uint8(np.asarray(values, np.float32) / np.float32(white))
   return np.repeat(level[..., None], 3, axis=-1)
 
 
 def encode_png(image: np.ndarray) -> bytes:
-  """A PNG of `[H, W, 3]` or `[H, W]`, uint8 or uint16."""
+  """Encodes `[H, W, 3]` or `[H, W]`, uint8 or uint16, as a PNG file."""
   return iio.imwrite('<bytes>', image, extension='.png')
 
 
 def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
-  """Writes a PNG whole or not at all; the file that was there is replaced.
+  """Writes a PNG file atomically, see `files.write`.
 
   Args:
-    path: the file; its folder exists. See `files.write`.
+    path: the file, in an existing folder.
     image: `[H, W, 3]` uint8.
 
   Raises:
-    OSError: if the file can not be written; an older one is left as it was.
+    WriteError: if the file cannot be written; an existing one is unchanged.
   """
   chex.assert_shape(image, (None, None, 3))
   chex.assert_type(image, np.uint8)
@@ -77,21 +86,21 @@ def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
 
 
 def depth_image(
-  depth: chex.Array, opacity: chex.Array, near: float, far: float
+  depth: arrays.Array, opacity: arrays.Array, near: float, far: float
 ) -> np.ndarray:
-  """Colours depth: yellow is near, blue is far, white is empty.
+  """Colors a depth image: yellow is near, blue is far, white is empty.
 
   Args:
-    depth: `[H, W]` sum of weight times t, as rendered: not divided by opacity.
-    opacity: `[H, W]` in [0, 1]; the colour fades to white as it goes to 0.
-    near: the t shown in yellow, as is all before it.
-    far: the t shown in blue, as is all behind it; colours are linear in t.
+    depth: `[H, W]` sum of weight times t, not divided by opacity.
+    opacity: `[H, W]` in [0, 1]; colors fade to white as it approaches 0.
+    near: t at and before which pixels are yellow.
+    far: t at and beyond which pixels are blue; colors are linear in t between.
 
   Returns:
     `[H, W, 3]` uint8.
 
   Raises:
-    ValueError: unless `near < far`, or if a value to be shown is NaN.
+    ValueError: unless `near < far`, or if a value is NaN.
   """
   chex.assert_rank([depth, opacity], 2)
   chex.assert_equal_shape([depth, opacity])
@@ -101,12 +110,12 @@ def depth_image(
   depth, opacity = np.asarray(depth, float), np.asarray(opacity, float)
   t = depth / np.where(opacity > 0, opacity, 1)
   knots = np.linspace(near, far, len(_PLASMA))
-  colour = np.stack([np.interp(t, knots, c) for c in _PLASMA.T], -1)
-  return to_uint8(1 + opacity[..., None] * (colour - 1))
+  color = np.stack([np.interp(t, knots, c) for c in _PLASMA.T], -1)
+  return to_uint8(1 + opacity[..., None] * (color - 1))
 
 
 def side_by_side(images: Sequence[np.ndarray]) -> np.ndarray:
-  """Joins images from left to right, 4 white pixels between them.
+  """Joins images from left to right, with 4 white pixels between them.
 
   Args:
     images: one or more, `[H, W, 3]` uint8; `W` may differ.
@@ -124,11 +133,11 @@ def side_by_side(images: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def contact_sheet(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
-  """Lays images out in rows, 4 white pixels between them.
+  """Lays images out in rows, with 4 white pixels between them.
 
   Args:
     images: one or more, `[H, W, 3]` uint8, in reading order.
-    columns: images in a row. The last row is filled up with white.
+    columns: images in each row; the last row is filled up with white.
 
   Returns:
     `[rows of H and gaps, columns of W and gaps, 3]` uint8.
@@ -137,7 +146,7 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
     ValueError: if the sizes differ, or `columns` is less than 1.
   """
   if columns < 1:
-    raise ValueError(f'columns must be 1 or more, got {columns}.')
+    raise ValueError(f'columns must be at least 1, got {columns}.')
   sizes = sorted({image.shape[:2] for image in images})
   if len(sizes) > 1:
     raise ValueError(f'images must be of one size, got {sizes}.')
@@ -148,7 +157,7 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
 
 
 def _join(images: Sequence[np.ndarray], axis: int) -> np.ndarray:
-  """Concatenates along an axis with gaps; the other sides are equal."""
+  """Concatenates images along an axis, with gaps; other sides are equal."""
   chex.assert_shape(images, (None, None, 3))
   chex.assert_type(images, np.uint8)
   shape = list(images[0].shape)

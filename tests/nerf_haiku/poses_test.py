@@ -32,7 +32,7 @@ def _around(target, num=7, seed=0):
 class LookTest(chex.TestCase):
   def test_axes(self):
     # Looks along +x from a place; up leans, and has a length.
-    pose = poses.look(
+    pose = poses.from_axes(
       np.array([-3.0, 0.0, 0.0]), np.array([1.0, 0.0, 2.0]), np.arange(3.0)
     )
     expected = [[0, 0, -1, 0], [-1, 0, 0, 1], [0, 1, 0, 2]]
@@ -41,14 +41,14 @@ class LookTest(chex.TestCase):
   def test_any_pose_again(self):
     for pose in _poses(_rotations(5), [1.0, 2.0, 3.0]):
       backward, leaning = 0.3 * pose[:, 2], 2 * pose[:, 1] + pose[:, 2]
-      again = poses.look(backward, leaning, pose[:, 3])
+      again = poses.from_axes(backward, leaning, pose[:, 3])
       np.testing.assert_allclose(again, pose, atol=1e-12)
 
   @parameterized.parameters(0.0, 1.0)
   def test_no_way_up(self, length):
     up = np.array([0.0, 0.0, length])
     with self.assertRaisesRegex(ValueError, 'length 0'):
-      poses.look(np.array([0.0, 0.0, 1.0]), up, np.zeros(3))
+      poses.from_axes(np.array([0.0, 0.0, 1.0]), up, np.zeros(3))
 
 
 class MeanTest(chex.TestCase):

@@ -20,7 +20,7 @@ _RADIUS = 3.6  # of the sphere that cameras are on, scene units.
 # same after a quarter turn, whose 13 points lie in 13 rows and 13 columns.
 _LATTICE = np.stack([np.arange(13), np.arange(13) * 5 % 13], axis=-1) / 13
 _LATTICE = (_LATTICE + 0.5) % 1 - 0.5
-_EDGE = 0.08  # change of a colour in [0, 1] to a neighbour that is an edge.
+_EDGE = 0.08  # change of a color in [0, 1] to a neighbour that is an edge.
 _CHUNK = 24576  # rays traced at once: what a cache of some MB holds.
 
 # Light, linear: a square lamp far away, a sky, a ground that throws some back.
@@ -31,7 +31,7 @@ _LAMP_CORNERS = (
   _LAMP + 0.045 * np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]]) @ _LAMP_AXES
 )  # [4, 3] where shadow rays go.
 _LAMP_CORNERS /= np.linalg.norm(_LAMP_CORNERS, axis=1, keepdims=True)
-_LAMP_COLOUR = np.array([0.80, 0.755, 0.69])
+_LAMP_COLOR = np.array([0.80, 0.755, 0.69])
 _SKY = np.array([0.38, 0.41, 0.45])
 _GROUND = np.array([0.30, 0.26, 0.22])
 _GAMMA = 2.2
@@ -83,14 +83,14 @@ def _shade(
   albedo: np.ndarray,
   gloss: np.ndarray,
 ) -> np.ndarray:
-  """Colours `[R, 3]` in [0, 1], for display, of points that are seen.
+  """Colors `[R, 3]` in [0, 1], for display, of points that are seen.
 
   All arguments but `gloss`, `[R]`, are `[R, 3]`.
   """
   lamp = _lamp(items, points, normal)[:, None]
   up = 0.5 + 0.5 * normal[:, 2:]
   ambient = (_GROUND + (_SKY - _GROUND) * up) * _open(items, points, normal)
-  rgb = albedo * (_LAMP_COLOUR * lamp + ambient)
+  rgb = albedo * (_LAMP_COLOR * lamp + ambient)
   shiny = np.flatnonzero(gloss)
   if len(shiny):
     rgb[shiny] = _polish(
@@ -120,7 +120,7 @@ def _open(items: Items, points: np.ndarray, normal: np.ndarray) -> np.ndarray:
   x, y, z, *n = np.ascontiguousarray(np.concatenate([points, normal], 1).T)
   for item in items:
     if item.shade:
-      a, b, c = item.solid.centre
+      a, b, c = item.solid.center
       a, b, c = a - x, b - y, c - z
       square = np.maximum(a * a + b * b + c * c, 1e-12)
       cosine = np.maximum(a * n[0] + b * n[1] + c * n[2], 0)
@@ -189,7 +189,7 @@ def render(items: Items, views: cameras.Cameras, index: int) -> np.ndarray:
 
   Returns:
     `[H, W, 4]` uint8 with straight alpha: the share of the pixel that is
-    covered, and the mean colour of that share.
+    covered, and the mean color of that share.
   """
   height, width = (int(x) for x in views.sizes[index])
   upper_left = cameras.pixels(height, width).astype(np.float64)
@@ -212,7 +212,7 @@ def render(items: Items, views: cameras.Cameras, index: int) -> np.ndarray:
 def _look(
   items: Items, views: cameras.Cameras, index: int, pixel: np.ndarray
 ) -> np.ndarray:
-  """Colour times alpha, and alpha, `[R, 4]` at points `[R, 2]` of an image."""
+  """Color times alpha, and alpha, `[R, 4]` at points `[R, 2]` of an image."""
   pose, intrinsics = views.camera_to_world[index], views.intrinsics[index]
   seen = np.empty((len(pixel), 4))
   for i in range(0, len(pixel), _CHUNK):
@@ -239,7 +239,7 @@ def make_scene(
   wind around it, evenly too. The same seed gives the same bits.
 
   Args:
-    seed: 0 or more; draws colours, arrangement and cameras.
+    seed: 0 or more; draws colors, arrangement and cameras.
     size: height and width in pixels; one number for both.
     num_train: views for training, traced at once.
     num_val: held-out views, each traced when it is asked for.

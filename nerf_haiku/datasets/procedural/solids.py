@@ -16,13 +16,13 @@ _PARALLEL = 1e-24
 
 
 class Quadrics(NamedTuple):
-  """Where `sum(weights * (x - centres)**2) <= 1` for all `K` at once.
+  """Where `sum(weights * (x - centers)**2) <= 1` for all `K` at once.
 
   Three weights make an ellipsoid, two a pillar without ends, one a slab.
   """
 
   weights: np.ndarray  # [K, 3] 0 or more, per square of a scene unit.
-  centres: np.ndarray  # [K, 3] scene units, in the frame of the solid.
+  centers: np.ndarray  # [K, 3] scene units, in the frame of the solid.
 
 
 class Solid(NamedTuple):
@@ -30,18 +30,18 @@ class Solid(NamedTuple):
 
   outer: Quadrics
   hole: Quadrics | None
-  centre: np.ndarray  # [3] of the frame, scene units.
+  center: np.ndarray  # [3] of the frame, scene units.
   rotation: np.ndarray  # [3, 3] its columns are the frame's axes.
-  radius: float  # of a ball about the centre that holds the solid.
+  radius: float  # of a ball about the center that holds the solid.
 
 
 def quadrics(*pieces: tuple[Sequence[float], Sequence[float]]) -> Quadrics:
-  """An overlap of pieces, each given by its half axes and its centre.
+  """An overlap of pieces, each given by its half axes and its center.
 
   A half axis of infinity leaves the piece without an end that way.
   """
-  axes, centres = (np.asarray(x, np.float64) for x in zip(*pieces, strict=True))
-  return Quadrics(axes**-2.0, centres)
+  axes, centers = (np.asarray(x, np.float64) for x in zip(*pieces, strict=True))
+  return Quadrics(axes**-2.0, centers)
 
 
 def turn(yaw: float, tilt: float = 0.0) -> np.ndarray:
@@ -52,17 +52,17 @@ def turn(yaw: float, tilt: float = 0.0) -> np.ndarray:
 
 
 def ellipsoid(
-  centre: Sequence[float],
+  center: Sequence[float],
   half_axes: Sequence[float],
   rotation: np.ndarray | None = None,
 ) -> Solid:
   """An ellipsoid; a ball where the half axes are equal."""
   outer = quadrics((half_axes, (0, 0, 0)))
-  return _solid(outer, None, centre, rotation, max(half_axes))
+  return _solid(outer, None, center, rotation, max(half_axes))
 
 
 def box(
-  centre: Sequence[float],
+  center: Sequence[float],
   half_sides: Sequence[float],
   rotation: np.ndarray | None = None,
   *,
@@ -77,11 +77,11 @@ def box(
     ((far, far, z), (0, 0, 0)),
   )
   hole = quadrics(((arch, far, arch), (0, 0, -z))) if arch else None
-  return _solid(outer, hole, centre, rotation, np.hypot(np.hypot(x, y), z))
+  return _solid(outer, hole, center, rotation, np.hypot(np.hypot(x, y), z))
 
 
 def cylinder(
-  centre: Sequence[float],
+  center: Sequence[float],
   radius: float,
   half_height: float,
   rotation: np.ndarray | None = None,
@@ -94,13 +94,13 @@ def cylinder(
     ((radius, radius, far), (0, 0, 0)), ((far, far, half_height), (0, 0, 0))
   )
   hole = quadrics(((bore, bore, far), (0, 0, 0))) if bore else None
-  return _solid(outer, hole, centre, rotation, np.hypot(radius, half_height))
+  return _solid(outer, hole, center, rotation, np.hypot(radius, half_height))
 
 
 def bowl(
-  centre: Sequence[float], radius: float, depth: float, *, wall: float
+  center: Sequence[float], radius: float, depth: float, *, wall: float
 ) -> Solid:
-  """Half an ellipsoid, hollow, its foot flat; the centre is the rim's."""
+  """Half an ellipsoid, hollow, its foot flat; the center is the rim's."""
   far, foot = np.inf, 0.92 * depth
   outer = quadrics(
     ((radius, radius, depth), (0, 0, 0)),
@@ -108,23 +108,23 @@ def bowl(
   )
   inner = (radius - wall, radius - wall, foot - wall)
   hole = quadrics((inner, (0, 0, 0)))
-  return _solid(outer, hole, centre, None, max(radius, depth))
+  return _solid(outer, hole, center, None, max(radius, depth))
 
 
 def _solid(
   outer: Quadrics,
   hole: Quadrics | None,
-  centre: Sequence[float],
+  center: Sequence[float],
   rotation: np.ndarray | None,
   radius: float,
 ) -> Solid:
   rotation = np.eye(3) if rotation is None else np.asarray(rotation)
-  return Solid(outer, hole, np.asarray(centre, np.float64), rotation, radius)
+  return Solid(outer, hole, np.asarray(center, np.float64), rotation, radius)
 
 
 def to_local(solid: Solid, points: np.ndarray) -> np.ndarray:
   """Points `[R, 3]` of the world in the frame of the solid."""
-  return _rotate(solid.rotation.T, (points - solid.centre).T).T
+  return _rotate(solid.rotation.T, (points - solid.center).T).T
 
 
 def intersect(
@@ -146,14 +146,14 @@ def intersect(
 def normals(solid: Solid, points: np.ndarray) -> np.ndarray:
   """Unit normals `[R, 3]`, out of the matter, at points `[R, 3]` on it."""
   local = to_local(solid, points).T
-  weights, centres = solid.outer
+  weights, centers = solid.outer
   sign = np.ones(len(weights))
   if solid.hole is not None:
     weights = np.concatenate([weights, solid.hole.weights])
-    centres = np.concatenate([centres, solid.hole.centres])
+    centers = np.concatenate([centers, solid.hole.centers])
     sign = np.concatenate([sign, -np.ones(len(solid.hole.weights))])
   # The point is on the quadric whose equation it fulfils.
-  away = local - centres[:, :, None]  # [K, 3, R]
+  away = local - centers[:, :, None]  # [K, 3, R]
   error = np.abs(np.einsum('kj,kjr->kr', weights, away * away) - 1)
   which = np.argmin(error, axis=0)
   away = np.take_along_axis(away, which[None, None], axis=0)[0]
@@ -222,7 +222,7 @@ def _towards(
     unit: `[3, R]` or `[3]` where they go; of length 1.
     spread: how far, at a distance of 1, a ray may be aside of that.
   """
-  away = solid.centre[:, None] - start
+  away = solid.center[:, None] - start
   square, ahead = _dot(away, away), _dot(away, unit)
   reach = solid.radius
   if spread:
@@ -243,7 +243,7 @@ def _rotate(rotation: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 
 def _enter(solid: Solid, start: np.ndarray, along: np.ndarray) -> np.ndarray:
   """Where rays `[3, R]` enter a solid first; infinity for a miss."""
-  start = _rotate(solid.rotation.T, start - solid.centre[:, None])
+  start = _rotate(solid.rotation.T, start - solid.center[:, None])
   along = _rotate(solid.rotation.T, along)
   enter, leave = _span(solid.outer, start, along)
   if solid.hole is None:
@@ -262,12 +262,12 @@ def _span(
   """Where lines `[3, R]` enter and leave an overlap; swapped for a miss."""
   enter = np.full(start.shape[1], -np.inf)
   leave = np.full(start.shape[1], np.inf)
-  for weights, centre in zip(*overlap, strict=True):
+  for weights, center in zip(*overlap, strict=True):
     # Solves a t^2 + 2 b t + c = 0.
     a, b, c = _PARALLEL, 0.0, -1.0
     for axis in np.flatnonzero(weights):
       root = np.sqrt(weights[axis])
-      o, d = root * (start[axis] - centre[axis]), root * along[axis]
+      o, d = root * (start[axis] - center[axis]), root * along[axis]
       a, b, c = a + d * d, b + o * d, c + o * o
     square = b * b - a * c
     half = np.where(square < 0, -np.inf, np.sqrt(np.abs(square)))

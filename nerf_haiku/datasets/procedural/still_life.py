@@ -1,6 +1,6 @@
 """The arrangement of the built-in scene: painted solids on a round board.
 
-A seed draws the colours, who stands where and how all is turned. Each piece
+A seed draws the colors, who stands where and how all is turned. Each piece
 keeps to a circle of its own on the board, so that no two of them meet.
 """
 
@@ -19,7 +19,7 @@ _TABLE = -0.3  # The height that things stand on.
 _RING = 0.69  # Five pieces stand at this distance from the one in the middle,
 ROOM = 0.35  # each within this radius of its place; 2 * 0.69 sin 36 > 0.7.
 
-# Colours that go together: one light, one dark, four bright.
+# Colors that go together: one light, one dark, four bright.
 _PALETTES = (
   ('F3E9D7', '2F4156', 'D9573F', 'EBB03E', '2F8C87', 'E58F6B'),
   ('F4EFE3', '3D405B', 'E07A5F', 'F2C078', '7FAE8E', '5F8FB4'),
@@ -67,7 +67,7 @@ def _move(piece: list[Item], x: float, y: float, yaw: float) -> list[Item]:
   return [
     item._replace(
       solid=item.solid._replace(
-        centre=turn @ item.solid.centre + place,
+        center=turn @ item.solid.center + place,
         rotation=turn @ item.solid.rotation,
       )
     )
@@ -81,27 +81,27 @@ def _board(light: np.ndarray, dark: np.ndarray) -> Item:
   return Item(disc, _planks(light, dark))
 
 
-def _ball(colour: np.ndarray) -> list[Item]:
+def _ball(color: np.ndarray) -> list[Item]:
   ball = solids.ellipsoid((0, 0, 0.31), (0.31, 0.31, 0.31))
-  return [Item(ball, _plain(colour), gloss=0.06, shade=0.31)]
+  return [Item(ball, _plain(color), gloss=0.06, shade=0.31)]
 
 
-def _striped(colour: np.ndarray, light: np.ndarray) -> list[Item]:
+def _striped(color: np.ndarray, light: np.ndarray) -> list[Item]:
   tilted = solids.turn(0.0, 35.0)
   ball = solids.ellipsoid((0, 0, 0.27), (0.27, 0.27, 0.27), tilted)
-  return [Item(ball, _bands(colour, light, 0.154), shade=0.27)]
+  return [Item(ball, _bands(color, light, 0.154), shade=0.27)]
 
 
-def _tube(colour: np.ndarray, light: np.ndarray) -> list[Item]:
+def _tube(color: np.ndarray, light: np.ndarray) -> list[Item]:
   tube = solids.cylinder((0, 0, 0.34), 0.25, 0.34, bore=0.2)
-  outside = _bands(colour, light, 0.227)
+  outside = _bands(color, light, 0.227)
   return [Item(tube, _lined(outside, _plain(light), 0.21), shade=0.25)]
 
 
 def _tower(
   dark: np.ndarray, light: np.ndarray, hoop: np.ndarray, ball: np.ndarray
 ) -> list[Item]:
-  """A chequered cube, a hoop that stands on it, a small ball in the hoop."""
+  """A checkered cube, a hoop that stands on it, a small ball in the hoop."""
   cube = solids.box((0, 0, 0.235), (0.235, 0.235, 0.235))
   ring = solids.cylinder(
     (0, 0, 0.73), 0.26, 0.06, solids.turn(0.0, 90.0), bore=0.205
@@ -114,33 +114,33 @@ def _tower(
   ]
 
 
-def _gate(colour: np.ndarray, egg: np.ndarray) -> list[Item]:
+def _gate(color: np.ndarray, egg: np.ndarray) -> list[Item]:
   """A gate of a child's building blocks with an egg on its roof."""
   gate = solids.box((0, 0, 0.27), (0.32, 0.14, 0.27), arch=0.19)
   top = solids.ellipsoid((0, 0, 0.72), (0.14, 0.14, 0.18))
   return [
-    Item(gate, _plain(colour), shade=0.2),
+    Item(gate, _plain(color), shade=0.2),
     Item(top, _plain(egg), gloss=0.03, shade=0.14),
   ]
 
 
-def _bowl(colour: np.ndarray, dark: np.ndarray) -> list[Item]:
+def _bowl(color: np.ndarray, dark: np.ndarray) -> list[Item]:
   """A bowl with a ball in it."""
   bowl = solids.bowl((0, 0, 0.322), 0.33, 0.35, wall=0.045)
   ball = solids.ellipsoid((0, 0, 0.175), (0.13, 0.13, 0.13))
   return [
-    Item(bowl, _plain(colour), shade=0.26),
+    Item(bowl, _plain(color), shade=0.26),
     Item(ball, _plain(dark), shade=0.13),
   ]
 
 
-def _linear(colour: str) -> np.ndarray:
-  """The albedo `[3]` of a colour written in hexadecimal."""
-  return (np.array(list(bytes.fromhex(colour))) / 255) ** 2.2
+def _linear(color: str) -> np.ndarray:
+  """The albedo `[3]` of a color written in hexadecimal."""
+  return (np.array(list(bytes.fromhex(color))) / 255) ** 2.2
 
 
-def _plain(colour: np.ndarray) -> Paint:
-  return lambda points: np.broadcast_to(colour, points.shape)
+def _plain(color: np.ndarray) -> Paint:
+  return lambda points: np.broadcast_to(color, points.shape)
 
 
 def _mix(one: np.ndarray, other: np.ndarray, share: np.ndarray) -> np.ndarray:

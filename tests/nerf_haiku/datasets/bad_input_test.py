@@ -120,7 +120,7 @@ def _as_a_user():
 
 def check_refusal(test, error, names):
   """An error must be ours, of one line, and say where the fault is."""
-  ours = type(error) in (errors.DataError, ValueError)
+  ours = type(error) in (errors.DataError, errors.UserError)
   where = traceback.extract_tb(error.__traceback__)[-1].filename
   text = ''.join(traceback.format_exception(error))
   test.assertTrue(ours and where.startswith(_LIBRARY), text)

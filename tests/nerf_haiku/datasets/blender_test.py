@@ -362,7 +362,7 @@ class ErrorsTest(_SceneTest):
     ('json', '{\n"frames": [,]}', 'line 2 is not JSON'),
     ('empty', ' ', 'line 1 is not JSON'),
     ('list', '[]', 'must hold an object'),
-    ('nested', '[' * 100_000, 'can not be read'),
+    ('nested', '[' * 100_000, 'cannot be read'),
     ('no_angle', '{"frames": []}', 'camera_angle_x.*nothing'),
     ('nan', '{"camera_angle_x": NaN}', 'camera_angle_x.*nan'),
     ('degrees', '{"camera_angle_x": 40}', 'camera_angle_x.*40'),
@@ -381,7 +381,7 @@ class ErrorsTest(_SceneTest):
   def test_json_of_another_encoding(self):
     path = self.scene / 'transforms_val.json'
     path.write_bytes(b'{"\xff": 1}')
-    self.assert_refused(r'transforms_val\.json: can not be read')
+    self.assert_refused(r'transforms_val\.json: cannot be read')
 
   @parameterized.named_parameters(
     ('none', None, 'must be a name, got nothing'),
@@ -453,9 +453,7 @@ class ErrorsTest(_SceneTest):
     for index in (1, 2):
       path = self.scene / split / f'r_{index}.png'
       path.write_bytes(path.read_bytes()[:1000])
-    self.assert_refused(
-      rf'{split}/r_1\.png: can not be decoded.* And 1 more\.$'
-    )
+    self.assert_refused(rf'{split}/r_1\.png: cannot be decoded.* And 1 more\.$')
 
 
 if __name__ == '__main__':

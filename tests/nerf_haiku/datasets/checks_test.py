@@ -1,25 +1,22 @@
 import math
-import os
-import pathlib
 import re
-from unittest import mock
 
 import numpy as np
 from absl.testing import absltest, parameterized
 
 from nerf_haiku import errors
-from nerf_haiku.datasets import checks, image_files
+from nerf_haiku.datasets import checks
 
 
 class SettingsTest(parameterized.TestCase):
   def assert_refused(self, message, **settings):
-    with self.assertRaisesRegex(ValueError, f'^{re.escape(message)}$'):
-      checks.settings(**{'near': None, 'far': None, **settings})
+    with self.assertRaisesRegex(errors.UserError, f'^{re.escape(message)}$'):
+      checks.check_settings(**{'near': None, 'far': None, **settings})
 
-  def test_what_is_allowed(self):
-    least = {'testskip': 0, 'down_factor': 1, 'num_poses': 1, 'hold': 0}
+  def test_accepts_smallest_values(self):
+    settings = {'testskip': 0, 'down_factor': 1, 'num_poses': 1, 'hold': 0}
     for near, far in ((None, None), (1e-9, None), (None, 3), (2, 2.5)):
-      self.assertIsNone(checks.settings(near=near, far=far, **least))
+      self.assertIsNone(checks.check_settings(near=near, far=far, **settings))
 
   @parameterized.product(
     setting=[
@@ -28,43 +25,28 @@ class SettingsTest(parameterized.TestCase):
       ('num_poses', 1),
       ('hold', 0),
     ],
-    value=['least', 1.0, True, None, '2', math.nan],
+    value=['below', 1.0, True, None, '2', math.nan],
   )
-  def test_whole_numbers(self, setting, value):
-    name, least = setting
-    value = least - 1 if value == 'least' else value
-    message = f'{name} must be a whole number, {least} or more, got {value!r}.'
+  def test_refuses_numbers_that_are_no_integers_or_too_small(
+    self, setting, value
+  ):
+    name, minimum = setting
+    value = minimum - 1 if value == 'below' else value
+    message = f'{name} must be an integer, at least {minimum}, got {value!r}.'
     self.assert_refused(message, **{name: value})
 
   @parameterized.product(
     name=['near', 'far'],
     value=[0, -1.0, math.nan, math.inf, 10**400, '2', True, [2.0]],
   )
-  def test_bounds(self, name, value):
+  def test_refuses_bounds_that_are_no_positive_numbers(self, name, value):
     message = f'{name} must be a number over 0, got {value!r}.'
     self.assert_refused(message, **{name: value})
 
   @parameterized.parameters((2.0, 2.0), (6, 2.5))
-  def test_order_of_bounds(self, near, far):
+  def test_refuses_near_beyond_far(self, near, far):
     message = f'near and far must be 0 < near < far, got {near=}, {far=}.'
     self.assert_refused(message, near=near, far=far)
-
-
-class ScenesTest(parameterized.TestCase):
-  def test_names_what_can_be_seen(self):
-    folder = pathlib.Path(self.create_tempdir().full_path)
-    for i in range(23):
-      (folder / f'{i:02}').mkdir()
-
-    def is_scene(path):
-      if path.name == '01':
-        raise PermissionError(13, 'Permission denied', str(path))
-      return path.name != '02'
-
-    text = checks.scenes_in([folder, folder / 'gone'], is_scene)
-    self.assertStartsWith(text, '00, 03, 04')
-    self.assertEndsWith(text, ', 21 and 1 more')
-    self.assertEqual(checks.scenes_in([folder], lambda _: False), 'none')
 
 
 class BoundsTest(parameterized.TestCase):
@@ -80,24 +62,24 @@ class BoundsTest(parameterized.TestCase):
     (1.0, None),
     (True, 2.0),
   )
-  def test_refused(self, near, far):
+  def test_refuses_invalid_bounds(self, near, far):
     message = f'near and far must be 0 < near < far, got {near=}, {far=}.'
-    with self.assertRaisesRegex(ValueError, f'^{re.escape(message)}$'):
-      checks.bounds(near, far)
+    with self.assertRaisesRegex(errors.UserError, f'^{re.escape(message)}$'):
+      checks.check_bounds(near, far)
 
-  def test_allowed(self):
-    self.assertIsNone(checks.bounds(1e-9, 1e9))
+  def test_accepts_the_widest_bounds(self):
+    self.assertIsNone(checks.check_bounds(1e-9, 1e9))
 
 
 class BoxTest(parameterized.TestCase):
   @parameterized.parameters(list, tuple, np.array, np.float32)
-  def test_kinds(self, kind):
-    corners = checks.box(kind([kind([-1, -2, -3]), kind([1, 0.5, 3])]))
+  def test_accepts_sequences_and_arrays(self, kind):
+    corners = checks.parse_box(kind([kind([-1, -2, -3]), kind([1, 0.5, 3])]))
     expected = np.array([[-1, -2, -3], [1, 0.5, 3]], np.float32)
     np.testing.assert_array_equal(corners, expected, strict=True)
 
-  def test_none(self):
-    self.assertIsNone(checks.box(None))
+  def test_none_stays_none(self):
+    self.assertIsNone(checks.parse_box(None))
 
   @parameterized.parameters(
     [[]],
@@ -112,64 +94,19 @@ class BoxTest(parameterized.TestCase):
     [3],
     ['box'],
   )
-  def test_no_corners(self, corners):
+  def test_refuses_what_is_not_two_corners(self, corners):
     message = f'box must be two corners of three numbers, got {corners!r}.'
-    with self.assertRaisesRegex(ValueError, f'^{re.escape(message)}$'):
-      checks.box(corners)
+    with self.assertRaisesRegex(errors.UserError, f'^{re.escape(message)}$'):
+      checks.parse_box(corners)
 
   @parameterized.parameters(0, 1, 2)
-  def test_lower_corner_first(self, axis):
+  def test_refuses_corners_in_the_wrong_order(self, axis):
     for upper in (-1, 0):
       corners = [[0, 0, 0], [1, 1, 1]]
       corners[1][axis] = upper
       message = f'^box .* lower corner first.*{re.escape(str(corners))}'
-      with self.assertRaisesRegex(ValueError, message):
-        checks.box(corners)
-
-
-class FoldersTest(parameterized.TestCase):
-  def test_home(self):
-    home = self.create_tempdir().full_path
-    (pathlib.Path(home) / 'data').mkdir()
-    with mock.patch.dict(os.environ, {'HOME': home}):
-      folder = checks.existing_folder('~/data')
-    self.assertEqual(str(folder), f'{home}/data')
-
-  @parameterized.parameters('~no user of that name/data', 'a\0b', 'x' * 300)
-  def test_no_folder(self, name):
-    message = re.escape(f'data_dir={checks.short(name)} is not a folder.')
-    with self.assertRaisesRegex(errors.DataError, message):
-      checks.existing_folder(name)
-
-
-class OneSizeTest(parameterized.TestCase):
-  def files(self, *sizes):
-    return image_files.Files(
-      tuple(pathlib.Path(f'{height}x{width}.png') for height, width in sizes),
-      tuple(image_files.Header(*size, 3, ()) for size in sizes),
-      1,
-    )
-
-  def test_one(self):
-    splits = [self.files((4, 6), (4, 6)), self.files(), self.files()]
-    self.assertIsNone(checks.one_size(splits))
-
-  def test_names_one_that_differs_from_most(self):
-    splits = self.files((2, 3)), self.files((4, 6), (4, 6)), self.files((4, 6))
-    with self.assertRaisesRegex(
-      errors.DataError, '^2x3.png: is 3x2 pixels, most images are 6x4: all '
-    ):
-      checks.one_size(splits)
-
-
-class ShortTest(parameterized.TestCase):
-  @parameterized.parameters(
-    (None, 'nothing'), ('é', "'é'"), (list(range(99)), '[0, 1, 2, 3')
-  )
-  def test_fits_a_message(self, value, start):
-    text = checks.short(value)
-    self.assertStartsWith(text, start)
-    self.assertLessEqual(len(text), 100)
+      with self.assertRaisesRegex(errors.UserError, message):
+        checks.parse_box(corners)
 
 
 if __name__ == '__main__':

@@ -282,7 +282,7 @@ class ErrorsTest(_SceneTest):
   def test_pose_of_no_text(self):
     path = self.folder('test') / 'pose' / '0.txt'
     path.write_bytes(b'\xff\xfe')
-    self.assert_refused(r'/test/toy/pose/0\.txt: can not be read')
+    self.assert_refused(r'/test/toy/pose/0\.txt: cannot be read')
 
   @parameterized.named_parameters(
     ('empty', '', 'line 1 must hold 3 or more numbers, got 0'),
@@ -305,7 +305,7 @@ class ErrorsTest(_SceneTest):
   def test_no_intrinsics(self):
     for split in _SPLITS:
       (self.folder(split) / 'intrinsics.txt').unlink()
-    self.assert_refused(r'/train/toy/intrinsics\.txt: there is no such file')
+    self.assert_refused(r'/train/toy/intrinsics\.txt: no such file')
 
   def test_more_poses_than_images(self):
     for name in range(7):
@@ -345,7 +345,7 @@ class ErrorsTest(_SceneTest):
   def test_a_truncated_image(self, split):
     path = self.folder(split) / 'rgb' / '0.png'
     path.write_bytes(path.read_bytes()[:400])
-    self.assert_refused(rf'/{split}/toy/rgb/0\.png: can not be decoded')
+    self.assert_refused(rf'/{split}/toy/rgb/0\.png: cannot be decoded')
 
   def test_a_large_down_factor(self):
     self.assert_refused(

@@ -14,7 +14,7 @@ from absl.testing import absltest, parameterized
 from PIL import Image
 
 from nerf_haiku import errors, scenes
-from nerf_haiku.datasets import areas, image_files
+from nerf_haiku.datasets import area_resize, image_files
 
 _GREY = np.array([[0, 90], [200, 255]], np.uint8)
 _ALPHA = np.array([[0, 255], [7, 128]], np.uint8)
@@ -84,7 +84,7 @@ class ReduceAreaTest(chex.TestCase):
   )
   def test_agrees_with_the_definition(self, height, width, rows, columns):
     image = _noise(height, width, 4)
-    actual = areas.reduce(image, rows, columns)
+    actual = area_resize.downscale(image, rows, columns)
     expected = _slow_area(image, rows, columns)
     chex.assert_shape(actual, (rows, columns, 4))
     np.testing.assert_allclose(actual / 255, expected / 255, rtol=0, atol=1e-6)
@@ -93,13 +93,13 @@ class ReduceAreaTest(chex.TestCase):
   def test_blocks_are_exact(self, down, across):
     image = _noise(48, 96, 3)
     blocks = image.reshape(48 // down, down, 96 // across, across, 3)
-    actual = areas.reduce(image, 48 // down, 96 // across)
+    actual = area_resize.downscale(image, 48 // down, 96 // across)
     expected = blocks.sum((1, 3)) / (down * across)
     np.testing.assert_array_equal(actual, expected.astype(np.float32))
 
   def test_refuses_to_enlarge(self):
     with self.assertRaisesRegex(ValueError, '5x2 does not reduce 4x4'):
-      areas.reduce(_noise(4, 4, 3), 5, 2)
+      area_resize.downscale(_noise(4, 4, 3), 5, 2)
 
 
 class _FilesTest(chex.TestCase):
@@ -218,12 +218,12 @@ class ErrorsTest(_FilesTest):
     self.assert_refused(self.folder / 'gone.png', 'no such image')
 
   def test_a_folder(self):
-    self.assert_refused(self.folder, 'can not be read')
+    self.assert_refused(self.folder, 'cannot be read')
 
   @parameterized.parameters(b'', b'hello', b'\x89PNG\r\n\x1a\n')
   def test_no_image(self, content):
     self.assert_refused(
-      self.write('a.png', content), 'not an image|can not be decoded'
+      self.write('a.png', content), 'not an image|cannot be decoded'
     )
 
   @parameterized.parameters('CMYK', 'F', 'I')
@@ -249,7 +249,7 @@ class ErrorsTest(_FilesTest):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    self.assert_refused(path, 'can not be decoded')
+    self.assert_refused(path, 'cannot be decoded')
 
   @parameterized.product(extension=('png', 'jpg', 'webp'), kept=(True, False))
   def test_truncated(self, extension, kept):
@@ -357,6 +357,26 @@ class LoadTest(_FilesTest):
         '1.png.',
       ),
     )
+
+
+class CheckEqualSizesTest(chex.TestCase):
+  def files(self, *sizes):
+    return image_files.Files(
+      tuple(pathlib.Path(f'{height}x{width}.png') for height, width in sizes),
+      tuple(image_files.Header(*size, 3, ()) for size in sizes),
+      1,
+    )
+
+  def test_accepts_one_size(self):
+    splits = [self.files((4, 6), (4, 6)), self.files(), self.files()]
+    self.assertIsNone(image_files.check_equal_sizes(splits))
+
+  def test_names_an_image_that_differs_from_most(self):
+    splits = self.files((2, 3)), self.files((4, 6), (4, 6)), self.files((4, 6))
+    with self.assertRaisesRegex(
+      errors.DataError, '^2x3.png: is 3x2 pixels, most images are 6x4: all '
+    ):
+      image_files.check_equal_sizes(splits)
 
 
 class MapFilesTest(chex.TestCase):

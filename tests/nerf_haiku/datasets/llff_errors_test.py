@@ -279,7 +279,7 @@ class ImagesTest(_ErrorsTest):
     self.write(names=[f'image{i:03}.{kind}' for i in range(5)])
     path = self.scene / 'images' / f'image00{odd}.{kind}'
     path.write_bytes(path.read_bytes()[:-900])
-    self.assert_refused(rf'image00{odd}\.{kind}: can not be decoded')
+    self.assert_refused(rf'image00{odd}\.{kind}: cannot be decoded')
 
   def test_no_image_but_its_name(self):
     self.write()

@@ -13,8 +13,9 @@ from absl.testing import absltest, parameterized
 from PIL import Image
 
 from experiments.configs import saved
-from nerf_haiku import camera_files, errors
+from nerf_haiku import camera_checks, camera_files, errors
 from nerf_haiku.datasets import checks, image_files
+from nerf_haiku.io import memory
 from tests.support import bad_scenes, scene_faults
 
 _TOY = bad_scenes.SHAPE
@@ -117,7 +118,7 @@ class ImagesTest(_SceneTest):
     path = self.root / _TOY / 'images' / 'image000002.png'
     # Decoding would end in another error: there are no pixels.
     path.write_bytes(scene_faults.png(width, height, b''))
-    self.assert_refused('image000002.png: says that it is of .* at most')
+    self.assert_refused('image000002.png: has .* pixels by its header; at most')
 
   def test_no_program_is_run(self):
     # Pillow knows PostScript, whatever the name, and would ask Ghostscript.
@@ -125,12 +126,20 @@ class ImagesTest(_SceneTest):
     (self.root / 'test' / _TOY / 'rgb' / '000000.png').write_bytes(
       b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n%%EndComments\n'
     )
-    self.assert_refused('000000.png: is not an image of a known kind')
+    self.assert_refused('000000.png: is not an image of a supported format')
 
   def test_all_must_fit_the_memory(self):
     self.write('blender')
-    with mock.patch.object(os, 'sysconf', return_value=20):
-      self.assert_refused('4 images to train on.*set a greater down_factor')
+    with mock.patch.object(memory, 'available', return_value=400):
+      self.assert_refused('4 training images need.*set a larger down_factor')
+
+  def test_loads_where_the_system_has_no_sysconf(self):
+    # As on Windows.
+    self.write('blender')
+    sysconf = os.sysconf
+    del os.sysconf
+    self.addCleanup(setattr, os, 'sysconf', sysconf)
+    self.assert_loads()
 
   def test_names_that_are_no_unicode_can_be_printed(self):
     name = os.fsdecode(b'\xff.png')
@@ -155,7 +164,7 @@ class NumbersTest(_SceneTest):
     rows = np.load(path)
     rows[1, 15] = 1e-30
     np.save(path, rows)
-    self.assert_refused('poses_bounds.npy: .* least depth, 1e-30')
+    self.assert_refused('poses_bounds.npy: .* smallest depth, 1e-30')
 
   @parameterized.parameters('1e-30 6 8', '1e20 6 8', '7 1e-30 8', '7 6 1e20')
   def test_lens_of_deepvoxels(self, text):
@@ -188,24 +197,24 @@ class NumbersTest(_SceneTest):
   def test_places(self):
     pose = np.eye(4)
     pose[0, 3] = 1e9
-    self.assertEqual(checks.pose('x', pose.tolist()).shape, (4, 4))
+    self.assertEqual(camera_checks.parse_pose('x', pose.tolist()).shape, (4, 4))
     pose[0, 3] = 2e9
     with self.assertRaisesRegex(errors.DataError, 'x is 2e.09 from the origin'):
-      checks.pose('x', pose.tolist())
+      camera_checks.parse_pose('x', pose.tolist())
 
   @parameterized.parameters('blender', 'llff', 'tiny')
   def test_long_paths(self, name):
     self.write(name)
     self.assert_refused(
-      'num_poses must be up to 100000, got 100001',
-      ValueError,
+      'num_poses must be at most 100000, got 100001',
+      errors.UserError,
       num_poses=100_001,
     )
 
   @parameterized.parameters((1e-10, 1.0), (1.0, 1e10))
   def test_bounds(self, near, far):
     with self.assertRaisesRegex(ValueError, 'must be 1e-09 to 1e.09'):
-      checks.bounds(near, far)
+      checks.check_bounds(near, far)
 
 
 class ConfigOfARunTest(_SceneTest):

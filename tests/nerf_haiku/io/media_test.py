@@ -214,7 +214,7 @@ class LayoutTest(parameterized.TestCase):
 
 class GreyTest(parameterized.TestCase):
   def test_from_black_to_white(self):
-    shown = media.grey(np.array([[0.0, 1.0, 2.0, 5.0]], np.float32), 4.0)
+    shown = media.to_gray(np.array([[0.0, 1.0, 2.0, 5.0]], np.float32), 4.0)
     # Of 255: a quarter is 63.75, a half 127.5; more than all is white.
     levels = np.array([[0, 64, 128, 255]], np.uint8)
     expected = np.repeat(levels[..., None], 3, axis=-1)

@@ -123,7 +123,7 @@ class Mp4Test(_VideoTest):
     self.assertLen([*self.folder.iterdir()], 2 + 4)
 
   def test_a_missing_folder(self):
-    with self.assertRaisesRegex(OSError, 'can not be encoded: .*No such file'):
+    with self.assertRaisesRegex(OSError, 'cannot be encoded: .*No such file'):
       video.write(self.folder / 'gone' / 'x', _frames(8, 8), fps=10)
     self.assert_nothing_new()
 
@@ -137,7 +137,7 @@ class Mp4Test(_VideoTest):
   def test_an_encoder_that_fails(self, script, message):
     self.set_encoder(script)
     frames = iter(_frames(200, 200, 9))
-    with self.assertRaisesRegex(OSError, f'can not be encoded: .*{message}'):
+    with self.assertRaisesRegex(OSError, f'cannot be encoded: .*{message}'):
       video.write(self.folder / 'old', frames, fps=10)
     self.assert_nothing_new()
 

@@ -10,8 +10,8 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from nerf_haiku import errors
-from nerf_haiku.datasets import checks, image_files
-from nerf_haiku.io import inputs
+from nerf_haiku.datasets import image_files
+from nerf_haiku.io import safe_reading
 
 
 class _Bait:
@@ -56,30 +56,30 @@ class FilesTest(_FilesTest):
       self.path = pathlib.Path('/dev/zero')
     else:
       self.path.symlink_to('/dev/zero')
-    message = 'can not be .*folder, pipe or device'
-    self.assert_refused(message, inputs.read_bytes, self.path, 9)
-    self.assert_refused(message, inputs.read_npy, self.path)
-    self.assert_refused(message, inputs.read_npz, self.path, ['a'])
-    self.assert_refused(message, checks.read_text, self.path)
+    message = 'cannot be .*folder, pipe or device'
+    self.assert_refused(message, safe_reading.read_bytes, self.path, 9)
+    self.assert_refused(message, safe_reading.read_npy, self.path)
+    self.assert_refused(message, safe_reading.read_npz, self.path, ['a'])
+    self.assert_refused(message, safe_reading.read_text, self.path)
     self.assert_refused(message, image_files.read_header, self.path)
     self.assert_refused(message, image_files.decode, self.path)
 
   def test_size_is_looked_at_first(self):
     self.path.write_bytes(b'123456789')
-    self.assertEqual(inputs.read_bytes(self.path, 9), b'123456789')
-    self.assert_refused('holds 0 MB', inputs.read_bytes, self.path, 8)
+    self.assertEqual(safe_reading.read_bytes(self.path, 9), b'123456789')
+    self.assert_refused('holds 0 MB', safe_reading.read_bytes, self.path, 8)
     os.truncate(self.path, 1 << 40)  # Of a hole.
     message = '1099512 MB, .* more than the'
-    self.assert_refused(message, checks.read_json, self.path)
-    self.assert_refused(message, inputs.read_npy, self.path)
+    self.assert_refused(message, safe_reading.read_json, self.path)
+    self.assert_refused(message, safe_reading.read_npy, self.path)
 
   def test_errors_of_the_system_name_the_file(self):
-    message = 'can not be read: No such file or directory'
-    with inputs.named_errors():
+    message = 'cannot be read: No such file or directory'
+    with safe_reading.wrap_os_errors():
       pass
     with (
       self.assertRaisesRegex(errors.DataError, f'{self.path}: {message}'),
-      inputs.named_errors(),
+      safe_reading.wrap_os_errors(),
     ):
       self.path.read_bytes()
 
@@ -90,10 +90,10 @@ class ArraysTest(_FilesTest):
     arrays = {'a': np.arange(6.0).reshape(2, 3), 'b': np.array(3)}
     arrays = {k: np.asarray(v, order=order) for k, v in arrays.items()}
     np.savez(self.path.with_suffix('.npz'), **arrays, c=np.zeros(1))
-    read = inputs.read_npz(self.path.with_suffix('.npz'), ['a', 'b', 'd'])
+    read = safe_reading.read_npz(self.path.with_suffix('.npz'), ['a', 'b', 'd'])
     chex.assert_trees_all_equal(read, arrays)
     np.save(self.path.with_suffix('.npy'), arrays['a'])
-    read = inputs.read_npy(self.path.with_suffix('.npy'))
+    read = safe_reading.read_npy(self.path.with_suffix('.npy'))
     np.testing.assert_array_equal(read, arrays['a'])
 
   @parameterized.parameters(
@@ -103,27 +103,31 @@ class ArraysTest(_FilesTest):
     # A header of less than there is would cut views off unnoticed.
     content = _npy(shape, bytes(16))
     self.path.write_bytes(content)
-    self.assert_refused('16 bytes follow', inputs.read_npy, self.path)
+    self.assert_refused('16 bytes follow', safe_reading.read_npy, self.path)
     with zipfile.ZipFile(self.path, 'w') as archive:
       archive.writestr('a.npy', content)
-    self.assert_refused('a: .*16 bytes', inputs.read_npz, self.path, ['a'])
+    self.assert_refused(
+      'a: .*16 bytes', safe_reading.read_npz, self.path, ['a']
+    )
 
   def test_large_arrays_stay_compressed(self):
     with zipfile.ZipFile(self.path, 'w', zipfile.ZIP_DEFLATED) as archive:
       archive.writestr('a.npy', _npy((10**6,), bytes(8 * 10**6)))
     self.assertLess(self.path.stat().st_size, 10_000)
-    with mock.patch.object(inputs, 'LARGEST_ARRAY', 10**6):
+    with mock.patch.object(safe_reading, 'MAX_ARRAY_BYTES', 10**6):
       with mock.patch.object(zipfile.ZipFile, 'read') as read:
-        self.assert_refused('holds 8 MB', inputs.read_npz, self.path, ['a'])
+        self.assert_refused(
+          'holds 8 MB', safe_reading.read_npz, self.path, ['a']
+        )
       read.assert_not_called()
-      self.assertEqual(inputs.read_npz(self.path, ['b']), {})
+      self.assertEqual(safe_reading.read_npz(self.path, ['b']), {})
 
   def test_nothing_is_unpickled(self):
     made = self.path.with_name('exploded')
     array = np.array([_Bait(made)] * 2, object)
     for save, read in (
-      (np.save, inputs.read_npy),
-      (np.savez, lambda path: inputs.read_npz(path, ['arr_0'])),
+      (np.save, safe_reading.read_npy),
+      (np.savez, lambda path: safe_reading.read_npz(path, ['arr_0'])),
     ):
       with self.path.open('wb') as file:
         save(file, array, allow_pickle=True)
