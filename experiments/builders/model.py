@@ -1,7 +1,6 @@
-"""From a config to the library's objects."""
+"""Builds the field and the renderer of a config, and what renders images."""
 
 import functools
-from collections.abc import Callable
 
 import haiku as hk
 import jax
@@ -20,23 +19,26 @@ from nerf_haiku import (
 )
 from nerf_haiku.renderers import hierarchical, occupancy
 
-# Activations of a layer that stay in a CPU's cache: a sweep over pieces had
-# its best near this for networks 64 to 256 wide.
+# Activations of a layer that stay in a CPU's cache: a sweep over microbatches
+# had its best near this for networks 64 to 256 wide.
 CACHED_ACTIVATIONS = 3 << 18
 # Activations of a layer when an accelerator renders: 0.5 GB.
 _RENDERED_ACTIVATIONS = 1 << 27
-# Cells of the occupancy grid along a side: the fewest and the most.
-_GRID_SIDES = (32, 128)
+# The smallest and the largest occupancy grid, cells along a side.
+_MIN_RESOLUTION, _MAX_RESOLUTION = 32, 128
+
+Renderer = hierarchical.HierarchicalRenderer | occupancy.OccupancyRenderer
 
 
 def make_renderer(
-  config: ml_collections.ConfigDict, scene_: scenes.Scene
-) -> hierarchical.Renderer:
-  """The fields of a config, and the way they are rendered.
+  config: ml_collections.ConfigDict, scene: scenes.Scene
+) -> Renderer:
+  """Makes the renderer of a config, with its fields.
 
   Raises:
-    ValueError: if a ray may have more samples than the budget.
+    UserError: if a ray may have more samples than the budget.
   """
+  bounds = make_bounds(scene)
   settings = {
     'perturb': config.perturb,
     'raw_noise_std': config.raw_noise_std,
@@ -44,17 +46,15 @@ def make_renderer(
     'infinite_end': config.last_interval == 'infinite',
     'white_background': config.white_bkgd,
   }
+  field = _make_field(config, config.model, bounds)
   if config.renderer == 'occupancy':
-    return occupancy.make_occupancy(
-      _field(config, config.model, scene_),
-      march_settings(config, scene_),
-      **settings,
-    )
+    march = make_march_settings(config, bounds)
+    return occupancy.make_occupancy(field, march, **settings)
   fine = None
   if config.num_importance:
-    fine = _field(config, config.model_fine, scene_)
+    fine = _make_field(config, config.model_fine, bounds)
   return hierarchical.make_hierarchical(
-    _field(config, config.model, scene_),
+    field,
     fine,
     num_samples=config.num_samples,
     num_importance=config.num_importance,
@@ -63,75 +63,67 @@ def make_renderer(
   )
 
 
-def _field(
+def make_bounds(scene: scenes.Scene) -> scene_bounds.SceneBounds:
+  """Returns the box that is modelled, and the width of a pixel in it."""
+  return scene_bounds.scene_bounds(
+    scene.train.cameras, scene.near, scene.far, scene.box, scene.ndc
+  )
+
+
+def _make_field(
   config: ml_collections.ConfigDict,
-  model: ml_collections.ConfigDict,
-  scene_: scenes.Scene,
+  layers: ml_collections.ConfigDict,
+  bounds: scene_bounds.SceneBounds,
 ) -> hk.Transformed:
-  """A field; `model` has the layers of the paper's network."""
-  shared = {'use_viewdirs': config.use_viewdirs, 'dtype': config.dtype}
+  """Makes a field; `layers` are those of the paper's network."""
+  shared = {
+    'use_viewdirs': config.use_viewdirs,
+    'dtype': config.dtype,
+    'remat': config.remat,
+  }
   if config.field == 'hash':
-    span = scene_bounds.scene_bounds(scene_)
-    section = config.hash
-    return fields.make_hash(
-      box=span.box,
-      num_levels=section.num_levels,
-      num_features=section.features_per_level,
-      table_size=section.hashmap_size,
-      coarsest=section.base_resolution,
-      finest=section.max_resolution or _max_resolution(config, span),
-      density_width=section.density_width,
-      num_geometry=section.geo_feat_dim,
-      colour_width=section.color_width,
-      colour_depth=section.color_depth,
-      remat=config.remat,
-      **shared,
+    grid = dict(config.hash)
+    grid['max_resolution'] = grid['max_resolution'] or max(
+      config.hash.base_resolution, _pixels_along(bounds)
     )
+    return fields.make_hash_grid(box=bounds.box, **grid, **shared)
   return fields.make_mlp(
     encode_position=make_encoding(config, config.emb.multires),
     encode_direction=make_encoding(config, config.emb.multires_views),
-    remat=config.remat,
     **shared,
-    **model,
+    **layers,
   )
 
 
-def _max_resolution(
-  config: ml_collections.ConfigDict, span: scene_bounds.SceneBounds
-) -> int:
-  """Cells along a side of the box that are as wide as a pixel."""
-  cells = float(np.max(span.box[1] - span.box[0])) / span.pixel
-  return max(config.hash.base_resolution, round(cells))
+def _pixels_along(bounds: scene_bounds.SceneBounds) -> int:
+  """Returns the number of pixels along the longest side of the box."""
+  side = float(np.max(bounds.box[1] - bounds.box[0]))
+  return round(side / bounds.pixel_width)
 
 
-def march_settings(
-  config: ml_collections.ConfigDict, scene_: scenes.Scene
+def make_march_settings(
+  config: ml_collections.ConfigDict, bounds: scene_bounds.SceneBounds
 ) -> occupancy.Settings:
-  """How the occupancy renderer marches: as the config says, or the data.
+  """Returns the occupancy renderer's settings; 0 is chosen by the cameras.
 
   Raises:
-    ValueError: if a ray may have more samples than the budget.
+    UserError: if a ray may have more samples than the budget.
   """
-  span, section = scene_bounds.scene_bounds(scene_), config.occupancy
-  step = section.step_size or span.pixel
-  side = float(np.max(span.box[1] - span.box[0]))
-  low, high = _GRID_SIDES
-  cells = min(max(round(side / step / 2 / low) * low, low), high)
-  settings = occupancy.Settings(
-    box=span.box,
-    resolution=section.resolution or cells,
-    step=step,
-    budget=section.max_samples,
-    threshold=section.alpha_threshold,
-    decay=section.ema_decay,
-    every=section.update_every,
-    warmup=section.warmup_steps,
-  )
-  if settings.num_positions() > settings.budget:
+  section = dict(config.occupancy)
+  section['step_size'] = section['step_size'] or bounds.pixel_width
+  if not section['resolution']:
+    # Cells of two steps, by multiples of the smallest grid.
+    side = float(np.max(bounds.box[1] - bounds.box[0]))
+    cells = side / section['step_size'] / 2
+    cells = round(cells / _MIN_RESOLUTION) * _MIN_RESOLUTION
+    section['resolution'] = min(max(cells, _MIN_RESOLUTION), _MAX_RESOLUTION)
+  settings = occupancy.Settings(box=bounds.box, **section)
+  positions = settings.num_positions()
+  if positions > settings.max_samples:
     raise errors.UserError(
-      f'config.occupancy.max_samples: got {settings.budget}; allowed: '
-      f'{settings.num_positions()} or more, the positions of the longest ray '
-      f'through the box in steps of {step:.4g} (config.occupancy.step_size).'
+      f'config.occupancy.max_samples: got {settings.max_samples}; must be at '
+      f'least {positions}, the positions of the longest ray through the box in '
+      f'steps of {settings.step_size:.4g} (config.occupancy.step_size).'
     )
   return settings
 
@@ -139,7 +131,7 @@ def march_settings(
 def make_encoding(
   config: ml_collections.ConfigDict, num_octaves: int
 ) -> fields.Encoding:
-  """How a position or direction is encoded, with so many octaves."""
+  """Returns the encoding of a position or direction with `num_octaves`."""
   if not config.emb.use_embed:
     return lambda x: x
   return functools.partial(
@@ -152,36 +144,37 @@ def make_encoding(
 
 
 def make_cast_fn(
-  config: ml_collections.ConfigDict, scene_: scenes.Scene
-) -> Callable[..., cameras.Rays]:
-  """`cast_fn(cameras, camera, pixel)`, rays of the world of a scene."""
+  config: ml_collections.ConfigDict, scene: scenes.Scene
+) -> image_rendering.CastFn:
+  """Returns a function of cameras, indices and pixels that casts rays."""
   return functools.partial(
     cameras.cast,
-    near=scene_.near,
-    far=scene_.far,
-    box=scene_.box,
+    near=scene.near,
+    far=scene.far,
+    box=scene.box,
     pixel_center=config.pixel_center,
   )
 
 
-def make_render_view(
+def make_render_image(
   config: ml_collections.ConfigDict,
-  scene_: scenes.Scene,
-  renderer_: hierarchical.Renderer,
+  scene: scenes.Scene,
+  renderer: Renderer,
   *,
   network: int = -1,
-) -> Callable[..., image_rendering.RenderedImage]:
-  """Renders whole images, see `evaluation.make_render_view`.
+) -> image_rendering.RenderImage:
+  """Makes what renders images, see `image_rendering.make_render_image`.
 
-  In a multi-host run process 0 calls it, within `multihost.run_on_main`.
+  `config.microbatch` bounds the rays of a chunk too. In a multi-host run
+  process 0 calls it, within `multihost.run_on_main`.
   """
-  kept = CACHED_ACTIVATIONS if on_cpu() else _RENDERED_ACTIVATIONS
-  render = image_rendering.make_render_view(
-    renderer_,
-    make_cast_fn(config, scene_),
-    chunk=config.chunk,
-    piece=config.microbatch or rays_that_fit(config, kept),
-    ndc=scene_.ndc,
+  activations = CACHED_ACTIVATIONS if is_on_cpu() else _RENDERED_ACTIVATIONS
+  render = image_rendering.make_render_image(
+    renderer,
+    make_cast_fn(config, scene),
+    rays_per_call=config.chunk,
+    chunk=config.microbatch or rays_that_fit(config, activations),
+    ndc=scene.ndc,
     network=network,
   )
   return multihost.collective(
@@ -189,13 +182,13 @@ def make_render_view(
   )
 
 
-def on_cpu() -> bool:
-  """Whether this process computes on a CPU."""
+def is_on_cpu() -> bool:
+  """Returns whether this process computes on a CPU."""
   return jax.default_backend() == 'cpu'
 
 
 def rays_that_fit(config: ml_collections.ConfigDict, activations: int) -> int:
-  """Rays whose activations of one layer are so many."""
+  """Returns the number of rays with this many activations in a layer."""
   if config.renderer == 'occupancy':
     return max(1, config.occupancy.max_samples // 2)
   width = config.model.net_width

@@ -1,4 +1,4 @@
-"""From a config to the optimizer, the update and its batches."""
+"""Builds the optimizer, the update and the batches of a config."""
 
 import concurrent.futures
 from collections.abc import Callable, Iterator
@@ -11,30 +11,30 @@ import optax
 
 from experiments.builders import model
 from nerf_haiku import cameras, scenes, training
-from nerf_haiku.datasets import batches as batches_lib
-from nerf_haiku.renderers import hierarchical
+from nerf_haiku.datasets import batches
+
+# (state, batch, key) -> (state, scalars), see `training.make_update`.
+Update = Callable[..., Any]
 
 
 def make_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
-  """The learning rate of each step."""
-  constant = config.lr_schedule == 'constant'
-  cosine = config.lr_schedule == 'cosine'
+  """Returns the learning rate as a function of the step."""
+  is_cosine = config.lr_schedule == 'cosine'
+  is_constant = config.lr_schedule == 'constant'
   return training.learning_rate_schedule(
     config.learning_rate,
-    decay_factor=1.0 if constant else config.decay_factor,
-    decay_steps=config.num_steps if cosine else config.lr_decay * 1000,
+    decay_factor=1.0 if is_constant else config.decay_factor,
+    decay_steps=config.num_steps if is_cosine else config.lr_decay * 1000,
     warmup_steps=config.lr_warmup,
-    cosine=cosine,
+    cosine=is_cosine,
   )
 
 
 def make_optimizer(
-  config: ml_collections.ConfigDict,
+  config: ml_collections.ConfigDict, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-  """Adam at the config's learning rate, with clipped gradients if it says."""
-  adam = optax.adam(
-    make_schedule(config), b2=config.adam_b2, eps=config.adam_eps
-  )
+  """Returns Adam, behind a clip of the gradient where the config asks for it."""
+  adam = optax.adam(schedule, b2=config.adam_b2, eps=config.adam_eps)
   if not config.grad_max_norm:
     return adam
   return optax.chain(optax.clip_by_global_norm(config.grad_max_norm), adam)
@@ -42,46 +42,46 @@ def make_optimizer(
 
 def make_update(
   config: ml_collections.ConfigDict,
-  scene_: scenes.Scene,
-  renderer_: hierarchical.Renderer,
-) -> Callable[..., Any]:
-  """The pmapped update step, see `training.make_update`."""
-  views = jax.tree.map(np.asarray, scene_.train.cameras)
-  cast = model.make_cast_fn(config, scene_)
+  scene: scenes.Scene,
+  renderer: model.Renderer,
+  optimizer: optax.GradientTransformation,
+) -> Update:
+  """Makes the pmapped update step, see `training.make_update`."""
+  train_cameras = jax.tree.map(np.asarray, scene.train.cameras)
+  cast_fn = model.make_cast_fn(config, scene)
 
-  def cast_training(camera, pixel):
-    rays = cast(views, camera, pixel)
-    return rays if scene_.ndc is None else cameras.to_ndc(rays, scene_.ndc)
+  def cast_training(camera: jax.Array, pixel: jax.Array) -> cameras.Rays:
+    rays = cast_fn(train_cameras, camera, pixel)
+    return rays if scene.ndc is None else cameras.to_ndc(rays, scene.ndc)
 
-  auto = 0
-  if (
-    model.on_cpu() and config.renderer != 'occupancy'
-  ):  # That has its own budget.
-    auto = model.rays_that_fit(config, model.CACHED_ACTIVATIONS)
+  microbatch = config.microbatch
+  # A renderer with a budget of samples bounds its activations by itself.
+  if not microbatch and model.is_on_cpu() and renderer.max_samples is None:
+    microbatch = model.rays_that_fit(config, model.CACHED_ACTIVATIONS)
   return training.make_update(
-    renderer_,
-    make_optimizer(config),
+    renderer,
+    optimizer,
     cast_training,
-    microbatch=config.microbatch or auto,
+    microbatch=microbatch,
     skip_nonfinite=config.skip_nonfinite,
-    batch_growth=config.batch_warmup_steps,
+    batch_warmup_steps=config.batch_warmup_steps,
     random_background=config.random_background,
     white_background=config.white_bkgd,
-    distortion=config.distortion_loss_weight,
+    distortion_weight=config.distortion_loss_weight,
   )
 
 
 def make_batches(
   config: ml_collections.ConfigDict,
-  scene_: scenes.Scene,
+  scene: scenes.Scene,
   *,
   seed: int,
   start_step: int,
   num_steps: int,
 ) -> Iterator[scenes.Batch]:
-  """The batches of some steps, see `batches.batches`."""
-  return batches_lib.make_batches(
-    scene_.train.images,
+  """Yields this process's batches of some steps, see `batches.make_batches`."""
+  return batches.make_batches(
+    scene.train.images,
     seed=seed,
     start_step=start_step,
     num_steps=num_steps,
@@ -97,40 +97,41 @@ def make_batches(
 
 
 def compile_ahead(
-  update_: Any, config: ml_collections.ConfigDict, state: training.TrainState
-) -> concurrent.futures.Future:
+  update: Any,
+  state: training.TrainState,
+  *,
+  num_rays: int,
+  with_alpha: bool,
+) -> concurrent.futures.Future[Update]:
   """Compiles an update in a thread of its own.
 
   Args:
-    update_: as from `make_update`.
-    config: of the run.
+    update: as from `make_update`.
     state: the shapes of one replica.
+    num_rays: rays of a batch, on all devices together.
+    with_alpha: whether batches have the true opacity.
 
   Returns:
     The future of a function of the same arguments.
   """
   count = jax.local_device_count()
-
-  def on_devices(x):
-    return jax.ShapeDtypeStruct((count, *x.shape), x.dtype)
-
-  rays = (count, config.num_rand // jax.device_count())
+  rays = (count, num_rays // jax.device_count())
   batch = scenes.Batch(
-    jax.ShapeDtypeStruct(rays, np.int32),
-    jax.ShapeDtypeStruct((*rays, 2), np.int32),
-    jax.ShapeDtypeStruct((*rays, 3), np.float32),
-    jax.ShapeDtypeStruct(rays, np.float32)
-    if config.random_background
-    else None,
+    camera=jax.ShapeDtypeStruct(rays, np.int32),
+    pixel=jax.ShapeDtypeStruct((*rays, 2), np.int32),
+    rgb=jax.ShapeDtypeStruct((*rays, 3), np.float32),
+    alpha=jax.ShapeDtypeStruct(rays, np.float32) if with_alpha else None,
   )
-  shapes = jax.tree.map(on_devices, state), batch, jax.random.key(0)
+  replicated = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), state
+  )
+
+  def compile_update() -> Update:
+    if jax.process_count() > 1:
+      return update  # Of several processes pmap compiles at its first call.
+    return update.lower(replicated, batch, jax.random.key(0)).compile()
+
   pool = concurrent.futures.ThreadPoolExecutor(1)
-
-  def compiled():
-    # Of many processes, pmap compiles no shapes: at the first step then.
-    alone = jax.process_count() == 1
-    return update_.lower(*shapes).compile() if alone else update_
-
-  future = pool.submit(compiled)
+  future = pool.submit(compile_update)
   pool.shutdown(wait=False)
   return future
