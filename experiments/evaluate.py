@@ -31,11 +31,11 @@ _STEP = flags.DEFINE_integer(
 def main() -> None:
   """Scores the run, and prints where the results are."""
   run = launch.load_trained_run(_STEP.value)
-  name = f'evaluation_{run.kept.step:07}'
+  name = f'evaluation_{run.checkpoint.step:07}'
   save_dir = pathlib.Path(_SAVE_DIR.value or launch.model_dir() / name)
   save_dir = save_dir.expanduser()
   _, text = multihost.run_on_main(
-    lambda: videos.score_test_views(run, save_dir), run.learnt
+    lambda: videos.score_test_views(run, save_dir), run.variables
   )
   print(text)
 

@@ -72,13 +72,13 @@ def main() -> None:
     render_factor=run.config.render_factor,
     camera_file=_CAMERAS.value,
   )
-  multihost.run_on_main(lambda: _render(run, path), run.learnt)
+  multihost.run_on_main(lambda: _render(run, path), run.variables)
 
 
 def _render(run: trained_run.TrainedRun, path: cameras.Cameras) -> None:
   if _SAVE_PATH.value:
     video_cameras.save_cameras(_SAVE_PATH.value, path)
-  save_dir = launch.model_dir() / _default_name(run.kept.step)
+  save_dir = launch.model_dir() / _default_name(run.checkpoint.step)
   if _SAVE_DIR.value:
     save_dir = pathlib.Path(_SAVE_DIR.value).expanduser()
   if _VIDEO.value:

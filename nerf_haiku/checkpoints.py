@@ -185,7 +185,10 @@ class Checkpoints:
       self._check(self._find_step(step))
     content = self._load(step)
     # A state holds the variables under these names.
-    wanted = {'params': template.params, 'renderer_state': template.state}
+    wanted: dict[str, Any] = {
+      'params': template.params,
+      'renderer_state': template.state,
+    }
     filled = _fill(wanted, content.state, self._folder / str(step))
     variables = base.Variables(
       params=filled['params'], state=filled['renderer_state']

@@ -44,8 +44,8 @@ def describe_collapse(step: int, stats: training.ColorStats) -> str | None:
 def is_collapsed(stats: training.ColorStats) -> bool:
   """Returns whether colors hardly vary, and are no better than the best one."""
   constant = constant_psnr(stats)
-  predicted = _variance(stats.seen, stats.seen_square)
-  target = _variance(stats.true, stats.true_square)
+  predicted = _variance(stats.predicted, stats.predicted_square)
+  target = _variance(stats.target, stats.target_square)
   return (
     constant < _UNIFORM
     and float(training.psnr(stats.mse)) < constant + _MARGIN
@@ -55,7 +55,7 @@ def is_collapsed(stats: training.ColorStats) -> bool:
 
 def constant_psnr(stats: training.ColorStats) -> float:
   """Returns the PSNR, dB, of the best constant color: the mean."""
-  variance = _variance(stats.true, stats.true_square)
+  variance = _variance(stats.target, stats.target_square)
   return float(training.psnr(max(variance, 0.0)))
 
 

@@ -6,6 +6,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from nerf_haiku import arrays
+
 # Added to every weight, so that a ray through empty space has a density.
 _WEIGHT_FLOOR = 1e-5
 # A smaller probability of a bin is not divided by.
@@ -13,7 +15,7 @@ _EMPTY_BIN = 1e-5
 
 
 def even(
-  near: jax.Array, far: jax.Array, *, num_samples: int, lindisp: bool
+  near: arrays.Array, far: arrays.Array, *, num_samples: int, lindisp: bool
 ) -> jax.Array:
   """Returns positions evenly spaced from near to far.
 

@@ -8,7 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from nerf_haiku import ops
+from nerf_haiku import arrays, ops
 
 # Where the reference implementation ends the last interval: any density at
 # the last sample then absorbs all remaining light.
@@ -48,8 +48,8 @@ class RayHistory(NamedTuple):
   weights: jax.Array  # [R, S] in [0, 1], of each sample's colour.
   t: jax.Array  # [R, S] positions, not decreasing along `S`.
   width: jax.Array  # [R, S] of their intervals, in t.
-  near: jax.Array  # [R, 1] where the rays begin.
-  far: jax.Array  # [R, 1] where they end.
+  near: arrays.Array  # [R, 1] where the rays begin.
+  far: arrays.Array  # [R, 1] where they end.
   fine_t: jax.Array | None = None  # [R, N] positions of importance samples.
 
   def exclusive_sum(self, x: jax.Array) -> jax.Array:
@@ -95,10 +95,10 @@ def composite(
   rgb: jax.Array,
   density: jax.Array,
   t: jax.Array,
-  directions: jax.Array,
+  directions: arrays.Array,
   *,
-  near: jax.Array,
-  far: jax.Array,
+  near: arrays.Array,
+  far: arrays.Array,
   white_background: bool,
   infinite_end: bool = False,
 ) -> tuple[RayOutputs, RayHistory]:

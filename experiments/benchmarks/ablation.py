@@ -14,7 +14,7 @@ import pathlib
 import sys
 import tempfile
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import ml_collections
@@ -25,9 +25,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from experiments import launch
 from experiments.benchmarks import machine
-from experiments.builders import model, scene_loader, training_step
+from experiments.builders import experiment as experiment_lib
+from experiments.builders import scene_loader, training_step
 from experiments.configs import schema
-from experiments.outputs import view_scores
+from experiments.outputs import scoring
 from nerf_haiku import devices, scenes, training
 
 _SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'One run of each.')
@@ -37,7 +38,7 @@ _VARY = flags.DEFINE_multi_string(
 
 
 class Row(NamedTuple):
-  """What one setting came to, of each seed."""
+  """The results of one setting, one for each seed."""
 
   seconds: list[float]
   psnr: list[float]
@@ -64,20 +65,19 @@ def run(
   config: ml_collections.ConfigDict, scene: scenes.Scene, seeds: list[int]
 ) -> Row:
   """Trains with each seed, and scores the test views."""
-  renderer = model.make_renderer(config, scene)
-  optimizer = training_step.make_optimizer(config)
-  begin = [
-    training.init_state(renderer, optimizer, _keys(seed)[0]) for seed in seeds
-  ]
+  experiment = experiment_lib.make_experiment(config, scene)
   update = training_step.compile_ahead(
-    training_step.make_update(config, scene, renderer), config, begin[0]
+    experiment.update,
+    experiment.state_shapes(),
+    num_rays=config.num_rand,
+    with_alpha=config.random_background,
   ).result()
-  render = model.make_render_view(config, scene, renderer)
   row = Row([], [], [])
-  for seed, host in zip(seeds, begin, strict=True):
-    state, key = devices.replicate(host), _keys(seed)[1]
-    batches = training_step.make_batches(
-      config, scene, seed=seed, start_step=0, num_steps=config.num_steps
+  for seed in seeds:
+    init_key, key = jax.random.split(jax.random.key(seed))  # As in a run.
+    state = devices.replicate(experiment.init_state(init_key))
+    batches = experiment.make_batches(
+      seed=seed, start_step=0, num_steps=config.num_steps
     )
     start = time.perf_counter()
     for batch in batches:
@@ -86,30 +86,22 @@ def run(
       jax.block_until_ready(scalars)
     row.seconds.append(time.perf_counter() - start)
     row.samples.append(float(scalars['samples']))
-    row.psnr.append(_score(config, scene, render, state))
+    row.psnr.append(_score(experiment, state))
   return row
 
 
-def _keys(seed: int) -> list[Any]:
-  """Of the initial weights and of the steps, as in a run."""
-  return list(jax.random.split(jax.random.key(seed)))
-
-
 def _score(
-  config: ml_collections.ConfigDict,
-  scene: scenes.Scene,
-  render: Any,
-  state: training.TrainState,
+  experiment: experiment_lib.Experiment, state: training.TrainState
 ) -> float:
-  learnt, test = state.learnt(), scene.test
+  scene, variables = experiment.scene, state.variables()
   with tempfile.TemporaryDirectory() as folder:
-    return view_scores.score_views(
-      test,
-      lambda i: render(learnt, test.cameras, i),
+    return scoring.score_views(
+      scene.test,
+      lambda i: experiment.render_image(variables, scene.test.cameras, i),
       pathlib.Path(folder),
       near=scene.near,
       far=scene.far,
-      white_background=config.white_bkgd,
+      white_background=experiment.config.white_bkgd,
     )['psnr']
 
 
@@ -124,9 +116,9 @@ def main() -> None:
     rows.append(
       [
         text or launch.config_path().stem,
-        machine.spread(found.psnr),
-        machine.spread(found.seconds, 1),
-        machine.spread(found.samples, 1),
+        machine.format_range(found.psnr),
+        machine.format_range(found.seconds, 1),
+        machine.format_range(found.samples, 1),
       ]
     )
   print(f'{len(seeds)} seeds: median (least to greatest).')

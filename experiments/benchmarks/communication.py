@@ -27,7 +27,7 @@ from absl import app, flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from experiments.benchmarks import machine
-from experiments.builders import model, training_step
+from experiments.builders import experiment as experiment_lib
 from experiments.configs import fast_blender_lego, paper_blender_lego
 from experiments.processes import environment, multihost
 from nerf_haiku import devices, training
@@ -80,11 +80,9 @@ def rays_for(
 def _make_step(config: ml_collections.ConfigDict) -> tuple[Callable, Any]:
   """A step of all processes; arrays like those of its gradient."""
   scene = machine.make_scene(64)
-  renderer = model.make_renderer(config, scene)
-  update = training_step.make_update(config, scene, renderer)
-  state = training.init_state(
-    renderer, training_step.make_optimizer(config), jax.random.key(0)
-  )
+  experiment = experiment_lib.make_experiment(config, scene)
+  update = experiment.update
+  state = experiment.init_state(jax.random.key(0))
   like = jax.tree.map(np.asarray, state.params)
   index = jax.process_index()
   rays = config.num_rand // jax.process_count()
@@ -137,9 +135,9 @@ def _measure() -> None:
         f'{config.num_rand}',
         f'{len(arrays)}',
         f'{size / 1e6:.1f}',
-        machine.spread(steps, 3),
-        machine.spread(sums_each, 4),
-        machine.spread(sums, 4),
+        machine.format_range(steps, 3),
+        machine.format_range(sums_each, 4),
+        machine.format_range(sums, 4),
         f'{share:.3f}',
       ]
     )

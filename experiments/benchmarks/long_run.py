@@ -101,7 +101,7 @@ def stage(samples: list[Sample], first: int, last: int) -> list[str]:
   threads = sorted({x.threads for x in chosen})
   return [
     f'{first} to {last}',
-    machine.spread([x.megabytes for x in chosen], 0),
+    machine.format_range([x.megabytes for x in chosen], 0),
     f'{files[0]} to {files[-1]}',
     f'{threads[0]} to {threads[-1]}',
     f'{rate:.0f}',

@@ -56,7 +56,7 @@ def timed(fn: Callable[[], Any]) -> float:
   return time.perf_counter() - start
 
 
-def spread(values: Sequence[float], digits: int = 2) -> str:
+def format_range(values: Sequence[float], digits: int = 2) -> str:
   """A median with the least and the greatest value."""
   low, middle, high = min(values), statistics.median(values), max(values)
   return f'{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
@@ -125,7 +125,16 @@ def make_scene(size: int) -> scenes.Scene:
   )
   pixels = np.zeros((4 * size * size, 3), np.uint8)
   split = scenes.Split(scenes.Images(pixels, np.full((4, 2), size)), views)
-  return scenes.Scene(split, split, split, 2.0, 6.0, None, views, ())
+  return scenes.Scene(
+    train=split,
+    val=split,
+    test=split,
+    near=2.0,
+    far=6.0,
+    box=None,
+    path=views,
+    notices=(),
+  )
 
 
 def make_batch(

@@ -92,9 +92,9 @@ def main(argv: list[str]) -> None:
   rows = [
     [
       name,
-      machine.spread(values, 0),
-      machine.spread([x - bare for x in values], 0),
-      machine.spread([x - bare - 1.3 * images for x in values], 0),
+      machine.format_range(values, 0),
+      machine.format_range([x - bare for x in values], 0),
+      machine.format_range([x - bare - 1.3 * images for x in values], 0),
     ]
     for name, values in peaks.items()
   ]

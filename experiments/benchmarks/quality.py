@@ -132,8 +132,8 @@ def main(argv: list[str]) -> None:
         [
           name,
           str(len(several)),
-          machine.spread([x.seconds for x in several], 0),
-          machine.spread([x.seconds - x.curve[0][0] for x in several], 1),
+          machine.format_range([x.seconds for x in several], 0),
+          machine.format_range([x.seconds - x.curve[0][0] for x in several], 1),
         ]
         for name, several in runs.items()
       ],
@@ -144,9 +144,9 @@ def main(argv: list[str]) -> None:
       name,
       str(several[0].results['steps']),
       str(len(several)),
-      machine.spread([x.seconds for x in several], 0),
-      machine.spread([x.results['psnr'] for x in several]),
-      machine.spread([x.results['ssim'] for x in several], 3),
+      machine.format_range([x.seconds for x in several], 0),
+      machine.format_range([x.results['psnr'] for x in several]),
+      machine.format_range([x.results['ssim'] for x in several], 3),
       f'{statistics.median(x.results["rays_per_second"] for x in several):.0f}',
     ]
     for name, several in runs.items()

@@ -18,11 +18,10 @@ from absl import app, flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from experiments.benchmarks import machine
-from experiments.builders import model
+from experiments.builders import experiment as experiment_lib
 from experiments.configs import paper_blender_lego
 from experiments.processes import environment
 from nerf_haiku import devices
-from nerf_haiku.renderers import hierarchical
 
 _SIZES = flags.DEFINE_list('sizes', ['100', '800'], 'Height and width.')
 _TURNS = flags.DEFINE_list('turns', ['5', '2'], 'Views of each size.')
@@ -32,28 +31,30 @@ def measure(size: int, turns: int) -> list[str]:
   """A row of the table."""
   config = paper_blender_lego.get_config()
   scene = machine.make_scene(size)
-  renderer = model.make_renderer(config, scene)
-  render_view = model.make_render_view(config, scene, renderer)
-  params = jax.jit(renderer.init)(jax.random.key(0))
-  learnt = devices.replicate(hierarchical.Learnt(params, renderer.remember()))
+  experiment = experiment_lib.make_experiment(config, scene)
+  variables = jax.jit(experiment.renderer.init)(jax.random.key(0))
+  render = functools.partial(
+    experiment.render_image, devices.replicate(variables)
+  )
   flops = size**2 * machine.flops_per_ray(config, training=False)
   small = machine.make_scene(8).test.cameras
-  render_view(learnt, small, 0)  # Compiles.
+  render(small, 0)  # Compiles.
   products, seconds = machine.Products(), []
   products.sample()
   for turn in range(turns):
     view = turn % len(scene.test.images)
-    render = functools.partial(render_view, learnt, scene.test.cameras, view)
-    seconds.append(machine.timed(render))
+    seconds.append(
+      machine.timed(functools.partial(render, scene.test.cameras, view))
+    )
     products.sample()
   rate = products.rate()
   return [
     f'{size}x{size}',
     str(turns),
-    machine.spread(seconds),
+    machine.format_range(seconds),
     f'{flops / statistics.median(seconds) / 1e9:.0f}',
     f'{rate / 1e9:.0f}',
-    machine.spread([flops / x / rate for x in seconds]),
+    machine.format_range([flops / x / rate for x in seconds]),
   ]
 
 

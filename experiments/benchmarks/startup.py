@@ -36,7 +36,10 @@ def main(argv: list[str]) -> None:
   print(f'{_TURNS.value} runs of each: median (least to greatest).')
   machine.print_table(
     ('compilation cache', 'seconds to the first step'),
-    [[kind, machine.spread(seconds, 1)] for kind, seconds in taken.items()],
+    [
+      [kind, machine.format_range(seconds, 1)]
+      for kind, seconds in taken.items()
+    ],
   )
 
 

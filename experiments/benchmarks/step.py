@@ -23,10 +23,10 @@ from absl import app, flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from experiments.benchmarks import machine
-from experiments.builders import model, training_step
+from experiments.builders import experiment as experiment_lib
 from experiments.configs import paper_blender_lego
 from experiments.processes import environment
-from nerf_haiku import devices, training
+from nerf_haiku import devices
 
 _MICROBATCH = flags.DEFINE_list(
   'microbatch', ['8', '16', '32', '64', '0'], 'Rays of a piece.'
@@ -53,14 +53,10 @@ def make_step(microbatch: int, dtype: str, remat: bool) -> Step:
   config.num_importance = _NUM_IMPORTANCE.value
   config.microbatch, config.dtype, config.remat = microbatch, dtype, remat
   scene = machine.make_scene(800)
-  renderer = model.make_renderer(config, scene)
-  update: Any = training_step.make_update(config, scene, renderer)
+  experiment = experiment_lib.make_experiment(config, scene)
+  update: Any = experiment.update
   batch = machine.make_batch(config, 800, num_rays=config.num_rand, seed=0)
-  state = devices.replicate(
-    training.init_state(
-      renderer, training_step.make_optimizer(config), jax.random.key(0)
-    )
-  )
+  state = devices.replicate(experiment.init_state(jax.random.key(0)))
   compiled = update.lower(state, batch, jax.random.key(0)).compile()
 
   def take() -> None:
@@ -106,9 +102,9 @@ def main(argv: list[str]) -> None:
       dtype,
       str(remat),
       f'{step.megabytes:.0f}',
-      machine.spread(taken),
+      machine.format_range(taken),
       f'{step.flops / statistics.median(taken) / 1e9:.0f}',
-      machine.spread([step.flops / x / rate for x in taken]),
+      machine.format_range([step.flops / x / rate for x in taken]),
     ]
     for (microbatch, dtype, remat), step, taken in zip(
       settings, steps, seconds, strict=True

@@ -31,23 +31,23 @@ def measure(run: trained_run.TrainedRun, size: int, turns: int) -> list[str]:
   """A row of the table."""
   config = paper_blender_lego.get_config()
   flops = size**2 * machine.flops_per_ray(config, training=False)
-  taken = run.scene.test.cameras
-  taken = cameras.scale(taken, np.full_like(taken.sizes, size))
-  run.render(run.learnt, taken, 0)  # Compiles.
+  test = run.scene.test.cameras
+  test = cameras.scale(test, np.full_like(test.sizes, size))
+  run.render(test, 0)  # Compiles.
   products, seconds = machine.Products(), []
   products.sample()
   for turn in range(turns):
-    view = turn % len(taken.sizes)
-    render = functools.partial(run.render, run.learnt, taken, view)
+    view = turn % len(test.sizes)
+    render = functools.partial(run.render, test, view)
     seconds.append(machine.timed(render))
     products.sample()
   paper = flops / products.rate()
   return [
     f'{size}x{size}',
     str(turns),
-    machine.spread(seconds),
+    machine.format_range(seconds),
     f'{paper:.0f}',
-    machine.spread([paper / x for x in seconds], 0),
+    machine.format_range([paper / x for x in seconds], 0),
   ]
 
 

@@ -33,7 +33,7 @@ def make_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
 def make_optimizer(
   config: ml_collections.ConfigDict, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-  """Returns Adam, behind a clip of the gradient where the config asks for it."""
+  """Returns Adam, after gradient clipping where the config asks for it."""
   adam = optax.adam(schedule, b2=config.adam_b2, eps=config.adam_eps)
   if not config.grad_max_norm:
     return adam
@@ -97,11 +97,7 @@ def make_batches(
 
 
 def compile_ahead(
-  update: Any,
-  state: training.TrainState,
-  *,
-  num_rays: int,
-  with_alpha: bool,
+  update: Any, state: training.TrainState, *, num_rays: int, with_alpha: bool
 ) -> concurrent.futures.Future[Update]:
   """Compiles an update in a thread of its own.
 
@@ -116,12 +112,14 @@ def compile_ahead(
   """
   count = jax.local_device_count()
   rays = (count, num_rays // jax.device_count())
-  batch = scenes.Batch(
-    camera=jax.ShapeDtypeStruct(rays, np.int32),
-    pixel=jax.ShapeDtypeStruct((*rays, 2), np.int32),
-    rgb=jax.ShapeDtypeStruct((*rays, 3), np.float32),
-    alpha=jax.ShapeDtypeStruct(rays, np.float32) if with_alpha else None,
-  )
+  shapes: dict[str, Any] = {
+    'camera': jax.ShapeDtypeStruct(rays, np.int32),
+    'pixel': jax.ShapeDtypeStruct((*rays, 2), np.int32),
+    'rgb': jax.ShapeDtypeStruct((*rays, 3), np.float32),
+  }
+  if with_alpha:
+    shapes['alpha'] = jax.ShapeDtypeStruct(rays, np.float32)
+  batch = scenes.Batch(**shapes)
   replicated = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), state
   )

@@ -9,7 +9,7 @@ import numpy as np
 import tqdm
 from PIL import Image
 
-from nerf_haiku import cameras, image_rendering
+from nerf_haiku import arrays, cameras, image_rendering
 from nerf_haiku.io import files, media, video
 
 _RGB, _DEPTH, _OPACITY, _STILL = 'rgb', 'depth', 'opacity', 'still'
@@ -55,8 +55,8 @@ def render_frames(
   Args:
     folder: one that is there.
     taken: `N` cameras, one for each frame.
-    render: `render(cameras, index, looks=None)`, see
-      `evaluation.make_render_view`.
+    render: `render(cameras, index, viewdir_camera=None)`, see
+      `image_rendering.make_render_image`.
     near: depth that is drawn as near.
     far: depth that is drawn as far, and that 16 bits end at.
     still: whether to draw also what the first camera sees while viewing
@@ -74,10 +74,10 @@ def render_frames(
     _write_view(folder, names[i], render(taken, i), near, far)
 
   def draw_still(i):
-    looks = cameras.Cameras(*(x[i : i + 1] for x in taken))
-    seen = render(taken, 0, looks)
+    viewdir_camera = cameras.Cameras(*(x[i : i + 1] for x in taken))
+    image = render(taken, 0, viewdir_camera)
     media.write_png(
-      folder / _STILL / f'{names[i]}.png', media.to_uint8(seen.rgb)
+      folder / _STILL / f'{names[i]}.png', media.to_uint8(image.rgb)
     )
 
   parts = [(_RGB, draw_frame)] + [(_STILL, draw_still)] * still
@@ -179,7 +179,7 @@ def _disparities(
     yield media.to_gray(np.load(path), most)
 
 
-def _npy(array: np.ndarray) -> bytes:
+def _npy(array: arrays.Array) -> bytes:
   buffer = io.BytesIO()
   np.save(buffer, np.asarray(array, np.float32))
   return buffer.getvalue()

@@ -1,15 +1,15 @@
-"""A trained run, ready to draw from any camera."""
+"""A trained run, ready to render images from any camera."""
 
 import hashlib
 import pathlib
 import sys
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
 
+from experiments.builders import experiment as experiment_lib
 from experiments.builders import model, scene_loader
 from experiments.outputs import json_files, run_dir
 from experiments.processes import multihost
@@ -21,30 +21,47 @@ from nerf_haiku import (
   image_rendering,
   scenes,
 )
-from nerf_haiku.renderers import hierarchical
+from nerf_haiku.renderers import base
 
 
 class TrainedRun(NamedTuple):
-  """A scene, and what was learnt of it after some steps."""
+  """An experiment, and the variables of one of its checkpoints."""
 
-  config: ml_collections.ConfigDict
-  scene: scenes.Scene
-  learnt: Any  # `renderers.Learnt`, replicated `[D, ...]`.
-  render: Callable[
-    ..., image_rendering.RenderedImage
-  ]  # see `build.render_view`.
-  kept: checkpoints.CheckpointInfo  # step, and what is known of it.
-  settings: dict[str, Any]  # in use, see `folder.describe`.
+  experiment: experiment_lib.Experiment
+  variables: base.Variables  # replicated `[D, ...]`.
+  checkpoint: checkpoints.CheckpointInfo
+  settings: dict[str, Any]  # see `run_dir.run_settings`.
 
-  def identity(self, taken: cameras.Cameras) -> dict[str, Any]:
-    """What its pictures depend on, see `folder.claim_output`."""
+  @property
+  def config(self) -> ml_collections.ConfigDict:
+    """Returns the config in use."""
+    return self.experiment.config
+
+  @property
+  def scene(self) -> scenes.Scene:
+    """Returns the scene."""
+    return self.experiment.scene
+
+  def render(
+    self,
+    cameras_: cameras.Cameras,
+    index: int,
+    viewdir_camera: cameras.Cameras | None = None,
+  ) -> image_rendering.RenderedImage:
+    """Renders an image, see `image_rendering.make_render_image`."""
+    return self.experiment.render_image(
+      self.variables, cameras_, index, viewdir_camera
+    )
+
+  def identity(self, path: cameras.Cameras) -> dict[str, Any]:
+    """Returns what its images depend on, see `run_dir.prepare_output_dir`."""
     return json_files.to_json_types(
       {
-        'steps': self.kept.step,
-        'seed_in_use': self.kept.about['seed'],
+        'steps': self.checkpoint.step,
+        'seed_in_use': self.checkpoint.metadata['seed'],
         'init_from': self.settings['init_from'],
         'bounds': (self.scene.near, self.scene.far),
-        'cameras': camera_fingerprint(taken),
+        'cameras': camera_fingerprint(path),
         'config': self.settings['config'],
       }
     )
@@ -57,33 +74,39 @@ def load(
   model_dir: pathlib.Path,
   step: int | None = None,
 ) -> TrainedRun:
-  """Reads a kept state of a run, and its scene.
+  """Reads a checkpoint of a run, and its scene.
 
   Args:
-    config: one that `config.check` has passed; that of the run, or with changes
-      of what is rendered.
-    data_dir: root of the data set's layout; None: where the run had it.
+    config: one that `schema.check` has passed: that of the run, or one with
+      other settings of rendering.
+    data_dir: root of the data set's layout; None: that of the run.
     model_dir: the folder of the run.
-    step: of the state; None: the newest.
+    step: of the checkpoint; None: the newest.
 
   Raises:
-    ValueError: if there is no such run or state, it is of other networks, or
-      the data cannot be used.
+    UserError: if there is no such run or checkpoint, it is of other networks,
+      or the data cannot be used.
   """
-  there = multihost.run_on_main(lambda: _read_settings(model_dir))
-  data_dir = data_dir or there['data_dir']
+  existing = multihost.run_on_main(lambda: _read_settings(model_dir))
+  data_dir = data_dir or existing['data_dir']
   settings = run_dir.run_settings(
-    config, seed=there['seed'], data_dir=data_dir, init_from=there['init_from']
+    config,
+    seed=existing['seed'],
+    data_dir=data_dir,
+    init_from=existing['init_from'],
   )
   scene = scene_loader.load_scene(config, data_dir)
-  renderer = model.make_renderer(config, scene)
-  learnt, kept = multihost.run_on_main(
+  experiment = experiment_lib.make_experiment(config, scene)
+  renderer = experiment.renderer
+  variables, checkpoint = multihost.run_on_main(
     lambda: read_variables(renderer, model_dir, step),
     like=(_variable_shapes(renderer), checkpoints.CheckpointInfo),
   )
-  render = model.make_render_view(config, scene, renderer)
   return TrainedRun(
-    config, scene, devices.replicate(learnt), render, kept, settings
+    experiment=experiment,
+    variables=devices.replicate(variables),
+    checkpoint=checkpoint,
+    settings=settings,
   )
 
 
@@ -98,38 +121,33 @@ def _read_settings(model_dir: pathlib.Path) -> dict[str, Any]:
 
 
 def read_variables(
-  renderer: hierarchical.Renderer,
-  model_dir: pathlib.Path,
-  step: int | None = None,
-) -> tuple[hierarchical.Learnt, checkpoints.CheckpointInfo]:
-  """Reads what a run has learnt, host arrays.
+  renderer: model.Renderer, model_dir: pathlib.Path, step: int | None = None
+) -> tuple[base.Variables, checkpoints.CheckpointInfo]:
+  """Reads the variables of a checkpoint of a run, host arrays.
 
   Raises:
-    ValueError: if there are none, or of other networks.
+    UserError: if there are none, or they are of other networks.
   """
   template = _variable_shapes(renderer)
+  path = model_dir / run_dir.CHECKPOINTS
   try:
-    path = model_dir / run_dir.CHECKPOINTS
-    with checkpoints.Checkpoints(path, _warn) as kept:
-      return kept.read(template, step)
+    with checkpoints.Checkpoints(path, _warn) as existing:
+      return existing.read(template, step)
   except FileNotFoundError as error:
     raise errors.UserError(str(error)) from error
 
 
-def _variable_shapes(renderer: hierarchical.Renderer) -> hierarchical.Learnt:
-  return jax.eval_shape(
-    lambda key: hierarchical.Learnt(renderer.init(key), renderer.remember()),
-    jax.random.key(0),
-  )
+def _variable_shapes(renderer: model.Renderer) -> base.Variables:
+  return jax.eval_shape(renderer.init, jax.random.key(0))
 
 
 def _warn(text: str) -> None:
   print(text, file=sys.stderr)
 
 
-def camera_fingerprint(taken: cameras.Cameras) -> str:
-  """Tells cameras from others."""
+def camera_fingerprint(cameras_: cameras.Cameras) -> str:
+  """Returns a hash that differs between cameras."""
   digest = hashlib.sha256()
-  for array in taken:
+  for array in cameras_:
     digest.update(np.ascontiguousarray(array).tobytes())
   return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Videos and test views of a run."""
+"""Videos and scored test views of a trained run."""
 
 import pathlib
 from collections.abc import Callable
@@ -13,7 +13,6 @@ from experiments.outputs import (
   scoring,
   trained_run,
   video_cameras,
-  view_scores,
 )
 from experiments.processes import multihost
 from nerf_haiku import cameras
@@ -23,60 +22,60 @@ FPS = 30
 
 def render_video(
   run: trained_run.TrainedRun,
-  taken: cameras.Cameras,
+  path: cameras.Cameras,
   save_dir: pathlib.Path,
   *,
   fps: int,
   say: Callable[[str], None],
   replace: bool = False,
 ) -> None:
-  """Draws a video, or what is missing of it, and says what is there.
+  """Renders the frames of a video that are missing, and encodes it.
 
   Args:
-    run: what is drawn.
-    taken: the cameras of the frames.
-    save_dir: the folder for them.
+    run: the run to render.
+    path: the cameras of the frames.
+    save_dir: folder of the frames and the video.
     fps: frames per second.
-    say: tells the user.
-    replace: see `folder.claim_output`.
+    say: reports to the user.
+    replace: see `run_dir.prepare_output_dir`.
 
   Raises:
-    ValueError: if the folder can not be used.
+    UserError: if the folder cannot be used.
   """
-  run_dir.prepare_output_dir(save_dir, run.identity(taken), replace=replace)
-  for note in frames.video_notices(taken):
+  run_dir.prepare_output_dir(save_dir, run.identity(path), replace=replace)
+  for note in frames.video_notices(path):
     say(note)
-  alike = len(frames.image_sizes(taken)) == 1
-  drawn = frames.render_frames(
+  same_size = len(frames.image_sizes(path)) == 1
+  rendered = frames.render_frames(
     save_dir,
-    taken,
-    lambda x, i, looks=None: run.render(run.learnt, x, i, looks),
+    path,
+    run.render,
     near=run.scene.near,
     far=run.scene.far,
-    still=run.config.use_viewdirs and len(taken.sizes) > 1 and alike,
+    still=run.config.use_viewdirs and len(path.sizes) > 1 and same_size,
     fps=fps,
   )
-  what = video_cameras.describe_cameras(taken)
-  made = ', '.join(path.name for path in drawn.files) or 'no video'
-  old = ', all there' if not drawn.new else ''
-  say(f'{what}{old}: {save_dir} ({made})')
+  files = ', '.join(file.name for file in rendered.files) or 'no video'
+  existing = '' if rendered.new else ', all rendered before'
+  what = video_cameras.describe_cameras(path)
+  say(f'{what}{existing}: {save_dir} ({files})')
 
 
 def score_test_views(
   run: trained_run.TrainedRun, save_dir: pathlib.Path, *, replace: bool = False
 ) -> tuple[dict[str, Any], str]:
-  """Draws and scores the test views, unless that was done.
+  """Renders and scores the test views, unless that was done before.
 
   Args:
-    run: what is scored.
-    save_dir: the folder for views and scores.
-    replace: see `folder.claim_output`.
+    run: the run to score.
+    save_dir: folder of the views and scores.
+    replace: see `run_dir.prepare_output_dir`.
 
   Returns:
-    What `results.json` holds, and a sentence of it.
+    The content of `results.json`, and a sentence about it.
 
   Raises:
-    ValueError: if the folder can not be used.
+    UserError: if the folder cannot be used.
   """
   identity = run.identity(run.scene.test.cameras)
   identity['images'] = run.settings['data_dir']
@@ -87,7 +86,7 @@ def score_test_views(
   if path.exists():
     content = json_files.read_json(path, 'psnr', 'views', option='--save_dir')
     before = ' (scored before)'
-  if not view_scores.available_metrics().keys() <= content.keys():
+  if not scoring.available_metrics().keys() <= content.keys():
     content, before = scoring.score_run(run, save_dir), ''
     json_files.write_json(path, content)
   return content, f'{scoring.describe_scores(content)}{before}: {path}'
@@ -98,20 +97,20 @@ def render_only(
   data_dir: str | None,
   model_dir: pathlib.Path,
 ) -> None:
-  """Does what `config.render_only` asks for, in the run's folder.
+  """Renders what `config.render_only` asks for into the run's folder.
 
   Raises:
-    ValueError: if there is no such run, or it had another config.
+    UserError: if there is no such run, or it had another config.
   """
   run = trained_run.load(config, data_dir=data_dir, model_dir=model_dir)
-  multihost.run_on_main(lambda: _draw(run, model_dir), run.learnt)
+  multihost.run_on_main(lambda: _render(run, model_dir), run.variables)
 
 
-def _draw(run: trained_run.TrainedRun, model_dir: pathlib.Path) -> None:
+def _render(run: trained_run.TrainedRun, model_dir: pathlib.Path) -> None:
   config = run.config
   run_dir.check_run_dir(model_dir, run.settings)
   if config.render_test:
-    views_dir = model_dir / f'{run_dir.VIEWS}_{run.kept.step:07}'
+    views_dir = model_dir / f'{run_dir.VIEWS}_{run.checkpoint.step:07}'
     print(score_test_views(run, views_dir)[1])
   else:
     render_path_video(run, model_dir, say=print)
@@ -125,12 +124,12 @@ def render_path_video(
   replace: bool = False,
 ) -> None:
   """Renders the scene's own path into the run's folder, see `render_video`."""
-  taken = video_cameras.choose_cameras(
+  path = video_cameras.choose_cameras(
     run.scene,
     video_set='render',
     path='given',
     num_poses=run.config.num_poses,
     render_factor=run.config.render_factor,
   )
-  where = model_dir / f'{run_dir.VIDEO}_{run.kept.step:07}'
-  render_video(run, taken, where, fps=FPS, say=say, replace=replace)
+  save_dir = model_dir / f'{run_dir.VIDEO}_{run.checkpoint.step:07}'
+  render_video(run, path, save_dir, fps=FPS, say=say, replace=replace)

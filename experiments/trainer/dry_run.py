@@ -1,4 +1,4 @@
-"""What a run would be, before hours are spent on it."""
+"""A dry run: what a run would be, before hours are spent on it."""
 
 import statistics
 import time
@@ -9,13 +9,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from experiments.builders import model, scene_loader, training_step
+from experiments.builders import experiment as experiment_lib
+from experiments.builders import model, scene_loader
 from experiments.configs import schema
 from experiments.trainer import run
-from nerf_haiku import cameras, devices, scenes, training
-from nerf_haiku.renderers import hierarchical
+from nerf_haiku import arrays, cameras, devices, scenes
+from nerf_haiku.renderers import occupancy
 
-# Steps whose time is taken, after the one that compiles.
+# Steps that are timed, after the one that compiles.
 _STEPS = 3
 _LAYERS = ('', 'layer', 'density', 'bottleneck', 'view', 'rgb')
 
@@ -23,21 +24,21 @@ _LAYERS = ('', 'layer', 'density', 'bottleneck', 'view', 'rgb')
 def describe_run(
   config: ml_collections.ConfigDict, data_dir: str | None, seed: int
 ) -> str:
-  """Loads, takes a few steps, and tells what a run would be; writes nothing.
+  """Loads the data, takes a few steps, and describes the run; writes nothing.
 
   Raises:
-    ValueError: if the data cannot be used.
+    UserError: if the data cannot be used.
   """
   scene = scene_loader.load_scene(config, data_dir)
-  renderer = model.make_renderer(config, scene)
+  experiment = experiment_lib.make_experiment(config, scene)
   return '\n'.join(
     [
       run.describe_scene(scene),
       *schema.notices(config),
       *_describe_cameras(scene),
-      *_describe_networks(renderer),
-      *_describe_march(config, scene),
-      *_describe_steps(config, scene, renderer, seed),
+      *_describe_networks(experiment.renderer),
+      *_describe_march(experiment.renderer),
+      *_describe_steps(experiment, seed),
     ]
   )
 
@@ -53,7 +54,7 @@ def _describe_cameras(scene: scenes.Scene) -> list[str]:
   ]
   if scene.ndc is not None:
     lines[-1] = (
-      'Rays: in normalised device coordinates, from a near plane at depth '
+      'Rays: in normalized device coordinates, from a near plane at depth '
       f'{scene.ndc.near:g} to infinity; depth is capped at {scene.far:g}'
     )
   if scene.box is not None:
@@ -62,15 +63,15 @@ def _describe_cameras(scene: scenes.Scene) -> list[str]:
   return lines
 
 
-def _range(values: np.ndarray) -> str:
+def _range(values: arrays.Array) -> str:
   low, high = float(np.min(values)), float(np.max(values))
   return (
     f'{low:.4g}' if high - low < 1e-3 * high else f'{low:.4g} to {high:.4g}'
   )
 
 
-def _describe_networks(renderer: hierarchical.Renderer) -> list[str]:
-  params = jax.eval_shape(renderer.init, jax.random.key(0))
+def _describe_networks(renderer: model.Renderer) -> list[str]:
+  params = jax.eval_shape(renderer.init, jax.random.key(0)).params
   lines = []
   for network, layers in params.items():
     lines.append(
@@ -94,39 +95,33 @@ def _order(item: tuple[str, Any]) -> tuple[int, int]:
   return _LAYERS.index(name), int(number or 0)
 
 
-def _describe_march(
-  config: ml_collections.ConfigDict, scene: scenes.Scene
-) -> list[str]:
-  if config.renderer != 'occupancy':
+def _describe_march(renderer: model.Renderer) -> list[str]:
+  if not isinstance(renderer, occupancy.OccupancyRenderer):
     return []
-  march = model.march_settings(config, scene)
+  march = renderer.settings
   lower, upper = (', '.join(f'{x:.3g}' for x in y) for y in march.box)
   return [
     f'Occupancy: {march.resolution}^3 cells of the box from ({lower}) to '
-    f'({upper}), steps of {march.step:.3g}, up to {march.num_positions()} on a '
-    'ray'
+    f'({upper}), steps of {march.step_size:.3g}, up to '
+    f'{march.num_positions()} on a ray'
   ]
 
 
 def _describe_steps(
-  config: ml_collections.ConfigDict,
-  scene: scenes.Scene,
-  renderer: hierarchical.Renderer,
-  seed: int,
+  experiment: experiment_lib.Experiment, seed: int
 ) -> list[str]:
+  config, scene = experiment.config, experiment.scene
   key = jax.random.key(seed)
-  state = devices.replicate(
-    training.init_state(renderer, training_step.make_optimizer(config), key)
-  )
-  update: Any = training_step.make_update(config, scene, renderer)
+  state = devices.replicate(experiment.init_state(key))
+  update: Any = experiment.update
   compiled: Any = None
   begin, seconds = time.perf_counter(), []
-  for batch in training_step.make_batches(
-    config, scene, seed=seed, start_step=0, num_steps=_STEPS + 1
+  for batch in experiment.make_batches(
+    seed=seed, start_step=0, num_steps=_STEPS + 1
   ):
     if compiled is None:
       compiled = update.lower(state, batch, key).compile()
-    # What is compiled takes no arrays of one process of many.
+    # A compiled update takes no arrays of one process of several.
     step_fn = compiled if jax.process_count() == 1 else update
     state, scalars = step_fn(state, batch, key)
     jax.block_until_ready(scalars)

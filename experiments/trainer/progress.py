@@ -1,4 +1,4 @@
-"""What a user sees of a run while it trains."""
+"""The log, the progress bar and the profile of a run."""
 
 import contextlib
 import datetime
@@ -7,32 +7,35 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import tqdm
 
 _BAR = '{percentage:3.0f}%|{bar}| [{elapsed}<{remaining}] {postfix}'
 # Seconds between two refreshes of the bar.
 _REFRESH = 0.5
+# Steps that are profiled, from 0, the first of the process, which compiles.
+_PROFILED_STEPS = range(3, 8)
 
 
 class Log:
-  """Says things to the user, and keeps them in a file.
+  """Prints messages, and writes them to a file.
 
-  A file that can not be written does not stop a run; that is said once.
+  A file that cannot be written does not stop a run; that is printed once.
   """
 
   def __init__(self, path: pathlib.Path | None):
-    """Without a path it does neither."""
+    """Opens a log; without a path it prints and writes nothing."""
     self.path = path
-    self._fails = False
+    self._is_failing = False
 
-  def say(self, text: str) -> None:
-    """Prints, above the bar if there is one, and writes it down."""
+  def info(self, text: str) -> None:
+    """Prints a message, above the bar if there is one, and writes it."""
     if self.path is not None:
       _print(text)
-      self.note(text)
+      self.write(text)
 
-  def note(self, text: str) -> None:
-    """Writes it down only."""
+  def write(self, text: str) -> None:
+    """Writes a message to the file only."""
     if self.path is None:
       return
     now = datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d %H:%M:%S')
@@ -40,14 +43,14 @@ class Log:
     try:
       with self.path.open('a') as file:
         file.writelines(lines)
-      self._fails = False
+      self._is_failing = False
     except OSError as error:
-      if not self._fails:
+      if not self._is_failing:
         _print(
-          f'{self.path} can not be written ({error.strerror}); training goes '
-          'on.'
+          f'{self.path} cannot be written ({error.strerror}). Training '
+          'continues.'
         )
-      self._fails = True
+      self._is_failing = True
 
 
 def _print(text: str) -> None:
@@ -55,13 +58,13 @@ def _print(text: str) -> None:
   try:
     tqdm.tqdm.write(text)
   except BrokenPipeError:
-    raise  # Nobody reads on: `train.py | head`.
+    raise  # The reader has gone: `train.py | head`.
   except OSError:
     pass
 
 
 class Progress:
-  """A bar in a terminal, and a line every so many steps anywhere."""
+  """A progress bar in a terminal, and a line every N steps anywhere."""
 
   def __init__(
     self,
@@ -72,12 +75,12 @@ class Progress:
     num_rays: int,
     every: int,
   ):
-    """Makes the bar.
+    """Starts the bar.
 
     Args:
-      log: where lines go.
-      first_step: steps that were done before.
-      num_steps: steps that will have been done at the end.
+      log: of the run.
+      first_step: number of steps before this process.
+      num_steps: number of steps at the end of the run.
       num_rays: rays of a step.
       every: steps between two lines.
     """
@@ -98,7 +101,7 @@ class Progress:
     )
 
   def show(self, scalars: dict[str, Any]) -> None:
-    """Counts a step, and shows its scalars when it is time to."""
+    """Counts a step, and shows its scalars when that is due."""
     self._step += 1
     now = time.perf_counter()
     if self._step == self._first + 1:
@@ -107,14 +110,14 @@ class Progress:
     last = self._step == self._num_steps
     if last or self._step % self._every == 0:
       width = len(str(self._num_steps))
-      self._log.say(f'step {self._step:>{width}}  {self._describe(scalars)}')
+      self._log.info(f'step {self._step:>{width}}  {self._describe(scalars)}')
     if not self._bar.disable and (last or now > self._refreshed + _REFRESH):
       self._refreshed = now
       self._bar.set_postfix_str(self._describe(scalars), refresh=False)
       self._bar.update(self._step - self._bar.n)
 
   def rays_per_second(self) -> float:
-    """Mean rate from the end of the first step on; 0 before the second."""
+    """Returns the mean rate from the first step on; 0 before the second."""
     steps = self._step - self._first - 1
     if steps < 1:
       return 0.0
@@ -132,7 +135,7 @@ class Progress:
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
-    """A context whose time does not count into the rate."""
+    """Returns a context whose time is left out of the rate."""
     self._pause = time.perf_counter()
     try:
       yield
@@ -141,7 +144,7 @@ class Progress:
       self._pause = None
 
   def close(self) -> None:
-    """Leaves the terminal as it was."""
+    """Closes the bar."""
     self._bar.close()
 
   def _describe(self, scalars: dict[str, Any]) -> str:
@@ -149,3 +152,27 @@ class Progress:
       f'loss {scalars["loss"]:.5f}  PSNR {scalars["psnr"]:.2f} dB  '
       f'{self.rays_per_second():,.0f} rays/s'
     )
+
+
+class Profile:
+  """A profile of five steps, for TensorBoard's profiler, XProf or Perfetto."""
+
+  def __init__(self, folder: pathlib.Path | None, log: Log):
+    """Prepares a profile in a folder; without one nothing is recorded."""
+    self._folder, self._log = folder, log
+    self._running = False
+
+  def before(self, step: int) -> None:
+    """Starts or stops recording; call it before each step, from 0 on."""
+    if self._folder is not None and step == _PROFILED_STEPS.start:
+      jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
+      self._running = True
+    elif step == _PROFILED_STEPS.stop:
+      self.stop()
+
+  def stop(self) -> None:
+    """Writes the profile if one is being recorded."""
+    if self._running:
+      self._running = False
+      jax.profiler.stop_trace()
+      self._log.info(f'The profile of five steps is in {self._folder}.')

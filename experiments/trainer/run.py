@@ -2,12 +2,12 @@
 
 import contextlib
 import pathlib
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_collections
 
-from experiments.builders import model, scene_loader
+from experiments.builders import experiment as experiment_lib
+from experiments.builders import scene_loader
 from experiments.configs import schema
 from experiments.outputs import (
   json_files,
@@ -16,18 +16,11 @@ from experiments.outputs import (
   trained_run,
   video_cameras,
   videos,
-  view_scores,
 )
 from experiments.processes import multihost
-from experiments.trainer import (
-  profiling,
-  progress,
-  steps,
-  tensorboard,
-  validation,
-)
+from experiments.trainer import progress, steps, tensorboard, validation
 from nerf_haiku import checkpoints, devices, errors, scenes
-from nerf_haiku.renderers import hierarchical
+from nerf_haiku.renderers import base
 
 
 def train(
@@ -40,164 +33,187 @@ def train(
   init_from: str | None = None,
   profiled: bool = False,
 ) -> dict[str, Any]:
-  """Trains, evaluates and writes a run, or goes on with one.
+  """Trains, scores and writes a run, or resumes one.
 
   Args:
-    config: one that `config.check` has passed.
+    config: one that `schema.check` has passed.
     data_dir: root of the data set's layout; the built-in scene needs none.
-    model_dir: where the run is kept.
-    seed: of everything that is random.
+    model_dir: folder of the run.
+    seed: random seed.
     start: `time.perf_counter()` when the process began.
-    init_from: folder of a run whose weights this one begins with.
+    init_from: folder of a run whose parameters this one begins with.
     profiled: whether five steps are profiled.
 
   Returns:
-    What `results.json` holds.
+    The content of `results.json`.
 
   Raises:
-    ValueError: if the data cannot be used, the folder holds another run, or a
-      loss or gradient is no finite number.
-    signals.StoppedError: if a signal stopped it.
+    UserError: if the data cannot be used, the folder holds another run, or a
+      loss or gradient is not finite.
+    signals.StoppedError: if a signal stopped the run.
   """
   settings = run_dir.run_settings(
     config, seed=seed, data_dir=data_dir, init_from=init_from
   )
-  content = multihost.run_on_main(
-    lambda: _look_there(config, model_dir, settings)
+  results = multihost.run_on_main(
+    lambda: _finished_results(config, model_dir, settings)
   )
-  if content is not None:
-    return content
+  if results is not None:
+    return results
   scene = scene_loader.load_scene(config, data_dir)
-  renderer = model.make_renderer(config, scene)
-  weights = multihost.run_on_main(lambda: _weights(renderer, init_from))
-  first = multihost.is_main()
-  log = progress.Log(model_dir / run_dir.LOG if first else None)
-  with contextlib.ExitStack() as held:
-    # Of process 0, which tells the others if it can not.
-    claimed = run_dir.prepare_run_dir(model_dir, settings)
-    multihost.run_on_main(lambda: held.enter_context(claimed))
-    log.say('\n'.join([describe_scene(scene), *schema.notices(config)]))
-    kept = held.enter_context(
-      checkpoints.Checkpoints(model_dir / run_dir.CHECKPOINTS, log.say)
+  experiment = experiment_lib.make_experiment(config, scene)
+  init_params = multihost.run_on_main(
+    lambda: _read_params(experiment, init_from)
+  )
+  log = progress.Log(model_dir / run_dir.LOG if multihost.is_main() else None)
+  with contextlib.ExitStack() as stack:
+    # The main process tells the others if it cannot write there.
+    folder = run_dir.prepare_run_dir(model_dir, settings)
+    multihost.run_on_main(lambda: stack.enter_context(folder))
+    log.info('\n'.join([describe_scene(scene), *schema.notices(config)]))
+    run = _Run(experiment, model_dir, settings, log, seed)
+    outputs = run.open_outputs(stack, profiled=profiled)
+    state, metadata = steps.fit(
+      experiment, outputs, seed=seed, start=start, init_params=init_params
     )
-    board = held.enter_context(
-      tensorboard.SummaryWriter(
-        model_dir / run_dir.TENSORBOARD if first else None, log.say
-      )
+    info = checkpoints.CheckpointInfo(
+      step=int(state.step), skipped=int(state.skipped), metadata=metadata
     )
-    where = model_dir / run_dir.TENSORBOARD if profiled and first else None
-    render = model.make_render_view(config, scene, renderer)
-    validate = validation.make_validate(
-      config, scene, renderer, render, board, log
+    trained = run.at(info, devices.replicate(state.variables()))
+    return multihost.run_on_main(
+      lambda: run.score(trained, outputs.writer), trained.variables
     )
 
-    def run_at(
-      state: checkpoints.CheckpointInfo, learnt: Any
-    ) -> trained_run.TrainedRun:
-      return trained_run.TrainedRun(
-        config, scene, learnt, render, state, settings
-      )
 
-    outputs = steps.Outputs(
-      kept,
-      log,
-      board,
-      profiling.Profile(where, log),
-      validate,
-      *_make_shows(run_at, model_dir, log, board),
-    )
-    state, about = steps.fit(
-      config, scene, renderer, outputs, seed=seed, start=start, weights=weights
-    )
-    known = checkpoints.CheckpointInfo(
-      int(state.step), int(state.skipped), about
-    )
-    run = run_at(known, devices.replicate(state.learnt()))
-
-    def score() -> dict[str, Any]:
-      content = scoring.score_run(run, model_dir / run_dir.VIEWS)
-      json_files.write_json(model_dir / run_dir.RESULTS, content)
-      fields = dict(schema.flatten(config)) | {'seed': seed}
-      board.hyperparameters(fields, scoring.mean_scores(content))
-      log.note(f'test PSNR {content["psnr"]} dB over {content["views"]} views')
-      return content
-
-    return multihost.run_on_main(score, run.learnt)
-
-
-def _look_there(
+def _finished_results(
   config: ml_collections.ConfigDict,
   model_dir: pathlib.Path,
   settings: dict[str, Any],
 ) -> dict[str, Any] | None:
-  """Checks the folder of a run; gives the results if it is finished."""
+  """Checks the folder of a run; returns the results if it is finished."""
   run_dir.check_run_dir(model_dir, settings)
-  content = run_dir.read_finished(model_dir, config.num_steps)
-  if content is not None:
+  results = run_dir.read_finished(model_dir, config.num_steps)
+  if results is not None:
     print(
-      f'{model_dir} holds this run, finished after {content["steps"]} steps: '
-      'nothing is left to do.'
+      f'{model_dir} holds this run, finished after {results["steps"]} steps: '
+      'there is nothing left to do.'
     )
-    return content
+    return results
   run_dir.check_not_locked(model_dir)
-  # Damaged weights are noticed before hours are spent.
-  view_scores.available_metrics()
+  # Damaged weights of a metric are noticed before hours are spent.
+  scoring.available_metrics()
   return None
 
 
-def _make_shows(
-  run_at: Callable[[checkpoints.CheckpointInfo, Any], trained_run.TrainedRun],
-  model_dir: pathlib.Path,
-  log: progress.Log,
-  board: tensorboard.SummaryWriter,
-) -> tuple[steps.Show, steps.Show]:
-  """What draws a run on its way: its test views, and its video."""
-
-  def test(state: checkpoints.CheckpointInfo, learnt: Any) -> None:
-    where = model_dir / f'{run_dir.VIEWS}_{state.step:07}'
-    scores, text = videos.score_test_views(
-      run_at(state, learnt), where, replace=True
-    )
-    known = {f'test/{x}': y for x, y in scoring.mean_scores(scores).items()}
-    board.scalars(state.step, known)
-    log.say(f'step {state.step}  test {text}')
-
-  def film(state: checkpoints.CheckpointInfo, learnt: Any) -> None:
-    videos.render_path_video(
-      run_at(state, learnt),
-      model_dir,
-      say=lambda text: log.say(f'step {state.step}  {text}'),
-      replace=True,
-    )
-
-  return test, film
-
-
-def _weights(
-  renderer: hierarchical.Renderer, init_from: str | None
-) -> hierarchical.Params | None:
-  """The weights that a run begins with.
+def _read_params(
+  experiment: experiment_lib.Experiment, init_from: str | None
+) -> base.Params | None:
+  """Reads the parameters that a run begins with.
 
   Raises:
-    ValueError: if there are none, or of other networks.
+    UserError: if there are none, or they are of other networks.
   """
   if init_from is None:
     return None
+  path = pathlib.Path(init_from).expanduser()
   try:
-    return trained_run.read_variables(
-      renderer, pathlib.Path(init_from).expanduser()
-    )[0].params
+    return trained_run.read_variables(experiment.renderer, path)[0].params
   except errors.UserError as error:
     raise errors.UserError(
       f'--init_from: {error} Name the --model_dir of a run with such networks.'
     ) from error
 
 
+class _Run(NamedTuple):
+  """A run that trains, and its folder."""
+
+  experiment: experiment_lib.Experiment
+  model_dir: pathlib.Path
+  settings: dict[str, Any]
+  log: progress.Log
+  seed: int
+
+  def open_outputs(
+    self, stack: contextlib.ExitStack, *, profiled: bool
+  ) -> steps.Outputs:
+    """Opens the outputs; on other processes than the main one they are mute."""
+    existing = stack.enter_context(
+      checkpoints.Checkpoints(
+        self.model_dir / run_dir.CHECKPOINTS, self.log.info
+      )
+    )
+    folder = None
+    if multihost.is_main():
+      folder = self.model_dir / run_dir.TENSORBOARD
+    writer = stack.enter_context(
+      tensorboard.SummaryWriter(folder, self.log.info)
+    )
+
+    def render_test(
+      info: checkpoints.CheckpointInfo, variables: base.Variables
+    ) -> None:
+      self._render_test(self.at(info, variables), writer)
+
+    def render_video(
+      info: checkpoints.CheckpointInfo, variables: base.Variables
+    ) -> None:
+      videos.render_path_video(
+        self.at(info, variables),
+        self.model_dir,
+        say=lambda text: self.log.info(f'step {info.step}  {text}'),
+        replace=True,
+      )
+
+    return steps.Outputs(
+      checkpoints=existing,
+      log=self.log,
+      writer=writer,
+      profile=progress.Profile(folder if profiled else None, self.log),
+      validate=validation.make_validate(self.experiment, writer, self.log),
+      render_test=render_test,
+      render_video=render_video,
+    )
+
+  def at(
+    self, info: checkpoints.CheckpointInfo, variables: base.Variables
+  ) -> trained_run.TrainedRun:
+    """Returns the run as it is at some step."""
+    return trained_run.TrainedRun(
+      experiment=self.experiment,
+      variables=variables,
+      checkpoint=info,
+      settings=self.settings,
+    )
+
+  def _render_test(
+    self, run: trained_run.TrainedRun, writer: tensorboard.SummaryWriter
+  ) -> None:
+    step = run.checkpoint.step
+    folder = self.model_dir / f'{run_dir.VIEWS}_{step:07}'
+    results, text = videos.score_test_views(run, folder, replace=True)
+    means = scoring.mean_scores(results)
+    writer.scalars(step, {f'test/{x}': y for x, y in means.items()})
+    self.log.info(f'step {step}  test {text}')
+
+  def score(
+    self, run: trained_run.TrainedRun, writer: tensorboard.SummaryWriter
+  ) -> dict[str, Any]:
+    """Scores the test views of the finished run, and writes the results."""
+    results = scoring.score_run(run, self.model_dir / run_dir.VIEWS)
+    json_files.write_json(self.model_dir / run_dir.RESULTS, results)
+    fields = dict(schema.flatten(run.config)) | {'seed': self.seed}
+    writer.hyperparameters(fields, scoring.mean_scores(results))
+    self.log.write(
+      f'test PSNR {results["psnr"]} dB over {results["views"]} views'
+    )
+    return results
+
+
 def describe_scene(scene: scenes.Scene) -> str:
-  """Splits and sizes, and what was done to the files, for the user."""
-  lines = []
+  """Returns the splits with their sizes, and the reader's notices."""
+  parts = []
   for name in ('train', 'val', 'test'):
     split = getattr(scene, name)
     sizes = video_cameras.describe_sizes(split.cameras)
-    lines.append(f'{len(split.images)} {name} views of {sizes}')
-  return '\n'.join(['; '.join(lines), *scene.notices])
+    parts.append(f'{len(split.images)} {name} views of {sizes}')
+  return '\n'.join(['; '.join(parts), *scene.notices])

@@ -1,4 +1,4 @@
-"""The steps of a run: watched, kept, and stopped without a trace."""
+"""The training loop: steps, and what is due between them."""
 
 import collections
 import functools
@@ -7,19 +7,19 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import ml_collections
 import numpy as np
 
+from experiments.builders import experiment as experiment_lib
 from experiments.builders import training_step
 from experiments.processes import multihost, signals
-from experiments.trainer import profiling, progress, tensorboard, validation
-from nerf_haiku import checkpoints, collapse, devices, errors, scenes, training
-from nerf_haiku.renderers import hierarchical
+from experiments.trainer import progress, tensorboard, validation
+from nerf_haiku import checkpoints, collapse, devices, errors, training
+from nerf_haiku.renderers import base
 
-# Steps that may be under way when the scalars of one are read.
+# Steps that may be in flight when the scalars of one are read.
 _IN_FLIGHT = 2
-# Updates left out one after the other, that a run does not recover from.
-_MOST_SKIPPED = 100
+# A run does not recover from this many skipped updates in a row.
+_MAX_SKIPPED = 100
 # Scalars of a step that TensorBoard shows.
 _SHOWN = (
   'loss',
@@ -31,171 +31,160 @@ _SHOWN = (
   'pieces',
 )
 
-# What is known of a run beside its state: the `seed` in use, `restarts` after
-# a collapse, and `times`: `train_seconds` of the whole process,
-# `step_seconds` of the steps alone, and `rays_per_second`.
+# The `seed` in use, `restarts` after a collapse, and `times`: `train_seconds`
+# of the whole process, `step_seconds` of the steps alone, `rays_per_second`.
 RunMetadata = dict[str, Any]
 
-
-# (what is known, `renderers.Learnt` replicated) draws what is learnt.
-Show = Callable[[checkpoints.CheckpointInfo, Any], None]
+# (a checkpoint's metadata, variables replicated `[D, ...]`) renders them.
+RenderFn = Callable[[checkpoints.CheckpointInfo, base.Variables], None]
 
 
 class Outputs(NamedTuple):
-  """Where a run leaves what it has to say, and how it is looked at."""
+  """The outputs of a run."""
 
-  kept: checkpoints.Checkpoints
+  checkpoints: checkpoints.Checkpoints
   log: progress.Log
-  board: tensorboard.SummaryWriter
-  profile: profiling.Profile
+  writer: tensorboard.SummaryWriter
+  profile: progress.Profile
   validate: validation.Validate
-  test: Show
-  film: Show
+  render_test: RenderFn  # renders and scores the test views.
+  render_video: RenderFn
+
+
+class RunState(NamedTuple):
+  """A run between two steps."""
+
+  state: training.TrainState  # replicated `[D, ...]`.
+  metadata: RunMetadata
+  num_nonfinite: int = 0  # consecutive steps with a NaN or infinity.
 
 
 class _Due(NamedTuple):
-  """What there is to do after a step."""
+  """What is due after a step."""
 
   validation: bool
-  save: bool
+  checkpoint: bool
   test: bool
-  film: bool
+  video: bool
 
 
 def fit(
-  config: ml_collections.ConfigDict,
-  scene: scenes.Scene,
-  renderer: hierarchical.Renderer,
+  experiment: experiment_lib.Experiment,
   outputs: Outputs,
   *,
   seed: int,
   start: float,
-  weights: hierarchical.Params | None = None,
+  init_params: base.Params | None = None,
 ) -> tuple[training.TrainState, RunMetadata]:
-  """Does all steps that are left of a run.
+  """Trains until the last step, from the newest checkpoint if there is one.
 
   Args:
-    config: of the run.
-    scene: that is learnt.
-    renderer: that learns it.
-    outputs: where its states are kept and found, and what is told.
+    experiment: what is trained.
+    outputs: of the run.
     seed: of a run that begins.
     start: `time.perf_counter()` when the process began.
-    weights: what a run begins with; None: random ones.
+    init_params: parameters that a run begins with; None: random ones.
 
   Returns:
-    The state at the end, of host arrays, and what is known of the run.
+    The state at the end, of host arrays, and the run's metadata.
 
   Raises:
-    ValueError: if a loss or gradient is no finite number.
-    signals.StoppedError: if a signal stopped it; the state is kept.
-    OSError: if the last state can not be written.
+    UserError: if a loss or gradient is not finite.
+    signals.StoppedError: if a signal stopped the run; it has a checkpoint then.
+    checkpoints.SaveError: if the last checkpoint cannot be written.
   """
-  steps = _Steps(config, scene, renderer, outputs, start)
-  state = _begin(config, renderer, seed, weights)
+  trainer = _Trainer(experiment, outputs, start)
   times = {'train_seconds': 0.0, 'step_seconds': 0.0, 'rays_per_second': 0}
-  about: RunMetadata = {'seed': seed, 'restarts': 0, 'times': times}
-  state, about = multihost.run_on_main(
-    lambda: _go_on(state, about, outputs), like=(state, about)
+  metadata: RunMetadata = {'seed': seed, 'restarts': 0, 'times': times}
+  state = _init_state(experiment, seed, init_params)
+  state, metadata = multihost.run_on_main(
+    lambda: _resume(state, metadata, outputs), like=(state, metadata)
   )
   with signals.Listener(
     only_between_images=multihost.is_multihost()
   ) as listener:
-    while int(state.step) < config.num_steps:
+    while int(state.step) < experiment.config.num_steps:
       try:
-        state, about = steps.run(state, about, listener)
+        state, metadata = trainer.run(state, metadata, listener)
       except collapse.CollapseError as error:
-        about = _restart(error, about, outputs)
-        state = _begin(config, renderer, about['seed'], weights)
-  return state, about
+        metadata = _restart(error, metadata, outputs)
+        state = _init_state(experiment, metadata['seed'], init_params)
+  return state, metadata
 
 
-def _go_on(
-  state: training.TrainState, about: RunMetadata, outputs: Outputs
-) -> tuple[training.TrainState, RunMetadata]:
-  """The newest state that is kept, if there is one."""
-  outputs.kept.set_damaged_aside()
-  if outputs.kept.steps():
-    state, about = outputs.kept.restore(state)
-    outputs.log.say(f'Goes on from its checkpoint of step {state.step}.')
-    outputs.board.go_on_from(int(state.step) + 1)
-  return jax.tree.map(np.asarray, state), about
-
-
-def _begin(
-  config: ml_collections.ConfigDict,
-  renderer: hierarchical.Renderer,
+def _init_state(
+  experiment: experiment_lib.Experiment,
   seed: int,
-  weights: hierarchical.Params | None,
+  init_params: base.Params | None,
 ) -> training.TrainState:
   init_key, _ = jax.random.split(jax.random.key(seed))
-  state = training.init_state(
-    renderer, training_step.make_optimizer(config), init_key
-  )
-  return state if weights is None else state._replace(params=weights)
+  state = experiment.init_state(init_key)
+  return state if init_params is None else state._replace(params=init_params)
+
+
+def _resume(
+  state: training.TrainState, metadata: RunMetadata, outputs: Outputs
+) -> tuple[training.TrainState, RunMetadata]:
+  """Returns the newest checkpoint, or the given state if there is none."""
+  outputs.checkpoints.quarantine_damaged()
+  if outputs.checkpoints.steps():
+    state, metadata = outputs.checkpoints.restore(state)
+    outputs.log.info(f'Resuming from the checkpoint of step {state.step}.')
+    outputs.writer.resume_from(int(state.step) + 1)
+  return jax.tree.map(np.asarray, state), metadata
 
 
 def _restart(
-  error: collapse.CollapseError, about: RunMetadata, outputs: Outputs
+  error: collapse.CollapseError, metadata: RunMetadata, outputs: Outputs
 ) -> RunMetadata:
-  """Forgets a collapsed run; gives what is known of the one after it."""
-  about = about | {
-    'seed': collapse.next_seed(about['seed']),
-    'restarts': about['restarts'] + 1,
+  """Deletes a collapsed run; returns the metadata of the next one."""
+  metadata = metadata | {
+    'seed': collapse.next_seed(metadata['seed']),
+    'restarts': metadata['restarts'] + 1,
   }
-  outputs.log.say(
-    f'{error} It starts again from step 0 with seed {about["seed"]} '
-    f'(restart {about["restarts"]} of {collapse.MAX_RESTARTS}).'
+  outputs.log.info(
+    f'{error} Restarting from step 0 with seed {metadata["seed"]} '
+    f'(restart {metadata["restarts"]} of {collapse.MAX_RESTARTS}).'
   )
-  multihost.run_on_main(outputs.kept.clear)
-  outputs.board.go_on_from(0)
-  return about
+  multihost.run_on_main(outputs.checkpoints.clear)
+  outputs.writer.resume_from(0)
+  return metadata
 
 
-class _Steps:
-  """Does steps, one after the other, and all that is to be done between."""
+class _Trainer:
+  """Takes steps, and produces what is due between them."""
 
   def __init__(
-    self,
-    config: ml_collections.ConfigDict,
-    scene: scenes.Scene,
-    renderer: hierarchical.Renderer,
-    outputs: Outputs,
-    start: float,
+    self, experiment: experiment_lib.Experiment, outputs: Outputs, start: float
   ):
-    self._config, self._scene = config, scene
+    self._experiment, self._config = experiment, experiment.config
     self._outputs, self._start = outputs, start
-    self._learning_rate = training_step.make_schedule(config)
-    state = jax.eval_shape(
-      lambda key: training.init_state(
-        renderer, training_step.make_optimizer(config), key
-      ),
-      jax.random.key(0),
-    )
-    self._names = training.checked_names(state.params)
-    # Of the signals that came to processes: all stop after the same step.
-    self._greatest: Callable[[int], Any] = int
+    shapes = experiment.state_shapes()
+    self._checked_names = training.checked_names(shapes.params)
+    # The signals of all processes: all stop after the same step.
+    self._global_max: Callable[[int], Any] = int
     if multihost.is_multihost():
-      self._greatest = training.make_global_max()
-    # Compiled beside the initial weights and the start of TensorFlow.
+      self._global_max = training.make_global_max()
+    # Compiled while the state is made and TensorFlow starts.
     self._update = training_step.compile_ahead(
-      training_step.make_update(config, scene, renderer), config, state
+      experiment.update,
+      shapes,
+      num_rays=self._config.num_rand,
+      with_alpha=self._config.random_background,
     )
 
   def run(
     self,
     state: training.TrainState,
-    about: RunMetadata,
+    metadata: RunMetadata,
     listener: signals.Listener,
   ) -> tuple[training.TrainState, RunMetadata]:
-    """Does the steps from a state of host arrays on, see `fit`.
+    """Takes all steps from a state of host arrays on, see `fit`.
 
     Raises:
-      collapse.CollapseError: if the run is to start again.
+      collapse.CollapseError: if the run must restart.
     """
-    self._about, first = about, int(state.step)
-    self._faults = 0
-    self._state = devices.replicate(state)
+    first = int(state.step)
     self._progress = progress.Progress(
       self._outputs.log,
       first_step=first,
@@ -203,202 +192,239 @@ class _Steps:
       num_rays=self._config.num_rand,
       every=self._config.i_print,
     )
+    run = RunState(devices.replicate(state), metadata)
     try:
-      self._run(first, listener)
+      run = self._take_steps(run, first, listener)
     finally:
       self._progress.close()
       self._outputs.profile.stop()
-    return devices.unreplicate(self._state), self._about
+    return devices.unreplicate(run.state), run.metadata
 
-  def _run(self, first: int, listener: signals.Listener) -> None:
-    config = self._config
-    _, key = jax.random.split(jax.random.key(self._about['seed']))
+  def _take_steps(
+    self, run: RunState, first: int, listener: signals.Listener
+  ) -> RunState:
+    num_steps, seed = self._config.num_steps, run.metadata['seed']
+    _, key = jax.random.split(jax.random.key(seed))
     # Several devices of one CPU deadlock when steps are queued up.
     in_turn = jax.device_count() > 1 and jax.default_backend() == 'cpu'
-    pending: collections.deque = collections.deque()
-    batches = training_step.make_batches(
-      config,
-      self._scene,
-      seed=self._about['seed'],
-      start_step=first,
-      num_steps=config.num_steps,
-    )
-    for step, batch in enumerate(batches, first + 1):
+    pending: collections.deque[Any] = collections.deque()
+    for step, batch in enumerate(
+      self._experiment.make_batches(
+        seed=seed, start_step=first, num_steps=num_steps
+      ),
+      first + 1,
+    ):
       self._outputs.profile.before(step - 1 - first)
-      self._state, scalars = self._update.result()(self._state, batch, key)
-      asked = self._greatest(listener.signal_number or 0)
-      pending.append((step, scalars, asked))
+      state, scalars = self._update.result()(run.state, batch, key)
+      run = run._replace(state=state)
+      signal_number = self._global_max(listener.signal_number or 0)
+      pending.append((step, scalars, signal_number))
       due = self._due(step)
-      waits = in_turn or any(due) or (not multihost.is_multihost() and asked)
-      stopped = self._catch_up(pending, 0 if waits else _IN_FLIGHT)
+      is_stopping = not multihost.is_multihost() and signal_number
+      waits = in_turn or any(due) or is_stopping
+      run, stopped = self._read_pending(
+        run, pending, 0 if waits else _IN_FLIGHT
+      )
       if stopped:
-        self._catch_up(pending, 0)
-        self._stop(step, stopped)
+        run, _ = self._read_pending(run, pending, 0)
+        self._stop(run, step, stopped)
       if any(due):
-        with self._progress.paused():
-          interrupted = multihost.run_on_main(
-            functools.partial(self._pause, step, due, listener),
-            self._state.learnt(),
-          )
-        if interrupted:
-          self._stop(step, interrupted)
-    # It may have come while the last state was written.
-    stopped = int(self._greatest(listener.signal_number or 0))
+        run = self._pause(run, step, due, listener)
+    # A signal may have come while the last checkpoint was written.
+    stopped = int(self._global_max(listener.signal_number or 0))
     if stopped:
-      self._stop(config.num_steps, stopped)
+      self._stop(run, num_steps, stopped)
+    return run
 
-  def _catch_up(self, pending: collections.deque, left: int) -> int:
-    """Reads steps until so many are left; gives the signal to stop, or 0."""
-    stopped = 0
-    while len(pending) > left:
-      step, scalars, asked = pending.popleft()
-      self._read(step, scalars)
-      stopped = int(asked) or stopped
-    return stopped
-
-  def _due(self, step: int) -> _Due:
-    config = self._config
-    last = step == config.num_steps
-    return _Due(
-      validation=step % config.i_img == 0,
-      save=step % config.i_weights == 0 or last,
-      # At the end all is tested anyway.
-      test=step % config.i_testset == 0 and not last,
-      film=step % config.i_video == 0,
-    )
-
-  def _pause(
-    self, step: int, due: _Due, listener: signals.Listener
-  ) -> int | None:
-    """Looks at what is learnt and keeps it, as far as it is time to.
+  def _read_pending(
+    self, run: RunState, pending: collections.deque[Any], num_left: int
+  ) -> tuple[RunState, int]:
+    """Reads the scalars of steps until `num_left` are in flight.
 
     Returns:
-      The signal that cut this short, or None.
+      The run, and the signal to stop, or 0.
     """
-    psnr = None
-    try:
-      with listener.interruptible():  # Views may take minutes.
-        psnr = self._validate(step) if due.validation else None
-      if due.save:
-        self._save(psnr)
-      with listener.interruptible():
-        if due.test:
-          self._show(step, self._outputs.test)
-        if due.film:
-          self._show(step, self._outputs.film)
-    except KeyboardInterrupt:
-      if listener.signal_number is None:
-        raise
-      return listener.signal_number
-    return None
+    stopped = 0
+    while len(pending) > num_left:
+      step, scalars, signal_number = pending.popleft()
+      run = self._read(run, step, scalars)
+      stopped = int(signal_number) or stopped
+    return run, stopped
 
-  def _show(self, step: int, show: Show) -> None:
-    """Draws what is learnt; if that fails, the run goes on."""
-    skipped = devices.unreplicate(self._state.skipped)
-    about = self._about | {'times': self._times()}
-    try:
-      show(
-        checkpoints.CheckpointInfo(step, int(skipped), about),
-        self._state.learnt(),
-      )
-    except (errors.UserError, OSError) as error:
-      self._outputs.log.say(f'step {step}  {error} Training goes on.')
-
-  def _stop(self, step: int, signal_number: int) -> None:
-    """Keeps the state.
-
-    Raises:
-      signals.StoppedError: always, but for
-      OSError: if the state can not be written.
-    """
-    multihost.run_on_main(lambda: self._save(must=True))
-    error = signals.StoppedError(step, signal_number)
-    self._outputs.log.note(str(error))
-    raise error
-
-  def _read(self, step: int, scalars: training.Scalars) -> None:
-    """Waits for a step, and shows what it says."""
+  def _read(
+    self, run: RunState, step: int, scalars: training.Scalars
+  ) -> RunState:
+    """Waits for a step, checks its scalars and shows them."""
     scalars = jax.device_get(scalars)
-    self._check(step, int(scalars['fault']))
+    run = self._check_finite(run, step, int(scalars['nonfinite']))
     self._progress.show(scalars)
     if step % self._config.i_print == 0 or step == self._config.num_steps:
       values = {f'train/{x}': scalars[x] for x in _SHOWN if x in scalars}
-      values['train/learning_rate'] = self._learning_rate(step - 1)
+      values['train/learning_rate'] = self._experiment.schedule(step - 1)
       values['train/rays_per_second'] = self._progress.rays_per_second()
-      self._outputs.board.scalars(step, values)
+      self._outputs.writer.scalars(step, values)
     if step % self._config.collapse_steps == 0:
-      self._look_for_collapse(step, scalars['moments'])
+      self._check_collapse(run, step, scalars['color_stats'])
+    return run
 
-  def _look_for_collapse(self, step: int, moments: training.ColorStats) -> None:
-    """Says so if there is one.
-
-    Raises:
-      collapse.CollapseError: if the run is to start again.
-    """
-    found = collapse.describe_collapse(step, moments)
-    if found:
-      restarts = self._about['restarts']
-      if self._config.restart_collapsed and restarts < collapse.MAX_RESTARTS:
-        raise collapse.CollapseError(found)
-      self._outputs.log.say(f'{found} It is not started again.')
-
-  def _check(self, step: int, fault: int) -> None:
-    """Stops at a fault, with the state from before it kept.
+  def _check_finite(self, run: RunState, step: int, nonfinite: int) -> RunState:
+    """Stops at a NaN or infinity, with a checkpoint from before it.
 
     Raises:
-      ValueError: names the step, and the array with the fault.
+      UserError: names the step, and the array with the value.
     """
-    self._faults = self._faults + 1 if fault else 0
     skips = self._config.skip_nonfinite
-    if not fault or (skips and self._faults < _MOST_SKIPPED):
-      return
-    self._state = self._state._replace(fault=self._state.fault * 0)
-    saved = multihost.run_on_main(self._save)
-    kept = 'The state before it is kept. ' if saved else ''
+    run = run._replace(num_nonfinite=run.num_nonfinite + 1 if nonfinite else 0)
+    if not nonfinite or (skips and run.num_nonfinite < _MAX_SKIPPED):
+      return run
+    state = run.state._replace(nonfinite=run.state.nonfinite * 0)
+    run = run._replace(state=state)
+    saved = multihost.run_on_main(lambda: self._save(run) is not None)
     text = (
-      f'Step {step}: {self._names[fault - 1]} holds a NaN or infinity'
-      f'{f", as did {_MOST_SKIPPED} steps in a row" if skips else ""}. '
-      f'{kept}A smaller config.learning_rate, '
-      'config.grad_max_norm or config.skip_nonfinite=True may help.'
+      f'Step {step}: {self._checked_names[nonfinite - 1]} holds a NaN or '
+      f'infinity{f", as did {_MAX_SKIPPED} steps in a row" if skips else ""}. '
+      f'{"The state before it is saved. " if saved else ""}A smaller '
+      'config.learning_rate, config.grad_max_norm or '
+      'config.skip_nonfinite=True may help.'
     )
-    self._outputs.log.note(text)
+    self._outputs.log.write(text)
     raise errors.UserError(text)
 
-  def _validate(self, step: int) -> float:
-    """Renders a validation view, and gives its PSNR."""
-    psnr = self._outputs.validate(self._state.learnt(), step)
-    width = len(str(self._config.num_steps))
-    self._outputs.log.say(f'step {step:>{width}}  validation {psnr:.2f} dB')
-    return psnr
-
-  def _save(
-    self, validation_psnr: float | None = None, *, must: bool = False
-  ) -> bool:
-    """Keeps the state, unless it is kept already; whether it is kept then.
+  def _check_collapse(
+    self, run: RunState, step: int, stats: training.ColorStats
+  ) -> None:
+    """Reports a collapse.
 
     Raises:
-      OSError: if it can not be written, and it must, or it is the last one.
+      collapse.CollapseError: if the run must restart.
     """
-    state = devices.unreplicate(self._state)
-    if int(state.step) in self._outputs.kept.steps():
-      return True
-    about = self._about | {'times': self._times()}
-    last = int(state.step) == self._config.num_steps
-    try:
-      self._outputs.kept.save(state, about, validation_psnr=validation_psnr)
-    except checkpoints.SaveError as error:
-      if must or last:
-        self._outputs.log.note(str(error))
-        raise
-      self._outputs.log.say(f'{error} Training goes on; the next is tried.')
-      return False
-    if last:
-      self._about = about
-    return True
+    text = collapse.describe_collapse(step, stats)
+    if text is None:
+      return
+    restarts = run.metadata['restarts']
+    if self._config.restart_collapsed and restarts < collapse.MAX_RESTARTS:
+      raise collapse.CollapseError(text)
+    self._outputs.log.info(f'{text} It is not restarted.')
 
-  def _times(self) -> dict[str, float]:
-    """Returns seconds of training so far, and rays per second."""
-    before = self._about['times']
+  def _due(self, step: int) -> _Due:
+    config = self._config
+    is_last = step == config.num_steps
+    return _Due(
+      validation=step % config.i_img == 0,
+      checkpoint=step % config.i_weights == 0 or is_last,
+      # At the end the test views are scored anyway.
+      test=step % config.i_testset == 0 and not is_last,
+      video=step % config.i_video == 0,
+    )
+
+  def _pause(
+    self, run: RunState, step: int, due: _Due, listener: signals.Listener
+  ) -> RunState:
+    """Produces what is due; stops if a signal interrupts it."""
+    with self._progress.paused():
+      interrupted, metadata = multihost.run_on_main(
+        functools.partial(self._produce, run, step, due, listener),
+        run.state.variables(),
+        like=(None, run.metadata),
+      )
+    run = run._replace(metadata=metadata)
+    if interrupted:
+      self._stop(run, step, interrupted)
+    return run
+
+  def _produce(
+    self, run: RunState, step: int, due: _Due, listener: signals.Listener
+  ) -> tuple[int | None, RunMetadata]:
+    """Validates, saves and renders, on the main process.
+
+    Returns:
+      The signal that interrupted it, or None; and the run's metadata.
+    """
+    psnr, metadata = None, run.metadata
+    try:
+      with listener.interruptible():  # Images may take minutes.
+        psnr = self._validate(run, step) if due.validation else None
+      if due.checkpoint:
+        metadata = self._save(run, psnr) or metadata
+      with listener.interruptible():
+        if due.test:
+          self._render(run, step, self._outputs.render_test)
+        if due.video:
+          self._render(run, step, self._outputs.render_video)
+    except KeyboardInterrupt:
+      if listener.signal_number is None:
+        raise
+      return listener.signal_number, metadata
+    return None, metadata
+
+  def _validate(self, run: RunState, step: int) -> float:
+    """Renders a validation view, and returns its PSNR in dB."""
+    psnr = self._outputs.validate(run.state.variables(), step)
+    width = len(str(self._config.num_steps))
+    self._outputs.log.info(f'step {step:>{width}}  validation {psnr:.2f} dB')
+    return psnr
+
+  def _render(self, run: RunState, step: int, render_fn: RenderFn) -> None:
+    """Renders what the user wants to see; if that fails, training continues."""
+    info = checkpoints.CheckpointInfo(
+      step=step,
+      skipped=int(devices.unreplicate(run.state.skipped)),
+      metadata=run.metadata | {'times': self._times(run)},
+    )
+    try:
+      render_fn(info, run.state.variables())
+    except (errors.UserError, OSError) as error:
+      self._outputs.log.info(f'step {step}  {error} Training continues.')
+
+  def _stop(self, run: RunState, step: int, signal_number: int) -> None:
+    """Saves a checkpoint.
+
+    Raises:
+      signals.StoppedError: always, but for
+      checkpoints.SaveError: if it cannot be written.
+    """
+    multihost.run_on_main(lambda: self._save(run, must=True))
+    error = signals.StoppedError(step, signal_number)
+    self._outputs.log.write(str(error))
+    raise error
+
+  def _save(
+    self,
+    run: RunState,
+    validation_psnr: float | None = None,
+    *,
+    must: bool = False,
+  ) -> RunMetadata | None:
+    """Saves a checkpoint unless there is one of this step.
+
+    Returns:
+      The run's metadata, that of the checkpoint if it is the last one; None if
+      it could not be written.
+
+    Raises:
+      checkpoints.SaveError: if it cannot be written, and must be, or is the
+        last one.
+    """
+    state = devices.unreplicate(run.state)
+    if int(state.step) in self._outputs.checkpoints.steps():
+      return run.metadata
+    metadata = run.metadata | {'times': self._times(run)}
+    is_last = int(state.step) == self._config.num_steps
+    try:
+      self._outputs.checkpoints.save(
+        state, metadata, validation_psnr=validation_psnr
+      )
+    except checkpoints.SaveError as error:
+      if must or is_last:
+        self._outputs.log.write(str(error))
+        raise
+      self._outputs.log.info(f'{error} Training continues.')
+      return None
+    return metadata if is_last else run.metadata
+
+  def _times(self, run: RunState) -> dict[str, float]:
+    """Returns the seconds of training so far, and rays per second."""
+    before = run.metadata['times']
     seconds = time.perf_counter() - self._start
     times = {'train_seconds': round(before['train_seconds'] + seconds, 2)}
     # A run that an older version began did not measure them.

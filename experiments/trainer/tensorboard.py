@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run."""
+"""TensorBoard's curves and images of a run."""
 
 import contextlib
 import io
@@ -16,33 +16,33 @@ from tensorboard.summary.writer import record_writer
 
 from nerf_haiku.io import lazy_tensorflow, media
 
-# Two boards of one process do not share a file.
+# Two writers of one process do not share a file.
 _COUNT = itertools.count()
 
 
 class SummaryWriter:
   """Writes scalars and images; a context manager.
 
-  In TensorBoard's own records: `tf.summary` can not say that a run goes on from
-  an earlier step, and what a killed run wrote after its last checkpoint would
-  be shown twice. Without a thread, so that a disk that is full is noticed here;
-  it is said once, and does not stop a run.
+  It writes TensorBoard's own records: `tf.summary` cannot say that a run
+  resumes from an earlier step, and would show twice what a killed run wrote
+  after its last checkpoint. There is no thread, so that a full disk is noticed
+  here; it is reported once, and does not stop a run.
   """
 
   def __init__(
     self, folder: pathlib.Path | None, say: Callable[[str], None] | None = None
   ):
-    """Begins a file in a folder, or writes nothing without one.
+    """Starts a file in a folder; without one nothing is written.
 
-    `say` is told if it can not be written.
+    `say` reports that it cannot be written.
     """
-    lazy_tensorflow.module()  # Quietly; TensorBoard imports it.
+    lazy_tensorflow.module()  # TensorBoard imports it, with messages.
     self._path = folder and folder / (
       f'events.out.tfevents.{int(time.time()):010}.{socket.gethostname()}.'
       f'{os.getpid()}.{next(_COUNT)}'
     )
     self._say = say or (lambda text: None)
-    self._fails = False
+    self._is_failing = False
     self._write(
       event_pb2.Event(wall_time=time.time(), file_version='brain.Event:2')
     )
@@ -51,10 +51,10 @@ class SummaryWriter:
     return self
 
   def __exit__(self, *error: object) -> None:
-    pass  # All is written.
+    pass  # Each record is written at once.
 
-  def go_on_from(self, step: int) -> None:
-    """Tells TensorBoard to forget what it has of this step and later ones."""
+  def resume_from(self, step: int) -> None:
+    """Tells TensorBoard to discard this step and later ones."""
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     self._add(step, session_log=start)
 
@@ -81,8 +81,8 @@ class SummaryWriter:
   def hyperparameters(
     self, settings: Mapping[str, Any], metrics: Mapping[str, float]
   ) -> None:
-    """Adds what the run was asked for, beside what it came to."""
-    lazy_tensorflow.module()  # Quietly; the plugin imports it.
+    """Adds the settings of the run, beside its final metrics."""
+    lazy_tensorflow.module()  # The plugin imports it, with messages.
     from tensorboard.plugins.hparams import api
 
     plain = {
@@ -101,7 +101,7 @@ class SummaryWriter:
     self._write(event_pb2.Event(wall_time=time.time(), step=step, **content))
 
   def _write(self, event: event_pb2.Event) -> None:
-    """Adds a record to the file, whole or not at all."""
+    """Adds a record to the file as a whole, or not at all."""
     if self._path is None:
       return
     record = io.BytesIO()
@@ -109,14 +109,14 @@ class SummaryWriter:
     try:
       self._path.parent.mkdir(parents=True, exist_ok=True)
       _append(self._path, record.getvalue())
-      self._fails = False
+      self._is_failing = False
     except OSError as error:
-      if not self._fails:
+      if not self._is_failing:
         self._say(
-          f'TensorBoard: {self._path.parent} can not be written '
-          f'({error.strerror}); training goes on.'
+          f'TensorBoard: {self._path.parent} cannot be written '
+          f'({error.strerror}). Training continues.'
         )
-      self._fails = True
+      self._is_failing = True
 
 
 def _append(path: pathlib.Path, content: bytes) -> None:
