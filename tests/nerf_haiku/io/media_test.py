@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import parameterized
 
+from nerf_haiku import errors
 from nerf_haiku.io import media
 
 _YELLOW, _BLUE = (240, 249, 33), (13, 8, 135)  # The ends of plasma.
@@ -113,7 +114,8 @@ class WritePngTest(parameterized.TestCase):
     self.assertTrue(path.exists())
 
   def test_missing_folder(self):
-    with self.assertRaises(FileNotFoundError):
+    message = "No such file or directory: '.*/none/a.png'"
+    with self.assertRaisesRegex(errors.WriteError, message):
       media.write_png(self.folder / 'none' / 'a.png', _random_image(7, 5))
 
   def test_refuses_floats(self):
