@@ -115,13 +115,12 @@ def compile_ahead(
     return jax.ShapeDtypeStruct((count, *x.shape), x.dtype)
 
   rays = (count, config.num_rand // jax.device_count())
+  shape: Any = jax.ShapeDtypeStruct  # In place of the arrays.
   batch = scenes.Batch(
-    jax.ShapeDtypeStruct(rays, np.int32),
-    jax.ShapeDtypeStruct((*rays, 2), np.int32),
-    jax.ShapeDtypeStruct((*rays, 3), np.float32),
-    jax.ShapeDtypeStruct(rays, np.float32)
-    if config.random_background
-    else None,
+    shape(rays, np.int32),
+    shape((*rays, 2), np.int32),
+    shape((*rays, 3), np.float32),
+    shape(rays, np.float32) if config.random_background else None,
   )
   shapes = jax.tree.map(on_devices, state), batch, jax.random.key(0)
   pool = concurrent.futures.ThreadPoolExecutor(1)

@@ -50,7 +50,7 @@ def score_views(
   measures = available_metrics()
   scores: dict[str, list[float | None]] = {name: [] for name in measures}
   seconds, sums = [], []
-  pairs, chosen = [], choose_for_overview(split.cameras.sizes)
+  pairs, chosen = [], choose_for_overview(np.asarray(split.cameras.sizes))
   bar = tqdm.tqdm(split.images, 'test views', disable=None, leave=False)
   for i, image in enumerate(bar):
     start = time.perf_counter()

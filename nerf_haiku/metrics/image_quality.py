@@ -56,7 +56,7 @@ def ssim(image: np.ndarray, truth: np.ndarray) -> float | None:
     return None
   tf = lazy_tensorflow.module()
   return float(
-    tf.image_quality.ssim(
+    tf.image.ssim(
       tf.constant(image),
       tf.constant(truth),
       max_val=255,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import parameterized
 
+from nerf_haiku import errors
 from nerf_haiku.io import media
 
 _YELLOW, _BLUE = (240, 249, 33), (13, 8, 135)  # The ends of plasma.
@@ -38,9 +39,9 @@ class ToUint8Test(parameterized.TestCase):
     self.assertEqual(result.dtype, np.uint8)
     self.assertEqual(result.tolist(), [[expected]])
 
-  def test_every_grey_level_returns(self):
-    grey = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(media.to_uint8(jnp.array(grey) / 255), grey)
+  def test_every_gray_level_returns(self):
+    gray = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(media.to_uint8(jnp.array(gray) / 255), gray)
 
   def test_just_under_a_half(self):
     # Times 255 this is 0.49999997; adding 0.5 to that in float32 gives 1.
@@ -113,7 +114,7 @@ class WritePngTest(parameterized.TestCase):
     self.assertTrue(path.exists())
 
   def test_missing_folder(self):
-    with self.assertRaises(FileNotFoundError):
+    with self.assertRaises(errors.WriteError):
       media.write_png(self.folder / 'none' / 'a.png', _random_image(7, 5))
 
   def test_refuses_floats(self):
@@ -134,14 +135,14 @@ class DepthImageTest(parameterized.TestCase):
     self.assertEqual(self._pixel(t, 1.0), expected)
 
   def test_linear_in_t(self):
-    # The middle is between colours 102 and 153 of the 256 of plasma.
+    # The middle is between colors 102 and 153 of the 256 of plasma.
     self.assertEqual(self._pixel(4.0, 1.0), (201, 71, 121))
 
   def test_luminance_falls_with_depth(self):
     depth = np.linspace(2, 6, 300)[None]
     image = media.depth_image(depth, np.ones_like(depth), 2.0, 6.0)
     luminance = image @ [0.2126, 0.7152, 0.0722]
-    # A step of luminance is 0.7 grey levels; rounding moves it by up to 1.
+    # A step of luminance is 0.7 gray levels; rounding moves it by up to 1.
     self.assertLess(np.max(np.diff(luminance[0])), 1.0)
     self.assertLess(np.max(np.diff(luminance[0, ::10])), 0.0)
 
@@ -151,8 +152,8 @@ class DepthImageTest(parameterized.TestCase):
       self.assertEqual(self._pixel(3.0, opacity), _WHITE)
 
   @parameterized.parameters((2.0, _YELLOW), (6.0, _BLUE))
-  def test_half_empty_is_half_white(self, t, colour):
-    expected = tuple(int((c + 255) / 2 + 0.5) for c in colour)
+  def test_half_empty_is_half_white(self, t, color):
+    expected = tuple(int((c + 255) / 2 + 0.5) for c in color)
     self.assertEqual(self._pixel(t, 0.5), expected)
 
   def test_keeps_the_layout(self):
@@ -212,7 +213,7 @@ class LayoutTest(parameterized.TestCase):
       media.contact_sheet(images[:1], 0)
 
 
-class GreyTest(parameterized.TestCase):
+class GrayTest(parameterized.TestCase):
   def test_from_black_to_white(self):
     shown = media.to_gray(np.array([[0.0, 1.0, 2.0, 5.0]], np.float32), 4.0)
     # Of 255: a quarter is 63.75, a half 127.5; more than all is white.
@@ -220,7 +221,7 @@ class GreyTest(parameterized.TestCase):
     expected = np.repeat(levels[..., None], 3, axis=-1)
     np.testing.assert_array_equal(shown, expected, strict=True)
 
-  def test_pngs_of_16_bits_and_of_colours(self):
+  def test_pngs_of_16_bits_and_of_colors(self):
     for image in (
       np.array([[0, 257, 65535]], np.uint16),
       np.zeros((2, 3, 3), np.uint8),
