@@ -207,7 +207,7 @@ def min_cosines(cameras: Cameras) -> np.ndarray:
   return cosines
 
 
-def _at_near_plane(rays: Rays, ndc: Ndc) -> tuple[jax.Array, jax.Array]:
+def _at_near_plane(rays: Rays, ndc: Ndc) -> tuple[arrays.Array, arrays.Array]:
   """Returns where rays meet the near plane: t `[R]`, and points `[R, 3]`."""
   t = -(ndc.near + rays.origins[:, 2]) / rays.directions[:, 2]
   return t, rays.origins + t[:, None] * rays.directions

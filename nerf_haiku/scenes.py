@@ -99,8 +99,10 @@ def opacity(image: np.ndarray) -> np.ndarray:
   """
   if image.shape[-1] == 3:
     return np.ones(image.shape[:-1], np.float32)
-  alpha: np.ndarray = image[..., 3].astype(np.float32)
-  return alpha / np.iinfo(image.dtype).max
+  alpha: np.ndarray = (
+    image[..., 3].astype(np.float32) / np.iinfo(image.dtype).max
+  )
+  return alpha
 
 
 def to_float(image: np.ndarray, *, white_background: bool) -> np.ndarray:
@@ -117,4 +119,7 @@ def to_float(image: np.ndarray, *, white_background: bool) -> np.ndarray:
   if image.shape[-1] == 3:
     return scaled
   rgb, alpha = scaled[..., :3], scaled[..., 3:]
-  return rgb * alpha + (1.0 - alpha if white_background else 0.0)
+  composite: np.ndarray = rgb * alpha + (
+    1.0 - alpha if white_background else 0.0
+  )
+  return composite

@@ -46,7 +46,7 @@ def describe_run(
 def _describe_cameras(scene: scenes.Scene) -> list[str]:
   views: cameras.Cameras = scene.train.cameras
   distances = np.linalg.norm(views.camera_to_world[:, :, 3], axis=-1)
-  focal = views.intrinsics[:, 0]
+  focal = np.asarray(views.intrinsics[:, 0])
   lines = [
     f'Training cameras: {_range(distances)} from the origin, focal length '
     f'{_range(focal)} pixels',

@@ -210,7 +210,8 @@ def read(files: Files, index: int) -> np.ndarray:
   height, width = sizes(files)[index]
   mean = area_resize.downscale(image, int(height), int(width))
   mean *= 65535 / 255
-  return np.rint(mean, out=mean).astype(np.uint16)
+  np.rint(mean, out=mean)
+  return mean.astype(np.uint16)
 
 
 def notices(splits: Sequence[Files], folder: pathlib.Path) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import chex
 import imageio.v2 as iio
@@ -91,6 +92,7 @@ def _check_sizes(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 def _write_gif(
   path: pathlib.Path, frames: Iterator[np.ndarray], fps: int
 ) -> None:
+  writer: Any  # Its type in imageio lacks the method.
   with iio.get_writer(path, duration=1000 / fps, loop=0) as writer:
     for frame in frames:
       writer.append_data(frame)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nerf_haiku import arrays, errors
+from nerf_haiku import errors
 from nerf_haiku.io import safe_reading
 
 NETS = ('vgg', 'alex')
@@ -49,15 +49,15 @@ _MAX_BYTES = 1 << 28  # Of a file; VGG's has 59 million.
 class Conv(NamedTuple):
   """A convolution from `I` to `O` channels."""
 
-  kernel: arrays.Array  # [size, size, I, O].
-  bias: arrays.Array  # [O].
+  kernel: jax.Array  # [size, size, I, O].
+  bias: jax.Array  # [O].
 
 
 class Weights(NamedTuple):
   """The weights of a network and of its features."""
 
   convs: tuple[Conv, ...]  # in order, the first one applied to the image.
-  linear: tuple[arrays.Array, ...]  # [C], 0 or more, for each of five taps.
+  linear: tuple[jax.Array, ...]  # [C], 0 or more, for each of five taps.
 
 
 class _Layer(NamedTuple):
@@ -149,7 +149,7 @@ def make_lpips(net: str) -> Callable[[np.ndarray, np.ndarray], float | None]:
   return lpips
 
 
-def distance(weights: Weights, images: arrays.Array, *, net: str) -> jax.Array:
+def distance(weights: Weights, images: jax.Array, *, net: str) -> jax.Array:
   """Computes the distance of two images (equation 1).
 
   Args:
@@ -209,7 +209,8 @@ def read_weights(path: pathlib.Path, net: str) -> Weights:
       for i in range(len(stages))
     ),
   )
-  return jax.device_put(weights)
+  on_device: Weights = jax.device_put(weights)
+  return on_device
 
 
 @functools.cache
@@ -297,14 +298,13 @@ def _convolve(x: jax.Array, conv: Conv, layer: _Layer) -> jax.Array:
 
 def _max_pool(x: jax.Array, side: int) -> jax.Array:
   """Max-pools `[N, H, W, C]` over complete windows, with a stride of 2."""
-  return jax.lax.reduce_window(
+  pooled: jax.Array = jax.lax.reduce_window(
     x, -jnp.inf, jax.lax.max, (1, side, side, 1), (1, 2, 2, 1), 'VALID'
   )
+  return pooled
 
 
-def _feature_distance(
-  features: arrays.Array, linear: arrays.Array
-) -> jax.Array:
+def _feature_distance(features: jax.Array, linear: jax.Array) -> jax.Array:
   """Computes one layer's term of equation 1.
 
   Args:

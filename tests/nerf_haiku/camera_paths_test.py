@@ -11,18 +11,18 @@ class CircleTest(chex.TestCase):
   def test_cameras_stand_around_and_look_at_the_origin(self):
     poses = camera_paths.circle(7, elevation=-30.0, radius=4.0)
     chex.assert_shape(poses, (7, 3, 4))
-    rotations, centres = poses[:, :, :3], poses[:, :, 3]
-    np.testing.assert_allclose(np.linalg.norm(centres, axis=1), 4.0, rtol=1e-6)
-    np.testing.assert_allclose(centres[:, 2], 2.0, rtol=1e-6)  # 4 sin(30).
-    np.testing.assert_allclose(rotations[:, :, 2], centres / 4.0, atol=1e-6)
+    rotations, centers = poses[:, :, :3], poses[:, :, 3]
+    np.testing.assert_allclose(np.linalg.norm(centers, axis=1), 4.0, rtol=1e-6)
+    np.testing.assert_allclose(centers[:, 2], 2.0, rtol=1e-6)  # 4 sin(30).
+    np.testing.assert_allclose(rotations[:, :, 2], centers / 4.0, atol=1e-6)
     np.testing.assert_allclose(np.linalg.det(rotations), 1.0, rtol=1e-5)
     # Upright: the cameras' x axes are level, their y axes point up.
     np.testing.assert_allclose(rotations[:, 2, 0], 0.0, atol=1e-6)
     np.testing.assert_array_less(0.5, rotations[:, 2, 1])
 
   def test_azimuths_are_evenly_spaced(self):
-    centres = camera_paths.circle(8)[:, :2, 3]
-    azimuths = np.unwrap(np.arctan2(centres[:, 1], centres[:, 0]))
+    centers = camera_paths.circle(8)[:, :2, 3]
+    azimuths = np.unwrap(np.arctan2(centers[:, 1], centers[:, 0]))
     np.testing.assert_allclose(np.abs(np.diff(azimuths)), np.pi / 4, rtol=1e-5)
 
 
@@ -51,8 +51,8 @@ def _spread_out():
 
 def _assert_look_at(path, target, up):
   """Cameras look at a point, and lean to no side of `up`."""
-  x, y, z, centres = np.moveaxis(path, -1, 0)
-  towards = centres - target
+  x, y, z, centers = np.moveaxis(path, -1, 0)
+  towards = centers - target
   towards /= np.linalg.norm(towards, axis=-1, keepdims=True)
   np.testing.assert_allclose(z, towards, atol=1e-6)
   np.testing.assert_allclose(x @ up, 0.0, atol=1e-6)

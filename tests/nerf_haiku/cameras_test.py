@@ -56,23 +56,23 @@ class CastTest(chex.TestCase):
     view = _uneven_camera()
     rng = np.random.default_rng(0)
     points = rng.uniform(-0.8, 0.8, size=(200, 3))
-    rotation, centre = (
+    rotation, center = (
       view.camera_to_world[0, :, :3],
       view.camera_to_world[0, :, 3],
     )
-    x, y, z = ((points - centre) @ rotation).T  # World to camera: R^T.
+    x, y, z = ((points - center) @ rotation).T  # World to camera: R^T.
     fx, fy, cx, cy = view.intrinsics[0]
     column, row = cx + fx * x / -z, cy - fy * y / -z
     pixel = np.floor(np.stack([row, column], -1))
     rays = _cast(view, np.zeros(200), pixel)
-    # Where the ray of the pixel's centre is, at the depth of the point.
+    # Where the ray of the pixel's center is, at the depth of the point.
     seen = rays.origins + rays.directions * (-z[:, None]).astype(np.float32)
-    to_centre = (pixel + 0.5) - np.stack([row, column], -1)
+    to_center = (pixel + 0.5) - np.stack([row, column], -1)
     expected = (
       points
       + (
-        to_centre[:, 1:] / fx * rotation[:, 0]
-        - to_centre[:, :1] / fy * rotation[:, 1]
+        to_center[:, 1:] / fx * rotation[:, 0]
+        - to_center[:, :1] / fy * rotation[:, 1]
       )
       * -z[:, None]
     )
@@ -91,10 +91,10 @@ class CastTest(chex.TestCase):
 
   def test_half_a_pixel_between_conventions(self):
     view = _uneven_camera()
-    centre = _cast(view, np.zeros(1), [[10, 20]], pixel_center=True)
+    center = _cast(view, np.zeros(1), [[10, 20]], pixel_center=True)
     corners = _cast(view, np.zeros(2), [[10, 20], [11, 21]], pixel_center=False)
     np.testing.assert_allclose(
-      centre.directions[0], corners.directions.mean(0), atol=1e-6
+      center.directions[0], corners.directions.mean(0), atol=1e-6
     )
 
   def test_each_pixel_has_its_camera(self):

@@ -12,9 +12,9 @@ def _rotations(num, seed=0):
   return transform.Rotation.from_rotvec(vectors).as_matrix()
 
 
-def _poses(rotations, centres):
-  centres = np.broadcast_to(centres, (len(rotations), 3))
-  return np.concatenate([rotations, centres[..., None]], axis=-1)
+def _poses(rotations, centers):
+  centers = np.broadcast_to(centers, (len(rotations), 3))
+  return np.concatenate([rotations, centers[..., None]], axis=-1)
 
 
 def _square(camera_to_world):
@@ -61,7 +61,7 @@ class MeanTest(chex.TestCase):
       np.testing.assert_allclose(pose[:, :3], frame, atol=1e-12)
       np.testing.assert_allclose(pose[:, 3], [3, 2, 1])
 
-  def test_reference_is_centred(self):
+  def test_reference_is_centerd(self):
     given = references.load('llff')['ndc_poses'][:, :, :4]
     np.testing.assert_allclose(poses.mean(given), np.eye(3, 4), atol=1e-5)
 
@@ -177,6 +177,6 @@ class SpherifyTest(chex.TestCase):
     ('parallel', np.stack([np.eye(3)] * 3), np.eye(3), 'one direction'),
     ('at_the_focus', _rotations(3), np.zeros(3), 'length 0'),
   )
-  def test_refuses(self, rotations, centres, message):
+  def test_refuses(self, rotations, centers, message):
     with self.assertRaisesRegex(ValueError, message):
-      poses.spherify(_poses(rotations, centres))
+      poses.spherify(_poses(rotations, centers))

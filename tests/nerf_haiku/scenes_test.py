@@ -48,7 +48,7 @@ class ToFloatTest(chex.TestCase):
         atol=1e-6,
       )
 
-  def test_colour_under_no_alpha_is_not_seen(self):
+  def test_color_under_no_alpha_is_not_seen(self):
     image = np.array([[[9, 99, 199, 0]]], np.uint8)
     for white in (False, True):
       seen = scenes.to_float(image, white_background=white)

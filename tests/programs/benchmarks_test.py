@@ -55,7 +55,9 @@ class CommunicationTest(chex.TestCase):
 
 class TableTest(chex.TestCase):
   def test_spread(self):
-    self.assertEqual(machine.format_range([3.0, 1.0, 2.0], 1), '2.0 (1.0 to 3.0)')
+    self.assertEqual(
+      machine.format_range([3.0, 1.0, 2.0], 1), '2.0 (1.0 to 3.0)'
+    )
 
 
 class VariedTest(chex.TestCase):

@@ -10,8 +10,9 @@ import chex
 import jax
 from absl.testing import parameterized
 
-from experiments.builders import model, scene_loader, training_step
-from nerf_haiku import devices, training
+from experiments.builders import experiment as experiment_lib
+from experiments.builders import scene_loader
+from nerf_haiku import devices
 from tests.support import configs
 
 _STEPS = 6
@@ -31,7 +32,9 @@ def _config(field, renderer):
   )
   config.hash.update(num_levels=4, hashmap_size=512, color_width=16)
   # The grid is looked at, and rays have samples, within these few steps.
-  config.occupancy.update(every=2, budget=1024, step=0.05, resolution=8)
+  config.occupancy.update(
+    update_every=2, max_samples=1024, step_size=0.05, resolution=8
+  )
   return config
 
 
@@ -40,22 +43,16 @@ class DeterminismTest(chex.TestCase):
   def test_bit_equal(self, field, renderer):
     config = _config(field, renderer)
     scene = scene_loader.load_scene(config, None)
-    renderer = model.make_renderer(config, scene)
-
-    update = training_step.make_update(config, scene, renderer)
+    experiment = experiment_lib.make_experiment(config, scene)
 
     def run(seed):
       init, key = jax.random.split(jax.random.key(seed))
-      state = devices.replicate(
-        training.init_state(
-          renderer, training_step.make_optimizer(config), init
-        )
-      )
-      batches = training_step.make_batches(
-        config, scene, seed=seed, start_step=0, num_steps=_STEPS
+      state = devices.replicate(experiment.init_state(init))
+      batches = experiment.make_batches(
+        seed=seed, start_step=0, num_steps=_STEPS
       )
       for batch in batches:
-        state, scalars = update(state, batch, key)
+        state, scalars = experiment.update(state, batch, key)
         jax.block_until_ready(scalars)  # Virtual devices deadlock otherwise.
       return devices.unreplicate(state)
 

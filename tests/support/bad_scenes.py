@@ -38,7 +38,7 @@ class Layout:
   load: Callable[..., scenes.Scene]  # of a root and changed settings.
   read: Callable[[pathlib.Path], list[View]]
   settings: dict
-  normalised: bool = False  # Poses are known but for a motion and a scale.
+  normalized: bool = False  # Poses are known but for a motion and a scale.
 
 
 def make_scene() -> scenes.Scene:
@@ -89,7 +89,7 @@ def compare(
       pose = np.asarray(split.cameras.camera_to_world[i, :3], np.float64)
       found.append(View(image * 255, pose, fx / image.shape[1]))
   partners = [_nearest(view, views) for view in found]
-  if layout.normalised:
+  if layout.normalized:
     found, partners = _relative(found), _relative(partners)
   for i, (view, partner) in enumerate(zip(found, partners, strict=True)):
     scale = max(np.abs(partner.pose).max(), 1)
@@ -196,8 +196,8 @@ def _loader(load, settings):
   )
 
 
-def _layout(write, load, read, normalised=False, **settings) -> Layout:
-  return Layout(write, _loader(load, settings), read, settings, normalised)
+def _layout(write, load, read, normalized=False, **settings) -> Layout:
+  return Layout(write, _loader(load, settings), read, settings, normalized)
 
 
 LAYOUTS = {

@@ -65,9 +65,9 @@ class Model:
     )
     draw = np.random.default_rng(0)
     batch = scenes.Batch(
-      draw.integers(0, 3, _RAYS, dtype=np.int32),
-      draw.integers(0, 16, (_RAYS, 2), dtype=np.int32),
-      draw.random((_RAYS, 3), dtype=np.float32),
+      camera=draw.integers(0, 3, _RAYS, dtype=np.int32),
+      pixel=draw.integers(0, 16, (_RAYS, 2), dtype=np.int32),
+      rgb=draw.random((_RAYS, 3), dtype=np.float32),
     )
     batch = devices.shard(jax.tree.map(lambda x: x[part], batch), num_devices)
     state = devices.replicate(state, num_devices)
@@ -75,10 +75,12 @@ class Model:
 
   def view(self, state: training.TrainState) -> np.ndarray:
     """Renders the test view, on all processes if there are several."""
-    render = model.make_render_view(self.config, self.scene, self.renderer)
-    learnt = devices.replicate(state.learnt())
+    render = model.make_render_image(self.config, self.scene, self.renderer)
+    variables = devices.replicate(state.variables())
     views = self.scene.test.cameras
-    return multihost.run_on_main(lambda: render(learnt, views, 0).rgb, learnt)
+    return multihost.run_on_main(
+      lambda: render(variables, views, 0).rgb, variables
+    )
 
 
 def _step() -> None:

@@ -1,7 +1,7 @@
-"""The built-in scene: a still life, ray-traced when it is asked for.
+"""The built-in scene: photographs of a still life, ray-traced on demand.
 
-Nothing is downloaded and nothing is stored. Depth and normals are exact, so
-that what a field has learned can be compared with the truth.
+Nothing is downloaded or stored. Depth and normals are exact, so that a trained
+model can be compared with them.
 """
 
 import functools
@@ -16,14 +16,14 @@ from nerf_haiku.datasets.procedural import solids, still_life
 CAMERA_ANGLE_X = 0.6911112070083618  # radians: that of NeRF-synthetic.
 _RADIUS = 3.6  # of the sphere that cameras are on, scene units.
 
-# Where a pixel with an edge in it is looked at, from its middle: a lattice, the
-# same after a quarter turn, whose 13 points lie in 13 rows and 13 columns.
+# Sample points in a pixel with an edge, relative to its center: a lattice that
+# a quarter turn maps to itself, with 13 points in 13 rows and 13 columns.
 _LATTICE = np.stack([np.arange(13), np.arange(13) * 5 % 13], axis=-1) / 13
 _LATTICE = (_LATTICE + 0.5) % 1 - 0.5
-_EDGE = 0.08  # change of a color in [0, 1] to a neighbour that is an edge.
-_CHUNK = 24576  # rays traced at once: what a cache of some MB holds.
+_EDGE = 0.08  # difference of colors in [0, 1] in a pixel that is an edge.
+_CHUNK = 24576  # rays traced at once; they fit a cache of some MB.
 
-# Light, linear: a square lamp far away, a sky, a ground that throws some back.
+# Light, linear: a distant square lamp, a sky, and a ground that reflects.
 _LAMP = np.array([0.46, -0.34, 0.82]) / np.linalg.norm([0.46, -0.34, 0.82])
 _ACROSS = np.array([0.34, 0.46, 0.0]) / np.hypot(0.34, 0.46)
 _LAMP_AXES = np.stack([_ACROSS, np.cross(_LAMP, _ACROSS)])  # The lamp's sides.
@@ -40,7 +40,7 @@ Items = Sequence[still_life.Item]
 
 
 class Hit(NamedTuple):
-  """What `R` rays meet first."""
+  """The first intersections of `R` rays."""
 
   t: np.ndarray  # [R] in lengths of the direction; infinity for a miss.
   item: np.ndarray  # [R] int, index of the item; -1 for a miss.
@@ -49,7 +49,7 @@ class Hit(NamedTuple):
 
 
 def trace(items: Items, origins: np.ndarray, directions: np.ndarray) -> Hit:
-  """What rays see, exactly: no samples, float64.
+  """Computes the first hit of each ray and its color, exactly, in float64.
 
   Args:
     items: the scene, as from `still_life.make_items`.
@@ -67,12 +67,12 @@ def trace(items: Items, origins: np.ndarray, directions: np.ndarray) -> Hit:
   points = origins[hit] + t[hit, None] * directions[hit]
   albedo, gloss = np.zeros((len(hit), 3)), np.zeros(len(hit))
   for i, item in enumerate(items):
-    here = np.flatnonzero(which[hit] == i)
-    normal[hit[here]] = solids.normals(item.solid, points[here])
-    albedo[here] = item.paint(solids.to_local(item.solid, points[here]))
-    gloss[here] = item.gloss
+    on_item = np.flatnonzero(which[hit] == i)
+    normal[hit[on_item]] = solids.normals(item.solid, points[on_item])
+    albedo[on_item] = item.paint(solids.to_local(item.solid, points[on_item]))
+    gloss[on_item] = item.gloss
   rgb[hit] = _shade(items, points, normal[hit], directions[hit], albedo, gloss)
-  return Hit(t, which, normal, rgb)
+  return Hit(t=t, item=which, normal=normal, rgb=rgb)
 
 
 def _shade(
@@ -83,40 +83,53 @@ def _shade(
   albedo: np.ndarray,
   gloss: np.ndarray,
 ) -> np.ndarray:
-  """Colors `[R, 3]` in [0, 1], for display, of points that are seen.
+  """Computes the display colors `[R, 3]` in [0, 1] of visible points.
 
-  All arguments but `gloss`, `[R]`, are `[R, 3]`.
+  All arguments are `[R, 3]`, but `gloss` is `[R]`.
   """
-  lamp = _lamp(items, points, normal)[:, None]
+  lamp = _lambert(items, points, normal)[:, None]
   up = 0.5 + 0.5 * normal[:, 2:]
-  ambient = (_GROUND + (_SKY - _GROUND) * up) * _open(items, points, normal)
+  sky = _GROUND + (_SKY - _GROUND) * up
+  ambient = sky * _visible_sky(items, points, normal)
   rgb = albedo * (_LAMP_COLOR * lamp + ambient)
   shiny = np.flatnonzero(gloss)
   if len(shiny):
-    rgb[shiny] = _polish(
+    rgb[shiny] = _add_reflections(
       rgb[shiny],
       lamp[shiny],
       normal[shiny],
       directions[shiny],
       gloss[shiny, None],
     )
-  return np.clip(rgb, 0, 1) ** (1 / _GAMMA)
+  display: np.ndarray = np.clip(rgb, 0, 1) ** (1 / _GAMMA)
+  return display
 
 
-def _lamp(items: Items, points: np.ndarray, normal: np.ndarray) -> np.ndarray:
-  """Lambert's cosine `[R]`, averaged over the lamp's corners that are seen."""
+def _lambert(
+  items: Items, points: np.ndarray, normal: np.ndarray
+) -> np.ndarray:
+  """Returns Lambert's cosine `[R]`, averaged over the lamp's visible corners.
+
+  A hidden corner counts as 0.
+  """
   cosine = np.maximum(np.einsum('rj,dj->dr', normal, _LAMP_CORNERS), 0)
   faces = np.flatnonzero(np.any(cosine > 0, axis=0))
-  # No need to lift the points: a ray leaving a surface entered it at t < 0.
-  things = [item.solid for item in items if item.shade]
-  dark = solids.occluded(things, points[faces], _LAMP_CORNERS)
-  cosine[:, faces] *= ~dark
-  return np.mean(cosine, axis=0)
+  # Points need no offset: a ray leaving a surface entered it at t < 0.
+  occluders = [item.solid for item in items if item.shade]
+  hidden = solids.occluded(occluders, points[faces], _LAMP_CORNERS)
+  cosine[:, faces] *= ~hidden
+  mean: np.ndarray = np.mean(cosine, axis=0)
+  return mean
 
 
-def _open(items: Items, points: np.ndarray, normal: np.ndarray) -> np.ndarray:
-  """Share `[R, 1]` of the sky that balls in place of the items leave free."""
-  share = np.ones(len(points))
+def _visible_sky(
+  items: Items, points: np.ndarray, normal: np.ndarray
+) -> np.ndarray:
+  """Returns the fraction `[R, 1]` of the sky that is visible.
+
+  Items are approximated by balls.
+  """
+  fraction = np.ones(len(points))
   x, y, z, *n = np.ascontiguousarray(np.concatenate([points, normal], 1).T)
   for item in items:
     if item.shade:
@@ -125,50 +138,52 @@ def _open(items: Items, points: np.ndarray, normal: np.ndarray) -> np.ndarray:
       square = np.maximum(a * a + b * b + c * c, 1e-12)
       cosine = np.maximum(a * n[0] + b * n[1] + c * n[2], 0)
       near = np.minimum(item.shade**2 / square, 1)
-      share *= 1 - 0.75 * near * cosine / np.sqrt(square)
-  return share[:, None]
+      fraction *= 1 - 0.75 * near * cosine / np.sqrt(square)
+  return fraction[:, None]
 
 
-def _polish(
+def _add_reflections(
   rgb: np.ndarray,
   lamp: np.ndarray,
   normal: np.ndarray,
   directions: np.ndarray,
   gloss: np.ndarray,
 ) -> np.ndarray:
-  """Adds what a varnish mirrors: sky, ground and the lamp (Schlick).
+  """Adds reflections of sky, ground and lamp (Schlick), in linear light.
 
-  `lamp` and `gloss` are `[R, 1]`, all else `[R, 3]`; linear light.
+  `lamp` and `gloss` are `[R, 1]`, the other arguments `[R, 3]`.
   """
   view = directions / np.linalg.norm(directions, axis=1, keepdims=True)
   cosine = np.sum(view * normal, axis=1, keepdims=True)
-  mirrored = view - 2 * cosine * normal
+  reflected = view - 2 * cosine * normal
   fresnel = gloss + (1 - gloss) * (1 - np.clip(-cosine, 0, 1)) ** 5
-  height = _step(mirrored[:, 2:], -0.2, 0.5)
+  height = _smoothstep(reflected[:, 2:], -0.2, 0.5)
   sky = 0.3 + 0.6 * height
   rgb = rgb + fresnel * (sky - rgb)
-  aside = np.abs(np.einsum('rj,kj->rk', mirrored, _LAMP_AXES))
+  aside = np.abs(np.einsum('rj,kj->rk', reflected, _LAMP_AXES))
   aside = np.max(aside, axis=1, keepdims=True)
-  ahead = np.sum(mirrored * _LAMP, axis=1, keepdims=True) > 0
-  glint = _step(aside, 0.27, 0.19) * ahead * (lamp > 0) * 0.85
-  return rgb + glint * (1 - rgb)
+  ahead = np.sum(reflected * _LAMP, axis=1, keepdims=True) > 0
+  glint = _smoothstep(aside, 0.27, 0.19) * ahead * (lamp > 0) * 0.85
+  with_glint: np.ndarray = rgb + glint * (1 - rgb)
+  return with_glint
 
 
-def _step(x: np.ndarray, low: float, high: float) -> np.ndarray:
-  """From 0 at `low` smoothly to 1 at `high`."""
+def _smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
+  """Interpolates smoothly from 0 at `low` to 1 at `high`."""
   x = np.clip((x - low) / (high - low), 0, 1)
-  return x * x * (3 - 2 * x)
+  y: np.ndarray = x * x * (3 - 2 * x)
+  return y
 
 
 def camera_rays(
   pose: np.ndarray, intrinsics: np.ndarray, pixel: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Rays through points of an image, float64.
+  """Returns rays through points of an image, float64.
 
   Args:
     pose: `[3, 4]` camera-to-world, OpenGL axes.
     intrinsics: `[4]` fx, fy, cx, cy in pixels.
-    pixel: `[R, 2]` row and column; the middle of the first is (0.5, 0.5).
+    pixel: `[R, 2]` row and column; the first pixel's center is (0.5, 0.5).
 
   Returns:
     `[R, 3]` origins and directions, the latter 1 along the optical axis.
@@ -181,45 +196,49 @@ def camera_rays(
   return np.broadcast_to(pose[:, 3], directions.shape), directions
 
 
-def render(items: Items, views: cameras.Cameras, index: int) -> np.ndarray:
-  """Takes the photograph of one of `N` cameras.
+def render(items: Items, cams: cameras.Cameras, index: int) -> np.ndarray:
+  """Renders the photograph of one of `N` cameras.
 
-  Every pixel is traced at its middle and its corners, and where these differ
-  at 13 points instead.
+  Every pixel is traced at its center and its corners, and at 13 points instead
+  if these differ.
 
   Returns:
-    `[H, W, 4]` uint8 with straight alpha: the share of the pixel that is
-    covered, and the mean color of that share.
+    `[H, W, 4]` uint8 with straight alpha: the fraction of the pixel that is
+    covered, and the mean color of this fraction.
   """
-  height, width = (int(x) for x in views.sizes[index])
+  height, width = (int(x) for x in cams.sizes[index])
   upper_left = cameras.pixels(height, width).astype(np.float64)
   corners = cameras.pixels(height + 1, width + 1)
-  seen = _look(items, views, index, np.concatenate([upper_left + 0.5, corners]))
-  middle = seen[: height * width].reshape(height, width, 4)
-  corner = seen[height * width :].reshape(height + 1, width + 1, 4)
-  five = np.stack(
-    [middle, corner[:-1, :-1], corner[:-1, 1:], corner[1:, :-1], corner[1:, 1:]]
+  rgba = _trace_pixels(
+    items, cams, index, np.concatenate([upper_left + 0.5, corners])
   )
-  image = (0.5 * middle + 0.125 * np.sum(five[1:], 0)).reshape(-1, 4)
+  center = rgba[: height * width].reshape(height, width, 4)
+  corner = rgba[height * width :].reshape(height + 1, width + 1, 4)
+  five = np.stack(
+    [center, corner[:-1, :-1], corner[:-1, 1:], corner[1:, :-1], corner[1:, 1:]]
+  )
+  image = (0.5 * center + 0.125 * np.sum(five[1:], 0)).reshape(-1, 4)
   edge = np.flatnonzero(np.max(np.ptp(five, axis=0), axis=-1) > _EDGE)
   finer = (upper_left[edge, None] + 0.5 + _LATTICE).reshape(-1, 2)
-  seen = _look(items, views, index, finer).reshape(-1, len(_LATTICE), 4)
-  image[edge] = np.mean(seen, axis=1)
+  rgba = _trace_pixels(items, cams, index, finer)
+  image[edge] = np.mean(rgba.reshape(-1, len(_LATTICE), 4), axis=1)
   image[:, :3] /= np.maximum(image[:, 3:], 1 / len(_LATTICE))
-  return np.rint(image.reshape(height, width, 4) * 255).astype(np.uint8)
+  rounded: np.ndarray = np.rint(image.reshape(height, width, 4) * 255)
+  return rounded.astype(np.uint8)
 
 
-def _look(
-  items: Items, views: cameras.Cameras, index: int, pixel: np.ndarray
+def _trace_pixels(
+  items: Items, cams: cameras.Cameras, index: int, pixel: np.ndarray
 ) -> np.ndarray:
-  """Color times alpha, and alpha, `[R, 4]` at points `[R, 2]` of an image."""
-  pose, intrinsics = views.camera_to_world[index], views.intrinsics[index]
-  seen = np.empty((len(pixel), 4))
+  """Returns color times alpha, and alpha, `[R, 4]` at points `[R, 2]`."""
+  pose = np.asarray(cams.camera_to_world[index])
+  intrinsics = np.asarray(cams.intrinsics[index])
+  rgba = np.empty((len(pixel), 4))
   for i in range(0, len(pixel), _CHUNK):
     hit = trace(items, *camera_rays(pose, intrinsics, pixel[i : i + _CHUNK]))
-    seen[i : i + _CHUNK, :3] = hit.rgb
-    seen[i : i + _CHUNK, 3] = hit.item >= 0
-  return seen
+    rgba[i : i + _CHUNK, :3] = hit.rgb
+    rgba[i : i + _CHUNK, 3] = hit.item >= 0
+  return rgba
 
 
 def make_scene(
@@ -233,23 +252,26 @@ def make_scene(
   near: float = 2.0,
   far: float = 6.0,
 ) -> scenes.Scene:
-  """Builds the scene of a seed and takes its photographs.
+  """Builds the scene of a seed and renders its photographs.
 
-  Training views are drawn evenly from the upper hemisphere; those held out
-  wind around it, evenly too. The same seed gives the same bits.
+  Training views are sampled uniformly from the upper hemisphere; held-out
+  views lie on a spiral around it. The same seed gives the same bits.
 
   Args:
-    seed: 0 or more; draws colors, arrangement and cameras.
-    size: height and width in pixels; one number for both.
-    num_train: views for training, traced at once.
-    num_val: held-out views, each traced when it is asked for.
-    num_test: the same, others.
-    num_poses: views of the path.
+    seed: 0 or more; determines colors, arrangement and cameras.
+    size: height and width in pixels, or one number for both.
+    num_train: number of training views, traced immediately.
+    num_val: number of validation views, each traced when accessed.
+    num_test: number of test views, each traced when accessed.
+    num_poses: number of cameras of the rendered video.
     near: where rays begin, scene units along the optical axis.
     far: where rays end.
 
+  Returns:
+    The scene; images have alpha.
+
   Raises:
-    ValueError: a size or number that makes no scene.
+    ValueError: if the size, the seed or a number is out of range.
   """
   size = (size, size) if isinstance(size, int) else size
   if min(size) < 1:
@@ -265,8 +287,9 @@ def make_scene(
   train = _cameras(_random_poses(rng, num_train), size)
   photographs = [render(items, train, i) for i in range(num_train)]
   pixels = np.concatenate(photographs).reshape(-1, 4)
+  images = scenes.Images(pixels, np.asarray(train.sizes))
   return scenes.Scene(
-    train=scenes.Split(scenes.Images(pixels, train.sizes), train),
+    train=scenes.Split(images, train),
     val=_held_out(items, _cameras(_spiral_poses(num_val, first), size)),
     test=_held_out(items, _cameras(_spiral_poses(num_test, first + 90), size)),
     near=near,
@@ -283,24 +306,29 @@ def _cameras(poses: np.ndarray, size: tuple[int, int]) -> cameras.Cameras:
   return cameras.pinhole(poses, sizes, np.full(len(poses), focal))
 
 
-def _held_out(items: Items, views: cameras.Cameras) -> scenes.Split:
-  """A split whose images are traced whenever they are asked for."""
-  read = functools.partial(render, items, views)
-  return scenes.Split(scenes.LazyImages(len(views.sizes), read), views)
+def _held_out(
+  items: Items, cams: cameras.Cameras
+) -> scenes.Split[scenes.LazyImages]:
+  """Returns a split whose images are traced whenever they are accessed."""
+  read = functools.partial(render, items, cams)
+  return scenes.Split(scenes.LazyImages(len(cams.sizes), read), cams)
 
 
 def _random_poses(rng: np.random.Generator, number: int) -> np.ndarray:
-  """Poses `[number, 3, 4]` spread evenly over the upper hemisphere."""
+  """Returns poses `[number, 3, 4]`, uniform on the upper hemisphere."""
   azimuth = rng.uniform(-180, 180, number)
   elevation = np.rad2deg(np.arcsin(rng.uniform(0.02, 0.998, number)))
   return _poses(azimuth, elevation)
 
 
 def _spiral_poses(number: int, first: float) -> np.ndarray:
-  """Poses `[number, 3, 4]` winding twice around, from low to high."""
-  middle = (np.arange(number) + 0.5) / max(number, 1)
-  elevation = np.rad2deg(np.arcsin(0.05 + 0.9 * middle))
-  return _poses(first + 720 * middle, elevation)
+  """Returns poses `[number, 3, 4]` on a spiral of two turns, from low to high.
+
+  The first azimuth is `first`, in degrees.
+  """
+  fraction = (np.arange(number) + 0.5) / max(number, 1)
+  elevation = np.rad2deg(np.arcsin(0.05 + 0.9 * fraction))
+  return _poses(first + 720 * fraction, elevation)
 
 
 def _poses(azimuths: np.ndarray, elevations: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Solids that a ray meets in closed form: what the built-in scene is made of.
+"""Solids of the built-in scene, which rays intersect in closed form.
 
-A solid is one overlap of quadrics less another, in a frame of its own. A line
-crosses such an overlap in one piece, so that a few lines of arithmetic give
-the first point that a ray meets, to the precision of float64.
+A solid is an intersection of quadrics minus another one, in its own frame. A
+line crosses such an intersection in one interval, so that the first point of a
+ray in it takes a few lines of arithmetic, to the precision of float64.
 """
 
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Keeps a line that is parallel to a quadric from 0 / 0: it then crosses, if it
-# does, 1e12 and more away.
+# Prevents 0 / 0 for a line that is parallel to a quadric: it then crosses at a
+# distance of at least 1e12, if at all.
 _PARALLEL = 1e-24
 
 
 class Quadrics(NamedTuple):
-  """Where `sum(weights * (x - centers)**2) <= 1` for all `K` at once.
+  """The points where `sum(weights * (x - centers)**2) <= 1` for all `K`.
 
-  Three weights make an ellipsoid, two a pillar without ends, one a slab.
+  Three nonzero weights make an ellipsoid, two an infinite cylinder, one a slab.
   """
 
   weights: np.ndarray  # [K, 3] 0 or more, per square of a scene unit.
@@ -26,29 +26,35 @@ class Quadrics(NamedTuple):
 
 
 class Solid(NamedTuple):
-  """What lies in `outer` and not in `hole`."""
+  """The points in `outer` that are not in `hole`."""
 
   outer: Quadrics
   hole: Quadrics | None
   center: np.ndarray  # [3] of the frame, scene units.
-  rotation: np.ndarray  # [3, 3] its columns are the frame's axes.
-  radius: float  # of a ball about the center that holds the solid.
+  rotation: np.ndarray  # [3, 3] whose columns are the frame's axes.
+  radius: float  # of a ball around the center that contains the solid.
 
 
 def quadrics(*pieces: tuple[Sequence[float], Sequence[float]]) -> Quadrics:
-  """An overlap of pieces, each given by its half axes and its center.
+  """Returns the intersection of pieces, given by their half axes and centers.
 
-  A half axis of infinity leaves the piece without an end that way.
+  Along a half axis of infinity, a piece is unbounded.
   """
   axes, centers = (np.asarray(x, np.float64) for x in zip(*pieces, strict=True))
   return Quadrics(axes**-2.0, centers)
 
 
 def turn(yaw: float, tilt: float = 0.0) -> np.ndarray:
-  """Rotation `[3, 3]` by `tilt` about x, then by `yaw` about z, in degrees."""
+  """Returns the rotation `[3, 3]` by `tilt` about x, then `yaw` about z.
+
+  Angles are in degrees.
+  """
   (cy, ct), (sy, st) = (f(np.deg2rad([yaw, tilt])) for f in (np.cos, np.sin))
   about_x = np.array([[1, 0, 0], [0, ct, -st], [0, st, ct]])
-  return np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]]) @ about_x
+  rotation: np.ndarray = (
+    np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]]) @ about_x
+  )
+  return rotation
 
 
 def ellipsoid(
@@ -56,7 +62,7 @@ def ellipsoid(
   half_axes: Sequence[float],
   rotation: np.ndarray | None = None,
 ) -> Solid:
-  """An ellipsoid; a ball where the half axes are equal."""
+  """Returns an ellipsoid."""
   outer = quadrics((half_axes, (0, 0, 0)))
   return _solid(outer, None, center, rotation, max(half_axes))
 
@@ -68,7 +74,14 @@ def box(
   *,
   arch: float = 0.0,
 ) -> Solid:
-  """A box; with `arch`, the radius of a half round gate cut along y below."""
+  """Returns a box.
+
+  Args:
+    center: `[3]` scene units.
+    half_sides: `[3]` half of each side.
+    rotation: `[3, 3]`, or None for none.
+    arch: radius of a half-round arch cut along y from below; 0 for none.
+  """
   far = np.inf
   x, y, z = half_sides
   outer = quadrics(
@@ -88,7 +101,15 @@ def cylinder(
   *,
   bore: float = 0.0,
 ) -> Solid:
-  """A cylinder about z; a tube open at both ends where `bore` is a radius."""
+  """Returns a cylinder around z.
+
+  Args:
+    center: `[3]` scene units.
+    radius: of the cylinder.
+    half_height: half of its height.
+    rotation: `[3, 3]`, or None for none.
+    bore: radius of a bore that makes it a tube; 0 for none.
+  """
   far = np.inf
   outer = quadrics(
     ((radius, radius, far), (0, 0, 0)), ((far, far, half_height), (0, 0, 0))
@@ -100,7 +121,14 @@ def cylinder(
 def bowl(
   center: Sequence[float], radius: float, depth: float, *, wall: float
 ) -> Solid:
-  """Half an ellipsoid, hollow, its foot flat; the center is the rim's."""
+  """Returns a bowl: half a hollow ellipsoid with a flat foot.
+
+  Args:
+    center: `[3]` of the rim.
+    radius: of the rim.
+    depth: half axis of the ellipsoid below the rim.
+    wall: thickness.
+  """
   far, foot = np.inf, 0.92 * depth
   outer = quadrics(
     ((radius, radius, depth), (0, 0, 0)),
@@ -119,21 +147,27 @@ def _solid(
   radius: float,
 ) -> Solid:
   rotation = np.eye(3) if rotation is None else np.asarray(rotation)
-  return Solid(outer, hole, np.asarray(center, np.float64), rotation, radius)
+  return Solid(
+    outer=outer,
+    hole=hole,
+    center=np.asarray(center, np.float64),
+    rotation=rotation,
+    radius=radius,
+  )
 
 
 def to_local(solid: Solid, points: np.ndarray) -> np.ndarray:
-  """Points `[R, 3]` of the world in the frame of the solid."""
+  """Converts points `[R, 3]` of the world to the frame of a solid."""
   return _rotate(solid.rotation.T, (points - solid.center).T).T
 
 
 def intersect(
   solid: Solid, origins: np.ndarray, directions: np.ndarray
 ) -> np.ndarray:
-  """Where rays enter a solid first.
+  """Computes where rays first enter a solid.
 
   Args:
-    solid: what the rays meet; no ray starts inside it.
+    solid: the solid; no ray starts inside it.
     origins: `[R, 3]` float64, scene units.
     directions: `[R, 3]` float64, of any length.
 
@@ -144,7 +178,7 @@ def intersect(
 
 
 def normals(solid: Solid, points: np.ndarray) -> np.ndarray:
-  """Unit normals `[R, 3]`, out of the matter, at points `[R, 3]` on it."""
+  """Computes outward unit normals `[R, 3]` at points `[R, 3]` on a solid."""
   local = to_local(solid, points).T
   weights, centers = solid.outer
   sign = np.ones(len(weights))
@@ -152,12 +186,12 @@ def normals(solid: Solid, points: np.ndarray) -> np.ndarray:
     weights = np.concatenate([weights, solid.hole.weights])
     centers = np.concatenate([centers, solid.hole.centers])
     sign = np.concatenate([sign, -np.ones(len(solid.hole.weights))])
-  # The point is on the quadric whose equation it fulfils.
-  away = local - centers[:, :, None]  # [K, 3, R]
-  error = np.abs(np.einsum('kj,kjr->kr', weights, away * away) - 1)
+  # The point is on the quadric whose equation it satisfies.
+  offset = local - centers[:, :, None]  # [K, 3, R]
+  error = np.abs(np.einsum('kj,kjr->kr', weights, offset * offset) - 1)
   which = np.argmin(error, axis=0)
-  away = np.take_along_axis(away, which[None, None], axis=0)[0]
-  normal = sign[which] * weights[which].T * away
+  offset = np.take_along_axis(offset, which[None, None], axis=0)[0]
+  normal = sign[which] * weights[which].T * offset
   normal /= np.sqrt(_dot(normal, normal))
   return _rotate(solid.rotation, normal).T
 
@@ -165,16 +199,23 @@ def normals(solid: Solid, points: np.ndarray) -> np.ndarray:
 def nearest(
   solids: Sequence[Solid], origins: np.ndarray, directions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """What rays `[R, 3]` meet first: positions `[R]`, infinity for a miss.
+  """Computes the first intersections of rays with several solids.
 
-  The second result is `[R]` int: the solid's index, -1 for a miss.
+  Args:
+    solids: the solids; no ray starts inside one.
+    origins: `[R, 3]` float64, scene units.
+    directions: `[R, 3]` float64, of any length.
+
+  Returns:
+    `[R]` positions, infinity for a miss; and `[R]` int, the solid's index, -1
+    for a miss.
   """
   t = np.full(len(directions), np.inf)
   which = np.full(len(directions), -1)
   start, along = (np.ascontiguousarray(x.T) for x in (origins, directions))
   unit = along / np.sqrt(_dot(along, along))
   for i, solid in enumerate(solids):
-    near = _towards(solid, start, unit, 0.0)
+    near = _near_ball(solid, start, unit, 0.0)
     new = _enter(solid, start[:, near], along[:, near])
     closer = new < t[near]
     near = near[closer]
@@ -185,12 +226,12 @@ def nearest(
 def occluded(
   solids: Sequence[Solid], points: np.ndarray, directions: np.ndarray
 ) -> np.ndarray:
-  """Whether a solid is in sight from points, in each of some directions.
+  """Returns whether rays from points, in several directions, hit a solid.
 
   Args:
-    solids: what may be in the way.
-    points: `[R, 3]` outside of the solids.
-    directions: `[D, 3]` of length 1, the closer together the faster.
+    solids: the solids.
+    points: `[R, 3]` outside the solids.
+    directions: `[D, 3]` of length 1; the closer together, the faster.
 
   Returns:
     `[D, R]` bool.
@@ -201,29 +242,32 @@ def occluded(
   spread = np.max(np.linalg.norm(directions - axis, axis=1))
   hidden = np.zeros((count, len(points)), bool)
   for solid in solids:
-    near = _towards(solid, start, axis, spread)
+    near = _near_ball(solid, start, axis, spread)
     along = np.repeat(directions.T, len(near), axis=1)
     t = _enter(solid, np.tile(start[:, near], count), along)
     hidden[:, near] |= np.isfinite(t).reshape(count, -1)
   return hidden
 
 
-# From here on vectors are `[3, R]`: three long rows are faster to work on.
+# Below, vectors are `[3, R]`: arithmetic on three long rows is faster.
 
 
-def _towards(
+def _near_ball(
   solid: Solid, start: np.ndarray, unit: np.ndarray, spread: float
 ) -> np.ndarray:
-  """Indices of rays that may meet a solid, by the ball around it.
+  """Returns indices of rays that may hit a solid, by the ball around it.
 
   Args:
-    solid: what they may meet.
-    start: `[3, R]` where they start.
-    unit: `[3, R]` or `[3]` where they go; of length 1.
-    spread: how far, at a distance of 1, a ray may be aside of that.
+    solid: the solid.
+    start: `[3, R]` origins of the rays.
+    unit: `[3, R]` or `[3]` their directions, of length 1.
+    spread: distance of the rays' actual directions from `unit`, at most.
+
+  Returns:
+    `[M]` int.
   """
-  away = solid.center[:, None] - start
-  square, ahead = _dot(away, away), _dot(away, unit)
+  offset = solid.center[:, None] - start
+  square, ahead = _dot(offset, offset), _dot(offset, unit)
   reach = solid.radius
   if spread:
     reach = reach + spread * np.sqrt(square)
@@ -231,38 +275,40 @@ def _towards(
   return np.flatnonzero((aside <= reach * reach) & (ahead > -reach))
 
 
-def _dot(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-  """Inner products `[R]` of vectors `[3, R]`, or `[3]` for one of them."""
-  return one[0] * other[0] + one[1] * other[1] + one[2] * other[2]
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """Returns inner products `[R]` of vectors `[3, R]`; one may be `[3]`."""
+  products: np.ndarray = a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+  return products
 
 
 def _rotate(rotation: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-  """Rotates `[3, R]` vectors; without BLAS, so that threads change no bit."""
-  return np.einsum('ij,jr->ir', rotation, vectors)
+  """Rotates `[3, R]` vectors, without BLAS so that threads change no bit."""
+  rotated: np.ndarray = np.einsum('ij,jr->ir', rotation, vectors)
+  return rotated
 
 
 def _enter(solid: Solid, start: np.ndarray, along: np.ndarray) -> np.ndarray:
-  """Where rays `[3, R]` enter a solid first; infinity for a miss."""
+  """Computes where rays `[3, R]` first enter a solid; infinity for a miss."""
   start = _rotate(solid.rotation.T, start - solid.center[:, None])
   along = _rotate(solid.rotation.T, along)
-  enter, leave = _span(solid.outer, start, along)
+  enter, leave = _interval(solid.outer, start, along)
   if solid.hole is None:
     return np.where((enter < leave) & (enter > 0), enter, np.inf)
-  # The hole cuts the span in two: up to where it begins, on from its end.
-  begin, end = _span(solid.hole, start, along)
+  # The hole splits the interval in two: before it and after it.
+  begin, end = _interval(solid.hole, start, along)
   again = np.maximum(enter, end)
   again = np.where((again < leave) & (again > 0), again, np.inf)
   in_front = (enter < np.minimum(leave, begin)) & (enter > 0)
   return np.where(in_front, enter, again)
 
 
-def _span(
-  overlap: Quadrics, start: np.ndarray, along: np.ndarray
+def _interval(
+  quadrics_: Quadrics, start: np.ndarray, along: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Where lines `[3, R]` enter and leave an overlap; swapped for a miss."""
+  """Computes where lines `[3, R]` enter and leave; swapped for a miss."""
   enter = np.full(start.shape[1], -np.inf)
   leave = np.full(start.shape[1], np.inf)
-  for weights, center in zip(*overlap, strict=True):
+  for weights, center in zip(*quadrics_, strict=True):
     # Solves a t^2 + 2 b t + c = 0.
     a, b, c = _PARALLEL, 0.0, -1.0
     for axis in np.flatnonzero(weights):

@@ -1,7 +1,7 @@
 """The arrangement of the built-in scene: painted solids on a round board.
 
-A seed draws the colors, who stands where and how all is turned. Each piece
-keeps to a circle of its own on the board, so that no two of them meet.
+A seed determines colors, places and rotations. Each piece stays within its own
+circle on the board, so that no two of them touch.
 """
 
 from collections.abc import Callable
@@ -11,15 +11,15 @@ import numpy as np
 
 from nerf_haiku.datasets.procedural import solids
 
-# What holds the scene of any seed: lower and upper corner, scene units.
+# Contains the scene of any seed: lower and upper corner, scene units.
 BOX = np.array([[-1.1, -1.1, -0.5], [1.1, 1.1, 0.8]])
 
 _BOARD_RADIUS, _BOARD_HALF = 1.06, 0.06
-_TABLE = -0.3  # The height that things stand on.
-_RING = 0.69  # Five pieces stand at this distance from the one in the middle,
-ROOM = 0.35  # each within this radius of its place; 2 * 0.69 sin 36 > 0.7.
+_TABLE = -0.3  # Height of the surface that things stand on.
+_RING = 0.69  # Five pieces stand at this distance from the one in the center,
+ROOM = 0.35  # each within this radius; 2 * 0.69 sin 36 > 0.7.
 
-# Colors that go together: one light, one dark, four bright.
+# Matching colors: one light, one dark, four bright.
 _PALETTES = (
   ('F3E9D7', '2F4156', 'D9573F', 'EBB03E', '2F8C87', 'E58F6B'),
   ('F4EFE3', '3D405B', 'E07A5F', 'F2C078', '7FAE8E', '5F8FB4'),
@@ -36,8 +36,8 @@ class Item(NamedTuple):
 
   solid: solids.Solid
   paint: Paint  # [N, 3] points in the solid's frame -> [N, 3] linear albedo.
-  gloss: float = 0.0  # share of the light from straight ahead it mirrors.
-  shade: float = 0.0  # radius of the ball that dims what is near, in its place.
+  gloss: float = 0.0  # fraction of head-on light that it reflects.
+  shade: float = 0.0  # radius of the ball that dims its surroundings.
 
 
 def make_items(seed: int) -> tuple[Item, ...]:
@@ -49,7 +49,7 @@ def make_items(seed: int) -> tuple[Item, ...]:
   tower, gate = _tower(dark, light, d, a), _gate(b, c)
   if rng.random() < 0.5:
     tower, gate = gate, tower
-  # Each piece stands around the origin; what is tall, in the middle.
+  # Each piece is made around the origin; the tall one goes to the center.
   around = [_ball(a), _tube(c, light), gate, _striped(b, light), _bowl(d, dark)]
   turns, yaw = rng.uniform(0, 360, 6), rng.uniform(0, 360)
   board = _move([_board(*wood)], 0.0, 0.0, yaw)
@@ -62,13 +62,13 @@ def make_items(seed: int) -> tuple[Item, ...]:
 
 
 def _move(piece: list[Item], x: float, y: float, yaw: float) -> list[Item]:
-  """Turns a piece about z, then carries it from the origin to its place."""
-  turn, place = solids.turn(yaw), np.array([x, y, _TABLE])
+  """Rotates a piece about z, then moves it from the origin to its position."""
+  rotation, position = solids.turn(yaw), np.array([x, y, _TABLE])
   return [
     item._replace(
       solid=item.solid._replace(
-        center=turn @ item.solid.center + place,
-        rotation=turn @ item.solid.rotation,
+        center=rotation @ item.solid.center + position,
+        rotation=rotation @ item.solid.rotation,
       )
     )
     for item in piece
@@ -101,7 +101,7 @@ def _tube(color: np.ndarray, light: np.ndarray) -> list[Item]:
 def _tower(
   dark: np.ndarray, light: np.ndarray, hoop: np.ndarray, ball: np.ndarray
 ) -> list[Item]:
-  """A checkered cube, a hoop that stands on it, a small ball in the hoop."""
+  """Returns a checkered cube, a hoop on top, and a small ball in the hoop."""
   cube = solids.box((0, 0, 0.235), (0.235, 0.235, 0.235))
   ring = solids.cylinder(
     (0, 0, 0.73), 0.26, 0.06, solids.turn(0.0, 90.0), bore=0.205
@@ -115,7 +115,7 @@ def _tower(
 
 
 def _gate(color: np.ndarray, egg: np.ndarray) -> list[Item]:
-  """A gate of a child's building blocks with an egg on its roof."""
+  """Returns a toy gate with an egg on its roof."""
   gate = solids.box((0, 0, 0.27), (0.32, 0.14, 0.27), arch=0.19)
   top = solids.ellipsoid((0, 0, 0.72), (0.14, 0.14, 0.18))
   return [
@@ -125,7 +125,7 @@ def _gate(color: np.ndarray, egg: np.ndarray) -> list[Item]:
 
 
 def _bowl(color: np.ndarray, dark: np.ndarray) -> list[Item]:
-  """A bowl with a ball in it."""
+  """Returns a bowl with a ball in it."""
   bowl = solids.bowl((0, 0, 0.322), 0.33, 0.35, wall=0.045)
   ball = solids.ellipsoid((0, 0, 0.175), (0.13, 0.13, 0.13))
   return [
@@ -135,7 +135,7 @@ def _bowl(color: np.ndarray, dark: np.ndarray) -> list[Item]:
 
 
 def _linear(color: str) -> np.ndarray:
-  """The albedo `[3]` of a color written in hexadecimal."""
+  """Returns the albedo `[3]` of a hexadecimal color."""
   return (np.array(list(bytes.fromhex(color))) / 255) ** 2.2
 
 
@@ -143,26 +143,25 @@ def _plain(color: np.ndarray) -> Paint:
   return lambda points: np.broadcast_to(color, points.shape)
 
 
-def _mix(one: np.ndarray, other: np.ndarray, share: np.ndarray) -> np.ndarray:
-  return one + (other - one) * share[:, None]
+def _mix(a: np.ndarray, b: np.ndarray, fraction: np.ndarray) -> np.ndarray:
+  mixed: np.ndarray = a + (b - a) * fraction[:, None]
+  return mixed
 
 
-def _bands(one: np.ndarray, other: np.ndarray, width: float) -> Paint:
-  """Bands across z; one of them has its middle at 0."""
+def _bands(a: np.ndarray, b: np.ndarray, width: float) -> Paint:
+  """Returns bands perpendicular to z, one of them centered at 0."""
+  return lambda points: _mix(a, b, np.floor(points[:, 2] / width + 0.5) % 2)
+
+
+def _checks(a: np.ndarray, b: np.ndarray, width: float) -> Paint:
+  # A face at a multiple of the width must not be split between two squares.
   return lambda points: _mix(
-    one, other, np.floor(points[:, 2] / width + 0.5) % 2
-  )
-
-
-def _checks(one: np.ndarray, other: np.ndarray, width: float) -> Paint:
-  # A face at a multiple of the width must not fall to both sides of it.
-  return lambda points: _mix(
-    one, other, np.sum(np.floor(points * (0.999 / width)), axis=1) % 2
+    a, b, np.sum(np.floor(points * (0.999 / width)), axis=1) % 2
   )
 
 
 def _lined(outside: Paint, inside: Paint, radius: float) -> Paint:
-  """Another paint within a radius of the z axis."""
+  """Returns a paint that is different within a radius of the z axis."""
 
   def paint(points: np.ndarray) -> np.ndarray:
     inner = np.hypot(points[:, 0], points[:, 1]) < radius
@@ -172,7 +171,7 @@ def _lined(outside: Paint, inside: Paint, radius: float) -> Paint:
 
 
 def _planks(light: np.ndarray, dark: np.ndarray) -> Paint:
-  """Boards along x with a soft grain, and a ring inlaid near the edge."""
+  """Returns planks along x with a soft grain, and an inlaid ring."""
 
   def paint(points: np.ndarray) -> np.ndarray:
     x, y, _ = points.T

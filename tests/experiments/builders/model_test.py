@@ -9,8 +9,10 @@ import numpy as np
 import optax
 from absl.testing import parameterized
 
+from experiments.builders import experiment as experiment_lib
 from experiments.builders import model, training_step
-from nerf_haiku import camera_paths, cameras, devices, scenes, training
+from nerf_haiku import camera_paths, cameras, devices, scenes
+from nerf_haiku.renderers import occupancy
 from tests.support import configs
 
 
@@ -18,13 +20,22 @@ def _scene(box=None):
   views = cameras.pinhole(camera_paths.circle(1), [[8, 8]], [8.0])
   images = scenes.Images(np.zeros((64, 3), np.uint8), [[8, 8]])
   split = scenes.Split(images, views)
-  return scenes.Scene(split, split, split, 2.0, 6.0, box, views, ())
+  return scenes.Scene(
+    train=split,
+    val=split,
+    test=split,
+    near=2.0,
+    far=6.0,
+    box=box,
+    path=views,
+    notices=(),
+  )
 
 
 def _shapes(config):
   params = jax.eval_shape(
     model.make_renderer(config, _scene()).init, jax.random.key(0)
-  )
+  ).params
   return {
     f'{network}/{name.split("/")[1]}': layer['w'].shape
     for network, layers in params.items()
@@ -33,21 +44,31 @@ def _shapes(config):
 
 
 @functools.cache
-def _params():
+def _variables():
   init = jax.jit(model.make_renderer(configs.changed(), _scene()).init)
   return jax.tree.map(lambda x: 2 * x, init(jax.random.key(0)))
 
 
-def _see(config, train):
-  """What four rays see with the same parameters."""
+def _render(config, train):
+  """Renders four rays with the same parameters."""
   renderer = model.make_renderer(config, _scene())
   rays = model.make_cast_fn(config, _scene())(
     _scene().train.cameras, np.zeros(4, np.int32), cameras.pixels(2, 2) * 3
   )
   if train:
     keys = jax.random.split(jax.random.key(1), 4)
-    return jax.jit(renderer.train)(_params(), keys, rays)
-  return jax.jit(renderer.render)(_params(), rays)
+
+    def render(variables):
+      samples = renderer.sample_rays(variables, rays, keys)
+      return renderer.render(variables.params, rays, samples)
+
+    return jax.jit(render)(_variables())
+  return jax.jit(renderer.render_eval)(_variables(), rays)
+
+
+def _make_optimizer(config):
+  schedule = training_step.make_schedule(config)
+  return training_step.make_optimizer(config, schedule)
 
 
 class RendererTest(chex.TestCase):
@@ -97,7 +118,7 @@ class RendererTest(chex.TestCase):
   )
   def test_fields_that_change_what_is_seen(self, name, value, train):
     usual, other = (
-      _see(c, train)
+      _render(c, train)
       for c in (configs.changed(), configs.changed(**{name: value}))
     )
     self.assertGreater(
@@ -105,10 +126,12 @@ class RendererTest(chex.TestCase):
     )
 
   def test_training_fields_do_not_change_a_view(self):
-    changed = _see(
+    changed = _render(
       configs.changed(perturb=False, raw_noise_std=1.0), train=False
     )
-    chex.assert_trees_all_equal(changed, _see(configs.changed(), train=False))
+    chex.assert_trees_all_equal(
+      changed, _render(configs.changed(), train=False)
+    )
 
 
 class PairsTest(chex.TestCase):
@@ -140,26 +163,17 @@ class PairsTest(chex.TestCase):
       scene = scene._replace(
         train=split, test=split, box=None, ndc=cameras.Ndc((2.0, 2.0))
       )
-    made = model.make_renderer(config, scene)
-    state = devices.replicate(
-      training.init_state(
-        made, training_step.make_optimizer(config), jax.random.key(0)
-      )
-    )
-    update = training_step.make_update(config, scene, made)
+    experiment = experiment_lib.make_experiment(config, scene)
+    state = devices.replicate(experiment.init_state(jax.random.key(0)))
     losses = []
-    for batch in training_step.make_batches(
-      config, scene, seed=0, start_step=0, num_steps=8
-    ):
-      state, scalars = update(state, batch, jax.random.key(1))
+    for batch in experiment.make_batches(seed=0, start_step=0, num_steps=8):
+      state, scalars = experiment.update(state, batch, jax.random.key(1))
       losses.append(float(scalars['loss']))
     self.assertLess(losses[-1], losses[0])  # The image is black.
     self.assertGreater(float(scalars['samples']), 0)
-    view = model.make_render_view(config, scene, made)(
-      state.learnt(), scene.test.cameras, 0
-    )
-    chex.assert_tree_all_finite(view)
-    self.assertGreater(np.max(view.opacity), 0)
+    image = experiment.render_image(state.variables(), scene.test.cameras, 0)
+    chex.assert_tree_all_finite(image)
+    self.assertGreater(np.max(image.opacity), 0)
 
   @parameterized.parameters(
     ('num_levels', 5),
@@ -186,8 +200,8 @@ class PairsTest(chex.TestCase):
     box = np.array([[-1, -1, -1], [1, 1, 1]], np.float32)
     # A camera 4 away whose pixels are 1/8 wide in t: 0.5 in the middle.
     config = configs.changed(renderer='occupancy')
-    march = model.march_settings(config, _scene(box))
-    np.testing.assert_allclose(march.step, 0.5, rtol=1e-3)
+    march = self._march(config, box)
+    np.testing.assert_allclose(march.step_size, 0.5, rtol=1e-3)
     self.assertEqual(march.resolution, 32)
     config = configs.changed(
       renderer='occupancy',
@@ -198,8 +212,21 @@ class PairsTest(chex.TestCase):
       occupancy__ema_decay=0.3,
       occupancy__max_samples=999,
     )
-    march = model.march_settings(config, _scene(box))
-    self.assertEqual(march[1:], (96, 0.01, 999, 0.2, 0.3, 3, 7))
+    march = self._march(config, box)
+    expected = occupancy.Settings(
+      box=None,
+      resolution=96,
+      step_size=0.01,
+      max_samples=999,
+      alpha_threshold=0.2,
+      ema_decay=0.3,
+      update_every=3,
+      warmup_steps=7,
+    )
+    self.assertEqual(march._replace(box=None), expected)
+
+  def _march(self, config, box):
+    return model.make_march_settings(config, model.make_bounds(_scene(box)))
 
   def test_a_budget_that_a_ray_exceeds(self):
     config = configs.changed(
@@ -214,7 +241,7 @@ class PairsTest(chex.TestCase):
     """The second step of Adam, of a gradient that has vanished."""
     for b2, eps in ((0.999, 1e-8), (0.5, 1e-8), (0.999, 1.0)):
       config = configs.changed(adam_b2=b2, adam_eps=eps, lr_schedule='constant')
-      optimizer = training_step.make_optimizer(config)
+      optimizer = _make_optimizer(config)
       params = jnp.zeros(1)
       state = optimizer.init(params)
       for gradient in (1.0, 0.0):
@@ -235,15 +262,13 @@ class NdcTest(chex.TestCase):
     pixels = rng.integers(0, 256, (64, 3), np.uint8)
     split = scenes.Split(scenes.Images(pixels, [[8, 8]]), views)
     ndc = cameras.Ndc((2.0, 2.0))
-    scene = scenes.Scene(split, split, split, 1.0, 9.0, None, views, (), ndc)
-    renderer = model.make_renderer(config, scene)
-    state = training.init_state(
-      renderer, training_step.make_optimizer(config), jax.random.key(0)
+    scene = _scene()._replace(
+      train=split, val=split, test=split, near=1.0, far=9.0, ndc=ndc
     )
-    (batch,) = training_step.make_batches(
-      config, scene, seed=0, start_step=0, num_steps=1
-    )
-    _, scalars = training_step.make_update(config, scene, renderer)(
+    experiment = experiment_lib.make_experiment(config, scene)
+    state = experiment.init_state(jax.random.key(0))
+    (batch,) = experiment.make_batches(seed=0, start_step=0, num_steps=1)
+    _, scalars = experiment.update(
       devices.replicate(state), batch, jax.random.key(1)
     )
     pixel = batch.pixel.reshape(-1, 2)
@@ -258,9 +283,9 @@ class NdcTest(chex.TestCase):
       np.zeros((16, 1), np.float32),
       np.ones((16, 1), np.float32),
     )
-    seen = renderer.render(state.params, rays)
+    renderings = experiment.renderer.render_eval(state.variables(), rays)
     rgb = batch.rgb.reshape(-1, 3)
-    expected = sum(np.mean((x.rgb - rgb) ** 2) for x in seen)
+    expected = sum(np.mean((x.outputs.rgb - rgb) ** 2) for x in renderings)
     np.testing.assert_allclose(scalars['loss'], expected, rtol=1e-4)
 
 
@@ -277,7 +302,7 @@ class OptimizerTest(chex.TestCase):
     ({'lr_schedule': 'cosine', 'num_steps': 500}, 5e-4 * 0.1),
   )
   def test_learning_rate_of_the_1000th_step(self, changes, expected):
-    optimizer = training_step.make_optimizer(configs.changed(**changes))
+    optimizer = _make_optimizer(configs.changed(**changes))
 
     def step(state, _):
       update, state = optimizer.update(jnp.ones(1), state)
@@ -293,7 +318,7 @@ class ClipTest(chex.TestCase):
     """Adam forgets a scale, but not one that changes from step to step."""
 
     def moment(config, gradient):
-      optimizer = training_step.make_optimizer(config)
+      optimizer = _make_optimizer(config)
       state = optimizer.init(jnp.ones(2))
       _, state = optimizer.update(jnp.array(gradient), state)
       return optax.tree.get(state, 'mu')

@@ -87,8 +87,8 @@ class LogTest(chex.TestCase):
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
       log = progress.Log(path)
-      log.say('one\ntwo')
-      log.note('three')
+      log.info('one\ntwo')
+      log.write('three')
     self.assertEqual(text.getvalue(), 'one\ntwo\n')
     lines = path.read_text().splitlines()
     self.assertEqual([x.split('  ')[1] for x in lines], ['one', 'two', 'three'])
@@ -97,13 +97,13 @@ class LogTest(chex.TestCase):
     folder = pathlib.Path(self.create_tempdir().full_path) / 'gone'
     log, text = progress.Log(folder / 'log.txt'), io.StringIO()
     with contextlib.redirect_stdout(text):
-      log.say('one')
-      log.say('two')
+      log.info('one')
+      log.info('two')
       folder.mkdir()
-      log.say('three')
+      log.info('three')
       (folder / 'log.txt').unlink()
       folder.rmdir()
-      log.say('four')
+      log.info('four')
     lines = text.getvalue().splitlines()
     told = f'{folder}/log.txt can not be written (No such file or directory); '
     told += 'training goes on.'
@@ -114,7 +114,7 @@ class LogTest(chex.TestCase):
     path = pathlib.Path(self.create_tempdir().full_path) / 'log.txt'
     with open('/dev/full', 'w', buffering=1) as full:
       with contextlib.redirect_stdout(full):
-        progress.Log(path).say('one')
+        progress.Log(path).info('one')
       with contextlib.suppress(OSError):
         full.close()
     self.assertRegex(path.read_text(), 'one')
@@ -125,6 +125,6 @@ class LogTest(chex.TestCase):
     os.close(read)
     with os.fdopen(write, 'w', buffering=1) as pipe:
       with contextlib.redirect_stdout(pipe), self.assertRaises(BrokenPipeError):
-        progress.Log(path).say('one')
+        progress.Log(path).info('one')
       with contextlib.suppress(OSError):
         pipe.close()

@@ -6,16 +6,16 @@ import shutil
 import time
 
 import chex
-import jax
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-from experiments.builders import model, scene_loader, training_step
+from experiments.builders import experiment as experiment_lib
+from experiments.builders import scene_loader
 from experiments.configs import quickstart
 from experiments.outputs import run_dir
-from experiments.trainer import profiling, progress, run, steps, tensorboard
-from nerf_haiku import cameras, checkpoints, devices, training
+from experiments.trainer import progress, run, steps, tensorboard
+from nerf_haiku import cameras, checkpoints, devices
 from nerf_haiku.datasets.procedural import photographs, still_life
 from tests.support import configs
 
@@ -285,11 +285,9 @@ class TrainTest(chex.TestCase):
       folder = self._folder() / str(len(states))
       self._train(folder, seed=seed, num_steps=3, raw_noise_std=0.1)
       config = _config()
-      state = training.init_state(
-        model.make_renderer(config, scene_loader.load_scene(config, None)),
-        training_step.make_optimizer(config),
-        jax.random.key(5),
-      )
+      scene = scene_loader.load_scene(config, None)
+      experiment = experiment_lib.make_experiment(config, scene)
+      state = experiment.state_shapes()
       with checkpoints.Checkpoints(folder / run_dir.CHECKPOINTS) as kept:
         states.append(kept.restore(state)[0])
     chex.assert_trees_all_equal(states[0], states[1])
@@ -299,37 +297,37 @@ class TrainTest(chex.TestCase):
 
 @pytest.mark.slow
 class GeometryTest(chex.TestCase):
-  def test_the_depth_that_is_learnt_is_the_true_one(self):
+  def test_the_depth_of_a_trained_model_is_the_true_one(self):
     """Nothing but colours is shown to the run; its depth must be right."""
     config = quickstart.get_config()
     config.procedural.update(size=32, num_train=40)
     config.update(num_steps=250, num_rand=1024)
     scene = scene_loader.load_scene(config, None)
-    renderer = model.make_renderer(config, scene)
+    experiment = experiment_lib.make_experiment(config, scene)
     where = pathlib.Path(self.create_tempdir().full_path)
     log = progress.Log(where / 'log.txt')
     with (
       contextlib.redirect_stdout(io.StringIO()),
-      checkpoints.Checkpoints(where / 'checkpoints') as kept,
-      tensorboard.SummaryWriter(where / 'board') as board,
+      checkpoints.Checkpoints(where / 'checkpoints') as existing,
+      tensorboard.SummaryWriter(where / 'board') as writer,
     ):
       outputs = steps.Outputs(
-        kept,
-        log,
-        board,
-        profiling.Profile(None, log),
-        lambda learnt, step: 0.0,
-        lambda kept, learnt: None,
-        lambda kept, learnt: None,
+        checkpoints=existing,
+        log=log,
+        writer=writer,
+        profile=progress.Profile(None, log),
+        validate=lambda variables, step: 0.0,
+        render_test=lambda info, variables: None,
+        render_video=lambda info, variables: None,
       )
       state, _ = steps.fit(
-        config, scene, renderer, outputs, seed=0, start=time.perf_counter()
+        experiment, outputs, seed=0, start=time.perf_counter()
       )
-    learnt = devices.replicate(state.learnt())
+    variables = devices.replicate(state.variables())
     views = scene.test.cameras
     errors, hits, misses = [], [], []
     for i in (3, 12, 21):
-      view = model.make_render_view(config, scene, renderer)(learnt, views, i)
+      view = experiment.render_image(variables, views, i)
       rays = photographs.camera_rays(
         views.camera_to_world[i],
         views.intrinsics[i],

@@ -1,4 +1,4 @@
-"""Stops, collapses and going on, without a trace in the parameters."""
+"""Signals, collapses and resuming: none leaves a trace in the parameters."""
 
 import contextlib
 import io
@@ -13,9 +13,10 @@ import jax
 import numpy as np
 from absl.testing import parameterized
 
-from experiments.builders import model, scene_loader
+from experiments.builders import experiment as experiment_lib
+from experiments.builders import scene_loader
 from experiments.processes import signals
-from experiments.trainer import profiling, progress, steps, tensorboard
+from experiments.trainer import progress, steps, tensorboard
 from nerf_haiku import checkpoints, collapse
 from tests.support import configs
 
@@ -38,48 +39,50 @@ class FitTest(chex.TestCase):
   def _folder(self):
     return pathlib.Path(self.create_tempdir().full_path)
 
-  def _fit(self, folder, seed=0, validate=None, film=None, **changes):
-    """The state at the end, what is known of the run, and what was said."""
+  def _fit(self, folder, seed=0, validate=None, render_video=None, **changes):
+    """Returns the last state, the metadata and what was printed."""
     config = _config(**changes)
     log, text = progress.Log(folder / 'log.txt'), io.StringIO()
     with (
       contextlib.redirect_stdout(text),
-      checkpoints.Checkpoints(folder / 'checkpoints') as kept,
-      tensorboard.SummaryWriter(folder / 'board') as board,
+      checkpoints.Checkpoints(folder / 'checkpoints') as existing,
+      tensorboard.SummaryWriter(folder / 'tensorboard') as writer,
     ):
       outputs = steps.Outputs(
-        kept,
-        log,
-        board,
-        profiling.Profile(None, log),
-        validate or (lambda learnt, step: 30.0 - step),
-        lambda kept, learnt: None,
-        film or (lambda kept, learnt: None),
+        checkpoints=existing,
+        log=log,
+        writer=writer,
+        profile=progress.Profile(None, log),
+        validate=validate or (lambda variables, step: 30.0 - step),
+        render_test=lambda info, variables: None,
+        render_video=render_video or (lambda info, variables: None),
       )
       scene = scene_loader.load_scene(config, None)
-      state, about = steps.fit(
-        config,
-        scene,
-        model.make_renderer(config, scene),
+      state, metadata = steps.fit(
+        experiment_lib.make_experiment(config, scene),
         outputs,
         seed=seed,
         start=time.perf_counter(),
       )
-    return state, about, text.getvalue()
+    return state, metadata, text.getvalue()
 
   def test_a_video_that_fails_does_not_end_the_run(self):
-    seen = []
+    steps_rendered = []
 
-    def film(kept, learnt):
+    def render_video(info, variables):
       self.assertEqual(
-        int(learnt.params['coarse']['mlp/rgb']['b'].shape[-1]), 3
+        int(variables.params['coarse']['mlp/rgb']['b'].shape[-1]), 3
       )
-      seen.append(kept.step)
+      steps_rendered.append(info.step)
       raise OSError('No space left on device: video')
 
-    state, _, text = self._fit(self._folder(), film=film, i_video=5)
-    self.assertEqual((seen, int(state.step)), ([5, 10], 12))
-    self.assertIn('step 5  No space left on device: video Training goes', text)
+    state, _, text = self._fit(
+      self._folder(), render_video=render_video, i_video=5
+    )
+    self.assertEqual((steps_rendered, int(state.step)), ([5, 10], 12))
+    self.assertIn(
+      'step 5  No space left on device: video Training continues', text
+    )
 
   @parameterized.parameters(
     {'batching': True},
@@ -99,12 +102,12 @@ class FitTest(chex.TestCase):
       },
     },
   )
-  def test_going_on_equals_an_unbroken_run(self, **changes):
+  def test_a_resumed_run_equals_an_unbroken_one(self, **changes):
     whole, _, _ = self._fit(self._folder(), **changes)
     folder = self._folder()
     self._fit(folder, num_steps=5, **changes)
     broken, about, text = self._fit(folder, **changes)
-    self.assertIn('Goes on from its checkpoint of step 5.', text)
+    self.assertIn('Resuming from the checkpoint of step 5.', text)
     chex.assert_trees_all_equal(broken, whole)
     self.assertEqual((about['seed'], about['restarts']), (0, 0))
 
@@ -117,12 +120,12 @@ class FitTest(chex.TestCase):
     self.assertGreater(about['times']['step_seconds'], first)
 
   def test_a_run_of_an_older_version_has_no_seconds_of_the_steps(self):
-    folder, times = self._folder(), steps._Steps._times
+    folder, times = self._folder(), steps._Trainer._times
 
-    def old_times(self):
-      return {k: v for k, v in times(self).items() if k != 'step_seconds'}
+    def old_times(self, run):
+      return {k: v for k, v in times(self, run).items() if k != 'step_seconds'}
 
-    with mock.patch.object(steps._Steps, '_times', old_times):
+    with mock.patch.object(steps._Trainer, '_times', old_times):
       self._fit(folder, num_steps=5)
     _, about, _ = self._fit(folder)
     self.assertEqual(
@@ -130,14 +133,14 @@ class FitTest(chex.TestCase):
     )
 
   def test_a_bug_in_a_view_ends_the_run(self):
-    def film(kept, learnt):
+    def render_video(info, variables):
       np.zeros(3) + np.zeros(4)
 
     with self.assertRaisesRegex(ValueError, 'operands could not be broadcast'):
-      self._fit(self._folder(), film=film, i_video=5)
+      self._fit(self._folder(), render_video=render_video, i_video=5)
 
   @parameterized.parameters(signal.SIGINT, signal.SIGTERM)
-  def test_a_signal_keeps_the_state(self, number):
+  def test_a_signal_saves_a_checkpoint(self, number):
     whole, _, _ = self._fit(self._folder())
     folder = self._folder()
     show = progress.Progress.show
@@ -174,7 +177,7 @@ class FitTest(chex.TestCase):
     ):
       self._fit(folder, validate=view, i_img=6)
     broken, _, text = self._fit(folder, i_img=6)
-    self.assertIn('Goes on from its checkpoint of step 6.', text)
+    self.assertIn('Resuming from the checkpoint of step 6.', text)
     chex.assert_trees_all_equal(broken, whole)
 
   def test_a_signal_during_the_last_save_is_not_forgotten(self):
@@ -191,7 +194,7 @@ class FitTest(chex.TestCase):
     ):
       self._fit(folder)
     _, _, text = self._fit(folder)
-    self.assertIn('Goes on from its checkpoint of step 12.', text)
+    self.assertIn('Resuming from the checkpoint of step 12.', text)
 
   def _full_disk_at(self, *steps):
     save = checkpoints.Checkpoints.save
@@ -203,7 +206,7 @@ class FitTest(chex.TestCase):
 
     return mock.patch.object(checkpoints.Checkpoints, 'save', fail)
 
-  def test_a_save_that_fails_ends_no_run_but_the_last(self):
+  def test_a_failed_save_ends_the_run_only_at_the_last_step(self):
     folder = self._folder()
     with (
       self._full_disk_at(4, 12),
@@ -211,21 +214,21 @@ class FitTest(chex.TestCase):
     ):
       self._fit(folder, i_weights=4)
     log = (folder / 'log.txt').read_text()
-    self.assertIn('4 not written. Training goes on', log)
-    self.assertNotIn('12 not written. Training goes on', log)
+    self.assertIn('4 not written. Training continues', log)
+    self.assertNotIn('12 not written. Training continues', log)
     self.assertIn('12 not written', log)
     whole, _, text = self._fit(folder, i_weights=4)
-    self.assertIn('Goes on from its checkpoint of step 8.', text)
+    self.assertIn('Resuming from the checkpoint of step 8.', text)
     self.assertEqual(int(whole.step), 12)
 
-  def test_nothing_is_said_to_be_kept_that_is_not(self):
-    def view(learnt, step):
+  def test_a_failed_save_after_a_signal_is_an_error(self):
+    def view(variables, step):
       os.kill(os.getpid(), signal.SIGTERM)
 
     with self._full_disk_at(6), self.assertRaisesRegex(OSError, '6 not writt'):
       self._fit(self._folder(), validate=view, i_img=6)
 
-  def test_what_is_kept(self):
+  def test_keeps_the_newest_checkpoints_and_the_best(self):
     folder = self._folder()
     self._fit(folder, i_weights=2, i_img=2, num_steps=11)
     with checkpoints.Checkpoints(folder / 'checkpoints') as kept:
@@ -234,10 +237,10 @@ class FitTest(chex.TestCase):
 
   def _begin_dead(self, seeds):
     """Lets the runs of some seeds begin with an empty scene."""
-    begin = steps._begin
+    begin = steps._init_state
 
-    def begin_dead(config, renderer, seed, weights):
-      state = begin(config, renderer, seed, weights)
+    def begin_dead(experiment, seed, init_params):
+      state = begin(experiment, seed, init_params)
       if seed not in seeds:
         return state
       params = jax.tree.map(lambda x: x, state.params)
@@ -245,9 +248,9 @@ class FitTest(chex.TestCase):
         layers['mlp/density']['b'] = np.full(1, -100.0, np.float32)
       return state._replace(params=params)
 
-    return mock.patch.object(steps, '_begin', begin_dead)
+    return mock.patch.object(steps, '_init_state', begin_dead)
 
-  def test_a_collapsed_run_starts_again(self):
+  def test_a_collapsed_run_restarts(self):
     changes = {
       'density_activation': 'relu',
       'raw_noise_std': 0.0,
@@ -270,7 +273,7 @@ class FitTest(chex.TestCase):
     again, about, _ = self._fit(folder, num_steps=14, **changes)
     self.assertEqual((int(again.step), about['seed']), (14, second))
 
-  def test_but_three_times_at_most_and_only_if_it_may(self):
+  def test_a_collapsed_run_restarts_three_times_at_most(self):
     seeds = [0]
     for _ in range(4):
       seeds.append(collapse.next_seed(seeds[-1]))
@@ -283,9 +286,9 @@ class FitTest(chex.TestCase):
       state, about, text = self._fit(self._folder(), **changes)
       self.assertEqual((int(state.step), about['restarts']), (12, 3))
       self.assertEqual(about['seed'], seeds[3])
-      self.assertIn('It is not started again.', text)
+      self.assertIn('It is not restarted.', text)
       _, about, text = self._fit(
         self._folder(), restart_collapsed=False, **changes
       )
     self.assertEqual(about['restarts'], 0)
-    self.assertIn('It is not started again.', text)
+    self.assertIn('It is not restarted.', text)

@@ -39,7 +39,7 @@ class SummariesTest(chex.TestCase):
       for step in (10, 20, 30):
         board.scalars(step, {'loss': 1.0})
     with tensorboard.SummaryWriter(folder) as board:
-      board.go_on_from(11)
+      board.resume_from(11)
       for step in (20, 30):
         board.scalars(step, {'loss': 2.0})
     self.assertEqual(

@@ -14,7 +14,9 @@ def _scene(**changes):
 def _view(near, far, opacity=1.0):
   flat = np.full((4, 5), opacity)
   ends = np.broadcast_to([near, far], (4, 5, 2))
-  return image_rendering.RenderedImage(None, None, None, flat, None, ends)
+  return image_rendering.RenderedImage(
+    rgb=None, depth=None, disparity=None, opacity=flat, boundary_weight=ends
+  )
 
 
 class CutsTest(chex.TestCase):

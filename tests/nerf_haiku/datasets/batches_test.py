@@ -10,7 +10,7 @@ _SIZES = [[5, 4], [3, 7], [6, 6]]
 
 
 def _images(channels=3):
-  """Images whose colours say where they are from: image, row, column."""
+  """Images whose colors say where they are from: image, row, column."""
   pixels = [
     (i, row, column, 255)[:channels]
     for i, (height, width) in enumerate(_SIZES)
@@ -40,7 +40,7 @@ def _batches(**changes):
 
 class BatchesTest(chex.TestCase):
   @parameterized.product(batching=(False, True), channels=(3, 4))
-  def test_colours_are_those_of_the_pixels(self, batching, channels):
+  def test_colors_are_those_of_the_pixels(self, batching, channels):
     for batch in _batches(batching=batching, images=_images(channels)):
       expected = np.column_stack([batch.camera, batch.pixel]) / 255
       np.testing.assert_allclose(batch.rgb, expected, atol=1e-6)

@@ -239,7 +239,7 @@ class SceneTest(_SceneTest):
     self.assertEqual(scene.train.images.pixels.shape, (24, 3))
     self.assertEqual(scene.notices, ())
 
-  def test_grey_has_one_notice(self):
+  def test_gray_has_one_notice(self):
     self.write('train', [_image(4, 6, 1, seed=i)[..., 0] for i in range(3)])
     scene = self.load()
     np.testing.assert_array_equal(
@@ -247,11 +247,11 @@ class SceneTest(_SceneTest):
     )
     self.assertEqual(
       scene.notices,
-      ('3 of 5 images are grey: converted to RGB, first train/r_0.png.',),
+      ('3 of 5 images are gray: converted to RGB, first train/r_0.png.',),
     )
 
   @parameterized.parameters(True, False)
-  def test_colour_under_alpha_0_has_no_effect(self, white_background):
+  def test_color_under_alpha_0_has_no_effect(self, white_background):
     hidden = _image(4, 6)
     hidden[::2, :, 3] = 0
     changed = hidden.copy()
@@ -298,7 +298,7 @@ class FolderTest(_SceneTest):
 
   def test_a_scene_of_another_name_has_a_notice(self):
     (notice,) = self.load('lego', self.scene).notices
-    self.assertRegex(notice, "is a scene itself: shape='lego'")
+    self.assertRegex(notice, "is itself a scene: shape='lego'")
 
   @parameterized.parameters('lgeo', '', 'toy/train')
   def test_unknown_scene(self, shape):
@@ -387,9 +387,9 @@ class ErrorsTest(_SceneTest):
     ('none', None, 'must be a name, got nothing'),
     ('empty', '', 'a name'),
     ('number', 3, 'a name, got 3'),
-    ('absolute', '/etc/x', 'must stay'),
-    ('up', '../x', 'must stay'),
-    ('down_and_up', 'a/../../x', 'must stay'),
+    ('absolute', '/etc/x', 'must be inside'),
+    ('up', '../x', 'must be inside'),
+    ('down_and_up', 'a/../../x', 'must be inside'),
   )
   def test_file_path(self, name, message):
     self.write_frame('test', file_path=name)

@@ -50,7 +50,7 @@ class FolderTest(_ErrorsTest):
   def test_a_scene_of_another_name_has_a_notice(self):
     self.write()
     notices = self.load('fern', self.scene).notices
-    self.assertRegex(notices[0], "is a scene itself: shape='fern'")
+    self.assertRegex(notices[0], "is itself a scene: shape='fern'")
 
   def test_unknown_scene(self):
     self.write()
@@ -151,7 +151,7 @@ class DirectionsTest(_ErrorsTest):
       [s.cameras.camera_to_world for s in (scene.test, scene.train)]
     )
     expected = llff_test.relative(llff_test.of_rows(table))
-    expected[:, :3, 3] /= 4  # They are on a sphere, and look at its centre.
+    expected[:, :3, 3] /= 4  # They are on a sphere, and look at its center.
     np.testing.assert_allclose(llff_test.relative(got), expected, atol=1e-5)
 
   def test_parallel_cameras_have_no_focus(self):
@@ -188,7 +188,7 @@ class TableTest(_ErrorsTest):
       np.save(path, np.array([bomb], object), allow_pickle=True)
     else:
       path.write_bytes(pickle.dumps(bomb))
-    self.assert_refused(f'{_TABLE}: is no array of numbers')
+    self.assert_refused(f'{_TABLE}: is not a .npy file of numbers')
     self.assertFalse(mark.exists())
 
   def test_the_bomb_is_live(self):
@@ -200,7 +200,7 @@ class TableTest(_ErrorsTest):
     self.write()
     path = self.scene / 'poses_bounds.npy'
     path.write_bytes(path.read_bytes()[:length])
-    self.assert_refused(f'{_TABLE}: is no array of numbers')
+    self.assert_refused(f'{_TABLE}: is not a .npy file of numbers')
 
   @parameterized.named_parameters(
     ('header', _break_header),
@@ -293,7 +293,7 @@ class ImagesTest(_ErrorsTest):
     for path in (self.scene / folder).iterdir():
       path.unlink()
     factor = 4 if folder == 'images_4' else 1
-    self.assert_refused(f'{folder}: holds no images', down_factor=factor)
+    self.assert_refused(f'{folder}: has no images', down_factor=factor)
 
   @parameterized.parameters(1, 8)
   def test_no_folder(self, down_factor):

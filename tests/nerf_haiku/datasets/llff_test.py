@@ -25,12 +25,12 @@ def rows(num, *, height=48, width=32, focal=40.0, bounds=BOUNDS):
     'xyz', np.stack([0.04 * np.cos(i), 0.06 * np.sin(2 * i), 0.02 * i], -1)
   )
   world = transform.Rotation.from_rotvec([1.0, -0.5, 2.0]).as_matrix()
-  centres = np.stack(
+  centers = np.stack(
     [5 + np.cos(2 * i), 6 + np.sin(3 * i), 7 + 0.1 * i], axis=-1
   )
   right, up, backward = np.moveaxis(world @ turns.as_matrix(), -1, 0)
   size = np.broadcast_to([height, width, focal], (num, 3))
-  matrices = np.stack([-up, right, backward, centres @ world.T, size], -1)
+  matrices = np.stack([-up, right, backward, centers @ world.T, size], -1)
   return np.concatenate(
     [matrices.reshape(num, 15), np.broadcast_to(bounds, (num, 2))], axis=-1
   )
@@ -49,10 +49,10 @@ def relative(camera_to_world):
 
 def of_rows(table):
   """`[N, 3, 4]` camera-to-world in OpenGL's axes, in the file's units."""
-  down, right, backward, centre, _ = np.moveaxis(
+  down, right, backward, center, _ = np.moveaxis(
     table[:, :15].reshape(-1, 3, 5), -1, 0
   )
-  return np.stack([right, -down, backward, centre], axis=-1)
+  return np.stack([right, -down, backward, center], axis=-1)
 
 
 def image(height=48, width=32, channels=3, seed=0):
@@ -135,7 +135,7 @@ class RealTest(chex.TestCase):
         scene.ndc.focal, [2 * focal / width, 2 * focal / height], rtol=1e-5
       )
       self.assertEqual(scene.ndc.near, 1.0)
-    self.assertEqual(scene.notices, ('Images are those of images_8.',))
+    self.assertEqual(scene.notices, ('Images are from images_8.',))
 
   def test_a_quarter_of_the_size(self):
     scene = self.load(down_factor=4, hold=8)
@@ -189,7 +189,7 @@ class PosesTest(SceneTest):
       scene.path.intrinsics, 6 * [[40, 40, width / 2, height / 2]]
     )
     np.testing.assert_array_equal(scene.path.sizes, 6 * [[height, width]])
-    self.assertEqual(scene.notices, ('Images are those of images.',))
+    self.assertEqual(scene.notices, ('Images are from images.',))
 
   @parameterized.parameters(True, False)
   def test_relative_poses_are_the_files(self, spherify):
@@ -238,7 +238,7 @@ class PosesTest(SceneTest):
       got, expected = (
         relative(x) for x in (split.cameras.camera_to_world, poses[index])
       )
-      # The cameras stand on a sphere and look at its centre.
+      # The cameras stand on a sphere and look at its center.
       expected[:, :3, 3] /= radius
       np.testing.assert_allclose(got, expected, atol=1e-4)
     np.testing.assert_allclose(
@@ -272,8 +272,8 @@ class PosesTest(SceneTest):
   @parameterized.parameters(0, 3)
   def test_hold_0_takes_the_view_nearest_the_mean(self, nearest):
     table = rows(5)
-    centres = table[:, [3, 8, 13]]
-    others = np.delete(centres, nearest, axis=0).mean(0)
+    centers = table[:, [3, 8, 13]]
+    others = np.delete(centers, nearest, axis=0).mean(0)
     table[nearest, [3, 8, 13]] = others + np.array([0.01, 0.02, 0])
     self.write(table=table)
     (pixels,) = self.load().test.images
@@ -305,19 +305,19 @@ class ImagesTest(SceneTest):
     self.write(self.full, self.table)
     self.write(reduced, self.table, folder='images_4')
     scene = self.load(down_factor=4, hold=3)
-    self.assertEqual(scene.notices, ('Images are those of images_4.',))
+    self.assertEqual(scene.notices, ('Images are from images_4.',))
     chex.assert_trees_all_equal(list(scene.train.images), reduced[1:])
     np.testing.assert_allclose(
       scene.train.cameras.intrinsics, 2 * [[10, 10, 4, 6]]
     )
     (notice,) = self.load().notices
-    self.assertEqual(notice, 'Images are those of images.')
+    self.assertEqual(notice, 'Images are from images.')
 
   def test_else_images_are_reduced_by_area(self):
     self.write(self.full, self.table)
     scene = self.load(down_factor=4, hold=3)
     (notice,) = scene.notices
-    self.assertRegex(notice, r'of images, reduced by 4 .* no images_4\.$')
+    self.assertRegex(notice, r'from images, downscaled by 4 .* no images_4\.$')
     for got, full in zip(scene.train.images, self.full[1:], strict=True):
       blocks = full.reshape(12, 4, 8, 4, 3).mean(axis=(1, 3))
       np.testing.assert_allclose(got / 65535 * 255, blocks, atol=2e-3)

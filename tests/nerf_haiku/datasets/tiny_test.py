@@ -31,7 +31,7 @@ def _poses(number):
 
 
 def _levels(number=5, height=4, width=6, channels=3):
-  """Grey levels, 0 and 255 among them."""
+  """Gray levels, 0 and 255 among them."""
   rng = np.random.default_rng(0)
   levels = rng.integers(0, 256, (number, height, width, channels), np.uint8)
   levels[:, 0, 0], levels[:, 0, 1] = 0, 255
@@ -39,7 +39,7 @@ def _levels(number=5, height=4, width=6, channels=3):
 
 
 def _fine(**shape):
-  """Colours between grey levels."""
+  """Colors between gray levels."""
   rng = np.random.default_rng(1)
   return rng.uniform(0, 1, _levels(**shape).shape)
 
@@ -93,9 +93,9 @@ class RealTest(chex.TestCase):
       np.testing.assert_array_equal(views.intrinsics[:, 2:], 50)
       np.testing.assert_array_equal(views.sizes, 100)
       for i, image in enumerate(split.images):
-        colours = image / np.iinfo(image.dtype).max
+        colors = image / np.iinfo(image.dtype).max
         np.testing.assert_allclose(
-          colours, images[first + i], rtol=0, atol=1 / 131070 + 1e-7
+          colors, images[first + i], rtol=0, atol=1 / 131070 + 1e-7
         )
 
 
@@ -124,7 +124,7 @@ class SceneTest(_SceneTest):
   @parameterized.product(
     dtype=[np.uint8, np.float16, np.float32, np.float64, '>f4'], channels=[3, 4]
   )
-  def test_grey_levels_are_kept_as_they_are(self, dtype, channels):
+  def test_gray_levels_are_kept_as_they_are(self, dtype, channels):
     levels = _levels(channels=channels)
     if dtype == np.float16:  # It holds few of the others.
       levels = np.where(levels > 127, 255, 0).astype(np.uint8)
@@ -136,14 +136,14 @@ class SceneTest(_SceneTest):
     np.testing.assert_array_equal([*scene.test.images], levels[3:])
 
   @parameterized.parameters(3, 4)
-  def test_finer_colours_are_kept_in_16_bits(self, channels):
+  def test_finer_colors_are_kept_in_16_bits(self, channels):
     images = _fine(channels=channels).astype(np.float32)
     self.write(images=images)
     train = self.load().train.images
     self.assertEqual(train.pixels.dtype, np.uint16)
     np.testing.assert_array_equal([*train], np.rint(images[:3] * 65535.0))
 
-  def test_one_finer_colour_is_enough(self):
+  def test_one_finer_color_is_enough(self):
     images = _levels() / 255
     images[4, 3, 5, 2] = 100.25 / 255
     self.write(images=images)
@@ -280,18 +280,18 @@ class ErrorsTest(_SceneTest):
   )
   def test_no_archive(self, content):
     self.path.write_bytes(content)
-    self.assert_refused(r'toy\.npz: is no \.npz of plain arrays \(.+\)')
+    self.assert_refused(r'toy\.npz: is not a \.npz file of plain arrays \(.+\)')
 
   def test_one_array_alone(self):
     with self.path.open('wb') as file:
       np.save(file, _levels())
-    self.assert_refused(r'toy\.npz: is no \.npz of plain arrays')
+    self.assert_refused(r'toy\.npz: is not a \.npz file of plain arrays')
 
   @parameterized.parameters(0.1, 0.5, 0.99)
   def test_truncated(self, part):
     content = self.path.read_bytes()
     self.path.write_bytes(content[: int(part * len(content))])
-    self.assert_refused(r'toy\.npz: is no \.npz of plain arrays')
+    self.assert_refused(r'toy\.npz: is not a \.npz file of plain arrays')
 
   @parameterized.parameters((np.savez, 900), (np.savez_compressed, 100))
   def test_changed_bytes(self, save, place):
@@ -299,7 +299,7 @@ class ErrorsTest(_SceneTest):
     content = bytearray(self.path.read_bytes())
     content[place : place + 100] = 100 * b'\xff'
     self.path.write_bytes(content)
-    self.assert_refused(r'toy\.npz: is no \.npz of plain arrays')
+    self.assert_refused(r'toy\.npz: is not a \.npz file of plain arrays')
 
   @parameterized.parameters('images', 'poses', 'focal')
   def test_missing_array(self, key):
@@ -319,7 +319,9 @@ class ErrorsTest(_SceneTest):
   def test_nothing_is_unpickled(self, key):
     made = self.root / 'made'
     self.write(**{key: np.array([_Bait(made)], object)})
-    self.assert_refused(r'toy\.npz: is no \.npz of plain arrays .*save it')
+    self.assert_refused(
+      r'toy\.npz: is not a \.npz file of plain arrays .*save it'
+    )
     self.assertFalse(made.exists())
     with np.load(self.path, allow_pickle=True) as file:
       file[key]
@@ -329,7 +331,7 @@ class ErrorsTest(_SceneTest):
     ('one', _levels()[0], r'got \[4, 6, 3\]'),
     ('none', _levels()[:0], r'got \[0, 4, 6, 3\]'),
     ('empty', np.zeros((5, 0, 6, 3)), r'got \[5, 0, 6, 3\]'),
-    ('grey', _levels(channels=1), r'got \[5, 4, 6, 1\]'),
+    ('gray', _levels(channels=1), r'got \[5, 4, 6, 1\]'),
     ('number', np.array(3.0), r'got \[\]'),
     ('whole', _levels().astype(int), 'floats or uint8, got int64'),
     ('complex', _levels() * 1j, 'floats or uint8, got complex128'),

@@ -116,7 +116,7 @@ class ReadBackTest(_WriterTest):
     )
 
   def assert_same(self, read, written, *, white_background=None):
-    """Poses alike, lenses too; colours as stored, or over a background."""
+    """Poses alike, lenses too; colors as stored, or over a background."""
     chex.assert_trees_all_close(read.cameras, written.cameras, rtol=1e-6)
     self.assertLen(read.images, len(written.images))
     for i in range(len(read.images)):
@@ -125,10 +125,10 @@ class ReadBackTest(_WriterTest):
         np.testing.assert_array_equal(image, expected)
         continue
       opacity = expected[..., 3:] / 255
-      colours = opacity * expected[..., :3] / 255
-      colours += (1 - opacity) * white_background
+      colors = opacity * expected[..., :3] / 255
+      colors += (1 - opacity) * white_background
       most = np.iinfo(image.dtype).max
-      np.testing.assert_allclose(image / most, colours, atol=0.501 / most)
+      np.testing.assert_allclose(image / most, colors, atol=0.501 / most)
 
   def test_blender(self):
     writers.write_blender(self.scene, self.folder)
@@ -216,7 +216,7 @@ class ReadBackTest(_WriterTest):
     for i, image in enumerate((*read.train.images, *read.test.images)):
       np.testing.assert_array_equal(image, images[order[i]])
 
-  def test_an_axis_off_the_centre(self):
+  def test_an_axis_off_the_center(self):
     """Of these layouts DeepVoxels alone has a place for it."""
     train, val, test = (
       scenes.Split(

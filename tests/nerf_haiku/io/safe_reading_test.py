@@ -67,9 +67,9 @@ class FilesTest(_FilesTest):
   def test_size_is_looked_at_first(self):
     self.path.write_bytes(b'123456789')
     self.assertEqual(safe_reading.read_bytes(self.path, 9), b'123456789')
-    self.assert_refused('holds 0 MB', safe_reading.read_bytes, self.path, 8)
+    self.assert_refused('is of 0 MB', safe_reading.read_bytes, self.path, 8)
     os.truncate(self.path, 1 << 40)  # Of a hole.
-    message = '1099512 MB, .* more than the'
+    message = '1099512 MB; at most'
     self.assert_refused(message, safe_reading.read_json, self.path)
     self.assert_refused(message, safe_reading.read_npy, self.path)
 
@@ -117,7 +117,7 @@ class ArraysTest(_FilesTest):
     with mock.patch.object(safe_reading, 'MAX_ARRAY_BYTES', 10**6):
       with mock.patch.object(zipfile.ZipFile, 'read') as read:
         self.assert_refused(
-          'holds 8 MB', safe_reading.read_npz, self.path, ['a']
+          'is of 8 MB', safe_reading.read_npz, self.path, ['a']
         )
       read.assert_not_called()
       self.assertEqual(safe_reading.read_npz(self.path, ['b']), {})

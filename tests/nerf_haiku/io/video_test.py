@@ -108,11 +108,11 @@ class Mp4Test(_VideoTest):
     self.assertLess(errors.max(), 16)
 
   def test_odd_sides_repeat_their_last_pixels(self):
-    grey = np.array([[40, 70, 100], [90, 120, 150], [140, 170, 200]], np.uint8)
-    frame = np.repeat(grey[..., None], 3, axis=-1)
+    gray = np.array([[40, 70, 100], [90, 120, 150], [140, 170, 200]], np.uint8)
+    frame = np.repeat(gray[..., None], 3, axis=-1)
     path = video.write(self.folder / 'new', [frame], fps=10)
     (read,), _ = _read_mp4(path, 4, 4)
-    expected = grey[[0, 1, 2, 2]][:, [0, 1, 2, 2]]
+    expected = gray[[0, 1, 2, 2]][:, [0, 1, 2, 2]]
     np.testing.assert_allclose(read.mean(-1), expected, atol=4)
 
   def test_names(self):
@@ -193,7 +193,7 @@ class WriteTest(_VideoTest):
     if not encoded:
       self.forget_encoder()
       self.set_encoder()
-    with self.assertRaisesRegex(ValueError, 'needs a frame'):
+    with self.assertRaisesRegex(ValueError, 'needs at least one frame'):
       video.write(self.folder / 'old', iter([]), fps=10)
     self.assert_nothing_new()
 

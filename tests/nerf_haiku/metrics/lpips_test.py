@@ -190,7 +190,9 @@ class ReadWeightsTest(parameterized.TestCase):
 
   def test_a_memo_that_would_fill_the_memory(self):
     path = self._write(b'\x80\x03}r\xff\xff\xff\x7f.')
-    with self.assertRaisesRegex(ValueError, f'{path.name}.*is remembered'):
+    with self.assertRaisesRegex(
+      ValueError, f'{path.name}.*its memo has an entry'
+    ):
       lpips.read_weights(path, 'alex')
 
   def test_the_call_would_have_run(self):

@@ -7,11 +7,11 @@ from nerf_haiku import camera_paths, cameras, scenes
 from nerf_haiku.datasets.procedural import photographs, solids, still_life
 
 _WHITE = functools.partial(np.full_like, fill_value=0.8)  # Paints.
-_GREY = functools.partial(np.full_like, fill_value=0.1)
+_GRAY = functools.partial(np.full_like, fill_value=0.1)
 
 
-def _ball(*, radius=0.5, centre=(0, 0, 0), paint=_WHITE, **settings):
-  solid = solids.ellipsoid(centre, (radius,) * 3)
+def _ball(*, radius=0.5, center=(0, 0, 0), paint=_WHITE, **settings):
+  solid = solids.ellipsoid(center, (radius,) * 3)
   return still_life.Item(solid, paint, **settings)
 
 
@@ -78,7 +78,7 @@ class TraceTest(parameterized.TestCase):
 
 class ShadeTest(parameterized.TestCase):
   def _look(self, items, point, azimuth):
-    """The colour of a point of the scene, seen from one side."""
+    """The color of a point of the scene, seen from one side."""
     origin = 4 * np.array([np.cos(azimuth), np.sin(azimuth), 1.0])
     hit = photographs.trace(items, origin[None], (point - origin)[None])
     np.testing.assert_allclose(hit.t, 1, atol=1e-6)
@@ -89,8 +89,8 @@ class ShadeTest(parameterized.TestCase):
     azimuths = np.linspace(0, 2 * np.pi, 24)
     for gloss, low, high in ((0.0, 0.0, 1e-9), (0.06, 0.1, 1.0)):
       items = [_ball(gloss=gloss, shade=0.5)]
-      colours = np.stack([self._look(items, point, a) for a in azimuths])
-      self.assertBetween(np.max(np.ptp(colours, axis=0)), low, high)
+      colors = np.stack([self._look(items, point, a) for a in azimuths])
+      self.assertBetween(np.max(np.ptp(colors, axis=0)), low, high)
 
   def test_lamp_is_mirrored(self):
     # From above, the mirror of the lamp is where the normal is halfway.
@@ -99,7 +99,7 @@ class ShadeTest(parameterized.TestCase):
       point = 0.5 * normal / np.linalg.norm(normal)
       rays = (point + 4 * up)[None], -4 * up[None]
       matte, glossy = (
-        photographs.trace([_ball(gloss=gloss, paint=_GREY)], *rays).rgb[0]
+        photographs.trace([_ball(gloss=gloss, paint=_GRAY)], *rays).rgb[0]
         for gloss in (0.0, 0.06)
       )
       self.assertBetween(np.min(glossy - matte), low, high)
@@ -107,7 +107,7 @@ class ShadeTest(parameterized.TestCase):
 
   def test_shadow_falls_away_from_the_lamp(self):
     board = still_life.Item(solids.box((0, 0, -1), (9, 9, 0.1)), _WHITE)
-    ball = _ball(radius=0.2, centre=(0, 0, 0.5), shade=0.2)
+    ball = _ball(radius=0.2, center=(0, 0, 0.5), shade=0.2)
     lamp = photographs._LAMP
     under = np.array([0, 0, 0.5]) - lamp * (1.4 / lamp[2])
     far = np.array([3.0, 3.0, -0.9])
@@ -123,7 +123,7 @@ class ShadeTest(parameterized.TestCase):
 
   def test_sky_is_dimmed_beside_a_ball(self):
     board = still_life.Item(solids.box((0, 0, -1), (9, 9, 0.1)), _WHITE)
-    ball = _ball(radius=0.2, centre=(0, 0, -0.7), shade=0.2)
+    ball = _ball(radius=0.2, center=(0, 0, -0.7), shade=0.2)
     towards_lamp = photographs._LAMP[:2] / np.hypot(*photographs._LAMP[:2])
     losses = []
     for away in (0.2, 0.3, 0.5):
@@ -157,7 +157,7 @@ class ShadeTest(parameterized.TestCase):
     across = 2 * 0.3 * cosine / np.sum(corners[:, :2] ** 2, axis=-1)
     over = z[:, None] + across * corners[:, 2] > 0.5
     expected = np.mean(cosine * over, axis=-1)
-    lamp = photographs._lamp([tube], points, inwards)
+    lamp = photographs._lambert([tube], points, inwards)
     np.testing.assert_allclose(lamp, expected, atol=1e-12)
     self.assertBetween(np.mean(over[cosine > 0]), 0.1, 0.9)
 
@@ -176,7 +176,7 @@ class RenderTest(parameterized.TestCase):
   def test_silhouette_of_a_ball_has_its_area(self, height):
     views = _views()
     views.camera_to_world[0] = np.eye(4)[:3]
-    ball = _ball(radius=0.5, centre=(0, height, -4))
+    ball = _ball(radius=0.5, center=(0, height, -4))
     alpha = photographs.render([ball], views, 0)[..., 3] / 255
     # A cone about a line cut by a plane at an angle to it: an ellipse.
     square = 0.25 / (16 + height**2)  # Of the sine of the cone's half angle.
@@ -192,7 +192,7 @@ class RenderTest(parameterized.TestCase):
     self.assertGreater(np.mean(alpha == 1), 0.05)
     self.assertGreater(np.mean((alpha > 0.1) & (alpha < 0.9)), 0.01)
 
-  def test_colour_at_the_edge_is_not_darkened(self):
+  def test_color_at_the_edge_is_not_darkened(self):
     # From straight above a disc, alike all over, all that is seen is its face.
     disc = still_life.Item(solids.cylinder((0, 0, 0), 0.7, 0.1), _WHITE)
     image = photographs.render([disc], _views(elevation=-90.0), 0)
@@ -217,7 +217,7 @@ class RenderTest(parameterized.TestCase):
     self.assertLess(np.abs(np.mean(error)), 0.001)
 
   def test_smooth_pixels_are_sampled_evenly(self):
-    # No edge in sight: the ball's colours vary over the whole image.
+    # No edge in sight: the ball's colors vary over the whole image.
     views, fine = _views((8, 8), focal=40.0), _views((64, 64), focal=320.0)
     hit = photographs.trace([_ball(radius=1.0)], *_all_rays(fine))
     expected = hit.rgb.reshape(8, 8, 8, 8, 3).mean(axis=(1, 3))
@@ -226,7 +226,7 @@ class RenderTest(parameterized.TestCase):
     np.testing.assert_array_equal(image[..., 3], 1)
 
   def test_nothing_in_sight(self):
-    image = photographs.render([_ball(centre=(9, 9, 9))], _views((4, 4)), 0)
+    image = photographs.render([_ball(center=(9, 9, 9))], _views((4, 4)), 0)
     np.testing.assert_array_equal(image, np.zeros((4, 4, 4), np.uint8))
 
 
@@ -259,12 +259,12 @@ class MakeSceneTest(parameterized.TestCase):
       # All look at the middle of the scene.
       toward = pose[:, :, 3] / np.linalg.norm(pose[:, :, 3:], axis=1)
       np.testing.assert_allclose(pose[:, :, 2], toward, atol=1e-5)
-    centres = [
+    centers = [
       s.cameras.camera_to_world[:, :, 3]
       for s in (scene.train, scene.val, scene.test)
     ]
     for one, other in ((0, 1), (0, 2), (1, 2)):
-      apart = centres[one][:, None] - centres[other]
+      apart = centers[one][:, None] - centers[other]
       self.assertGreater(np.min(np.linalg.norm(apart, axis=-1)), 1e-3)
 
   @parameterized.parameters(0, 1, 2, 3)

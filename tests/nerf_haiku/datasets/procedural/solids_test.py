@@ -135,7 +135,7 @@ class SceneTest(parameterized.TestCase):
     move = solids.turn(70.0)
     return [
       solid._replace(
-        centre=np.array([0.9 * np.cos(i), 0.9 * np.sin(i), 0.0]),
+        center=np.array([0.9 * np.cos(i), 0.9 * np.sin(i), 0.0]),
         rotation=move @ solid.rotation,
       )
       for i, (solid, _) in enumerate(_SOLIDS.values())

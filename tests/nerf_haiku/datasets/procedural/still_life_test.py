@@ -9,7 +9,7 @@ def _inside(solid, points):
   local = solids.to_local(solid, points)
 
   def within(overlap):
-    square = np.square(local[:, None] - overlap.centres)
+    square = np.square(local[:, None] - overlap.centers)
     return np.all(np.sum(overlap.weights * square, axis=-1) < 1, axis=-1)
 
   matter = within(solid.outer)
@@ -25,7 +25,7 @@ class StillLifeTest(parameterized.TestCase):
     counts = np.sum(matter, axis=0)
     self.assertEqual(np.max(counts), 1)
     for item, own in zip(items, matter, strict=True):
-      away = np.linalg.norm(points[own] - item.solid.centre, axis=-1)
+      away = np.linalg.norm(points[own] - item.solid.center, axis=-1)
       self.assertLess(np.max(away), item.solid.radius)
     low, high = still_life.BOX
     filled = points[counts > 0]
@@ -48,7 +48,7 @@ class StillLifeTest(parameterized.TestCase):
   def test_seed_decides(self):
     def placed(seed):
       items = still_life.make_items(seed)
-      return np.stack([[*i.solid.centre, *i.solid.rotation[0]] for i in items])
+      return np.stack([[*i.solid.center, *i.solid.rotation[0]] for i in items])
 
     np.testing.assert_array_equal(placed(5), placed(5))
     self.assertGreater(np.max(np.abs(placed(5) - placed(6))), 0.1)

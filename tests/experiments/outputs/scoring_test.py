@@ -5,7 +5,7 @@ import chex
 import imageio.v3 as iio
 import numpy as np
 
-from experiments.outputs import json_files, provenance, view_scores
+from experiments.outputs import json_files, provenance, scoring
 from nerf_haiku import camera_paths, cameras, image_rendering, scenes
 
 
@@ -36,7 +36,7 @@ class EvaluateTest(chex.TestCase):
   def _evaluate(self, white_background):
     folder = pathlib.Path(self.create_tempdir().full_path) / 'test'
     split = _split()
-    scores = view_scores.score_views(
+    scores = scoring.score_views(
       split,
       lambda i: _view(*split.cameras.sizes[i], 0.8),
       folder,
@@ -78,10 +78,10 @@ class EvaluateTest(chex.TestCase):
 
   def test_four_views_of_one_size_are_chosen_evenly(self):
     sizes = np.tile([[4, 6]], (9, 1))
-    self.assertEqual(view_scores.choose_for_overview(sizes), [0, 2, 4, 6])
+    self.assertEqual(scoring.choose_for_overview(sizes), [0, 2, 4, 6])
     sizes[1:5] = [6, 4]
-    self.assertEqual(view_scores.choose_for_overview(sizes), [0, 5, 6, 7])
-    self.assertEqual(view_scores.choose_for_overview(sizes[:2]), [0])
+    self.assertEqual(scoring.choose_for_overview(sizes), [0, 5, 6, 7])
+    self.assertEqual(scoring.choose_for_overview(sizes[:2]), [0])
 
   def test_overview(self):
     pairs = [
@@ -91,7 +91,7 @@ class EvaluateTest(chex.TestCase):
       )
       for i in (0, 2, 4, 6)
     ]
-    sheet = view_scores.overview(pairs)
+    sheet = scoring.overview(pairs)
     columns = [0, 260, 520, 780]
     np.testing.assert_array_equal(sheet[0, columns, 0], [0, 2, 4, 6])
     np.testing.assert_array_equal(sheet[-1, columns, 0], [100, 102, 104, 106])
@@ -122,16 +122,16 @@ class MeanTest(chex.TestCase):
     black, grey = np.zeros((4, 6, 3), np.uint8), np.full((6, 4, 3), 200)
     expected = 20 * np.log10(255 / 100)
     np.testing.assert_allclose(
-      view_scores.psnr_of_constant_color(
-        [view_scores.color_sums(x) for x in (black, grey.astype(np.uint8))]
+      scoring.psnr_of_constant_color(
+        [scoring.color_sums(x) for x in (black, grey.astype(np.uint8))]
       ),
       expected,
     )
     # An image that is all of that colour has no error.
     self.assertIsNone(
-      view_scores.psnr_of_constant_color([view_scores.color_sums(black)])
+      scoring.psnr_of_constant_color([scoring.color_sums(black)])
     )
 
   def test_a_missing_value_has_no_mean(self):
-    self.assertEqual(view_scores.mean([1.0, 2.0]), 1.5)
-    self.assertIsNone(view_scores.mean([1.0, None]))
+    self.assertEqual(scoring.mean([1.0, 2.0]), 1.5)
+    self.assertIsNone(scoring.mean([1.0, None]))
