@@ -1,4 +1,5 @@
 import functools
+import math
 
 import chex
 import jax
@@ -7,8 +8,16 @@ import numpy as np
 import optax
 from absl.testing import parameterized
 
-from nerf_haiku import camera_paths, cameras, devices, fields, scenes, training
-from nerf_haiku.renderers import hierarchical
+from nerf_haiku import (
+  camera_paths,
+  cameras,
+  devices,
+  fields,
+  scenes,
+  training,
+  volume,
+)
+from nerf_haiku.renderers import base, hierarchical
 from tests.support import models, references
 
 _RAYS = 24
@@ -49,14 +58,30 @@ def _problem(**changes):
 def _batch(step=0, rays=_RAYS):
   rng = np.random.default_rng(step)
   return scenes.Batch(
-    rng.integers(0, 5, rays).astype(np.int32),
-    rng.integers(0, 16, (rays, 2)).astype(np.int32),
-    rng.uniform(size=(rays, 3)).astype(np.float32),
+    camera=rng.integers(0, 5, rays).astype(np.int32),
+    pixel=rng.integers(0, 16, (rays, 2)).astype(np.int32),
+    rgb=rng.uniform(size=(rays, 3)).astype(np.float32),
   )
 
 
 def _keys(rays=_RAYS):
   return jax.random.split(jax.random.key(7), rays)
+
+
+def _variables(renderer):
+  return jax.jit(renderer.init)(jax.random.key(0))
+
+
+def _render(renderer, cast, variables, batch):
+  """Renders a batch's rays as a training step does."""
+
+  @jax.jit
+  def render(variables):
+    rays = cast(batch.camera, batch.pixel)
+    samples = renderer.sample_rays(variables, rays, _keys())
+    return renderer.render(variables.params, rays, samples)
+
+  return render(variables)
 
 
 @functools.cache
@@ -81,13 +106,12 @@ def _run(num_devices, microbatch, steps, optimizer=None):
 @functools.cache
 def _whole_gradient():
   renderer, cast = _problem()
-  params = jax.jit(renderer.init)(jax.random.key(0))
   gradient = training.make_gradient(renderer, cast, microbatch=0)
-  return jax.jit(gradient)(params, _keys(), _batch())
+  return jax.jit(gradient)(_variables(renderer), _keys(), _batch())
 
 
 class GradientTest(chex.TestCase):
-  def test_matches_the_original_for_20_steps(self):
+  def test_matches_the_reference_for_20_steps(self):
     reference = references.load('model')
     params = models.params(reference)
     optimizer = optax.adam(
@@ -106,8 +130,11 @@ class GradientTest(chex.TestCase):
         lambda camera, pixel: jax.tree.map(lambda x: x[camera], rays),
         microbatch=24,  # Does not divide 64.
       )
-      batch = scenes.Batch(jnp.arange(64), jnp.zeros((64, 2), int), rgb)
-      grads, scalars = gradient(params, _keys(64), batch)
+      batch = scenes.Batch(
+        camera=jnp.arange(64), pixel=jnp.zeros((64, 2), int), rgb=rgb
+      )
+      variables = base.Variables(params=params, state=())
+      grads, scalars = gradient(variables, _keys(64), batch)
       updates, opt_state = optimizer.update(grads, opt_state)
       return optax.apply_updates(params, updates), opt_state, grads, scalars
 
@@ -139,11 +166,10 @@ class GradientTest(chex.TestCase):
       )
 
   @parameterized.parameters(1, 5, 8, 24, 100)
-  def test_pieces_change_nothing(self, microbatch):
+  def test_microbatches_change_nothing(self, microbatch):
     renderer, cast = _problem()
-    params = jax.jit(renderer.init)(jax.random.key(0))
-    pieces = training.make_gradient(renderer, cast, microbatch=microbatch)
-    grads, other = jax.jit(pieces)(params, _keys(), _batch())
+    gradient = training.make_gradient(renderer, cast, microbatch=microbatch)
+    grads, other = jax.jit(gradient)(_variables(renderer), _keys(), _batch())
     expected, scalars = _whole_gradient()
     scalars = scalars | {'pieces': -(-_RAYS // min(microbatch, _RAYS))}
     chex.assert_trees_all_close(other, scalars, rtol=1e-5)
@@ -157,29 +183,42 @@ class GradientTest(chex.TestCase):
 
   def test_matches_finite_differences(self):
     renderer, cast = _problem(raw_noise_std=0.0, num_importance=0)
-    params = jax.jit(renderer.init)(jax.random.key(0))
+    variables, batch = _variables(renderer), _batch()
     gradient = training.make_gradient(renderer, cast, microbatch=7)
-    grads, _ = jax.jit(gradient)(params, _keys(), _batch())
+    grads, _ = jax.jit(gradient)(variables, _keys(), batch)
+    rays = cast(batch.camera, batch.pixel)
+    samples = renderer.sample_rays(variables, rays, _keys())
 
     @jax.jit
     def loss(params):
-      batch = _batch()
-      (seen,) = renderer.train(params, _keys(), cast(batch.camera, batch.pixel))
-      return jnp.mean(jnp.square(seen.rgb - batch.rgb))
+      (rendering,) = renderer.render(params, rays, samples)
+      return jnp.mean(jnp.square(rendering.outputs.rgb - batch.rgb))
 
     direction = jax.tree.map(jnp.sign, grads)
 
     def move(x):
-      return jax.tree.map(lambda p, d: p + x * d, params, direction)
+      return jax.tree.map(lambda p, d: p + x * d, variables.params, direction)
 
     slope = (loss(move(1e-3)) - loss(move(-1e-3))) / 2e-3
     expected = sum(jnp.abs(x).sum() for x in jax.tree.leaves(grads))
     np.testing.assert_allclose(slope, expected, rtol=1e-2)
 
+  def test_equal_microbatches_are_a_loop_with_a_known_trip_count(self):
+    renderer, cast = _problem()
+    gradient = training.make_gradient(renderer, cast, microbatch=5)
+    jaxpr = str(
+      jax.make_jaxpr(gradient)(_variables(renderer), _keys(), _batch())
+    )
+    self.assertIn('length=5', jaxpr)  # 24 rays in microbatches of 5.
+    # Nothing but random bits may wait for a condition.
+    self.assertNotIn('while[', jaxpr.replace('threefry2x32', ''))
+
 
 class UpdateTest(chex.TestCase):
   @parameterized.parameters((4, 0), (1, 7), (2, 5))
-  def test_devices_and_pieces_change_nothing(self, num_devices, microbatch):
+  def test_devices_and_microbatches_change_nothing(
+    self, num_devices, microbatch
+  ):
     expected, losses = _run(1, 0, steps=20)
     params, others = _run(num_devices, microbatch, steps=20)
     chex.assert_trees_all_close(params, expected, atol=1e-5)
@@ -189,7 +228,7 @@ class UpdateTest(chex.TestCase):
   def test_the_gradient_of_devices_is_that_of_the_whole(self, devices_, piece):
     """Plain descent at a rate of 1: what a parameter loses is its gradient."""
     renderer, _ = _problem()
-    begin = jax.jit(renderer.init)(jax.random.key(0))
+    begin = _variables(renderer).params
     descent = optax.sgd(1.0)
     expected, _ = _run(1, 0, steps=1, optimizer=descent)
     params, _ = _run(devices_, piece, steps=1, optimizer=descent)
@@ -240,112 +279,135 @@ class UpdateTest(chex.TestCase):
     self.assertNotEqual(losses[0], losses[3])
 
 
-class FaultTest(chex.TestCase):
-  """A renderer of two weights whose gradients can be given by hand."""
+class _Weights:
+  """A renderer of two weights whose gradients can be chosen by hand."""
 
-  def _run(self, skip, colours):
-    """One step for each true colour; NaN and infinity come with it."""
+  max_samples = None
 
-    def see(params, keys, rays):
-      del keys
-      rgb = params['a'][None] + params['b'][None] * rays.origins
-      return (_Seen(rgb),)
+  def init(self, key):
+    del key
+    params = {'network': {'a': jnp.zeros(3), 'b': jnp.zeros(3)}}
+    return base.Variables(params=params, state=())
 
-    renderer = hierarchical.Renderer(
-      lambda key: {'a': jnp.zeros(3), 'b': jnp.zeros(3)}, see, see
+  def sample_rays(self, variables, rays, keys):
+    del variables, keys
+    t = jnp.zeros((len(rays.near), 1))
+    return hierarchical.without_noise(t, 0)
+
+  def render(self, params, rays, samples):
+    del samples
+    weights = params['network']
+    rgb = weights['a'][None] + weights['b'][None] * rays.origins
+    zero = rgb[:, 0]
+    outputs = volume.RayOutputs(
+      rgb=rgb, depth=zero, disparity=zero, opacity=zero
+    )
+    return (base.Rendering(outputs=outputs, history=None),)
+
+  def update_state(self, variables, key, step):
+    del key, step
+    return variables.state
+
+
+def _run_weights(skip, colors):
+  """Takes one step for each `(true color, camera)`.
+
+  Camera 1 has an origin that meets a gradient of 0 in `a`, and overflows `b`.
+
+  Returns:
+    The states after the steps, and the names of their non-finite arrays.
+  """
+
+  def cast(camera, pixel):
+    del pixel
+    origins = jnp.where(camera[:, None] > 0, 1e38, 1.0) * jnp.ones((1, 3))
+    near = jnp.zeros((len(camera), 1))
+    return cameras.Rays(
+      origins=origins,
+      directions=origins,
+      viewdirs=origins,
+      near=near,
+      far=near + 1,
     )
 
-    def cast(camera, pixel):
-      # An origin at infinity meets a gradient of 0 in a, and spoils b.
-      origins = jnp.where(camera[:, None] > 0, 1e38, 1.0) * jnp.ones((1, 3))
-      return cameras.Rays(origins, origins, origins, origins, origins)
-
-    optimizer = optax.adam(0.1)
-    update = training.make_update(
-      renderer, optimizer, cast, microbatch=0, skip_nonfinite=skip
+  renderer, optimizer = _Weights(), optax.adam(0.1)
+  update = training.make_update(
+    renderer, optimizer, cast, microbatch=0, skip_nonfinite=skip
+  )
+  state = training.init_state(renderer, optimizer, jax.random.key(0))
+  state, states, found = devices.replicate(state, 1), [], []
+  for color, camera in colors:
+    batch = scenes.Batch(
+      camera=np.full(2, camera, np.int32),
+      pixel=np.zeros((2, 2), np.int32),
+      rgb=np.full((2, 3), color, np.float32),
     )
-    state = devices.replicate(
-      training.init_state(renderer, optimizer, jax.random.key(0)), 1
-    )
-    states, faults = [], []
-    for colour, camera in colours:
-      batch = scenes.Batch(
-        np.full(2, camera, np.int32),
-        np.zeros((2, 2), np.int32),
-        np.full((2, 3), colour, np.float32),
-      )
-      state, scalars = update(state, devices.shard(batch, 1), jax.random.key(0))
-      states.append(devices.unreplicate(state))
-      faults.append(int(scalars['fault']))
-    names = training.checked_names(states[0].params)
-    return states, [names[x - 1] if x else None for x in faults]
+    state, scalars = update(state, devices.shard(batch, 1), jax.random.key(0))
+    states.append(devices.unreplicate(state))
+    found.append(int(scalars['nonfinite']))
+  names = training.checked_names(states[0].params)
+  return states, [names[x - 1] if x else None for x in found]
 
+
+class NonfiniteTest(chex.TestCase):
   @parameterized.parameters(
     (np.nan, 0, 'the loss'),
     (np.inf, 0, 'the loss'),
-    (50.0, 1, 'the gradient of b'),
+    (50.0, 1, 'the gradient of network/b'),
   )
   def test_the_state_stays_as_it_was_before_the_first(self, *case):
-    colour, camera, name = case
-    states, faults = self._run(False, [(0.0, 0), (colour, camera), (1.0, 0)])
-    self.assertEqual(faults, [None, name, name])
+    color, camera, name = case
+    states, found = _run_weights(False, [(0.0, 0), (color, camera), (1.0, 0)])
+    self.assertEqual(found, [None, name, name])
     for state in states[1:]:
       chex.assert_trees_all_equal(
-        state._replace(fault=states[0].fault), states[0]
+        state._replace(nonfinite=states[0].nonfinite), states[0]
       )
 
-  def test_or_the_step_is_left_out_and_counted(self):
-    states, faults = self._run(True, [(1.0, 0), (np.nan, 0), (1.0, 0)])
-    self.assertEqual(faults, [None, 'the loss', None])
+  def test_a_skipped_step_is_counted_and_changes_nothing(self):
+    states, found = _run_weights(True, [(1.0, 0), (np.nan, 0), (1.0, 0)])
+    self.assertEqual(found, [None, 'the loss', None])
     self.assertEqual([int(x.skipped) for x in states], [0, 1, 1])
     self.assertEqual([int(x.step) for x in states], [1, 2, 3])
     chex.assert_trees_all_equal(states[1].params, states[0].params)
     chex.assert_trees_all_equal(states[1].opt_state, states[0].opt_state)
-    self.assertGreater(
-      float(np.max(np.abs(states[2].params['a'] - states[1].params['a']))), 0.01
-    )
+    before, after = (x.params['network']['a'] for x in states[1:])
+    self.assertGreater(float(np.max(np.abs(after - before))), 0.01)
 
 
-class MomentsTest(chex.TestCase):
+class ColorStatsTest(chex.TestCase):
   def test_means_and_squares(self):
-    seen = jnp.array([[0.0, 1.0, 0.5], [1.0, 1.0, 0.5]])
-    true = jnp.array([[0.2, 0.0, 1.0], [0.4, 0.0, 0.0]])
+    predicted = jnp.array([[0.0, 1.0, 0.5], [1.0, 1.0, 0.5]])
+    target = jnp.array([[0.2, 0.0, 1.0], [0.4, 0.0, 0.0]])
     weight = jnp.array([0.25, 0.75])
-    result = training.color_stats(seen, true, weight)
-    np.testing.assert_allclose(result.true, [0.35, 0.0, 0.25], rtol=1e-6)
-    np.testing.assert_allclose(result.true_square, [0.13, 0, 0.25], rtol=1e-6)
-    np.testing.assert_allclose(result.seen, [0.75, 1.0, 0.5], rtol=1e-6)
-    np.testing.assert_allclose(result.seen_square, [0.75, 1, 0.25], rtol=1e-6)
-    expected = (0.25 * (0.04 + 1 + 0.25) + 0.75 * (0.36 + 1 + 0.25)) / 3
-    np.testing.assert_allclose(result.mse, expected, rtol=1e-5)
-
-  def test_the_mean_of_the_last_steps(self):
-    """Of a renderer that sees 0: what is remembered is the true colours'."""
-    states, _ = FaultTest()._run(True, [(x, 0) for x in (0.9, np.nan, 0.3)])
-    weights = np.array([0.98, 1.0])
-    expected = np.sum(weights * [0.9, 0.3]) / np.sum(weights)
-    state = states[-1]
-    weight = (1 - 0.98**2) / (1 - 0.98)
+    stats = training.color_stats(predicted, target, weight)
+    np.testing.assert_allclose(stats.target, [0.35, 0.0, 0.25], rtol=1e-6)
+    np.testing.assert_allclose(stats.target_square, [0.13, 0, 0.25], rtol=1e-6)
+    np.testing.assert_allclose(stats.predicted, [0.75, 1.0, 0.5], rtol=1e-6)
     np.testing.assert_allclose(
-      state.moments.true / weight, np.full(3, expected), rtol=1e-5
+      stats.predicted_square, [0.75, 1, 0.25], rtol=1e-6
+    )
+    expected = (0.25 * (0.04 + 1 + 0.25) + 0.75 * (0.36 + 1 + 0.25)) / 3
+    np.testing.assert_allclose(stats.mse, expected, rtol=1e-5)
+
+  def test_sums_decay_from_step_to_step(self):
+    """The target is 0.9, then a skipped step, then 0.3."""
+    states, _ = _run_weights(True, [(x, 0) for x in (0.9, np.nan, 0.3)])
+    np.testing.assert_allclose(
+      states[-1].color_stats.target, np.full(3, 0.98 * 0.9 + 0.3), rtol=1e-5
     )
 
 
 class SquaredErrorsTest(chex.TestCase):
   def test_weights(self):
-    rgb = jnp.array([[0.5, 0.5, 0.5], [1.0, 0.0, 0.0]])
-    rendering = _Seen(jnp.array([[0.5, 0.5, 0.8], [0.0, 0.0, 0.0]]))
+    target = jnp.array([[0.5, 0.5, 0.5], [1.0, 0.0, 0.0]])
+    rgb = jnp.array([[0.5, 0.5, 0.8], [0.0, 0.0, 0.0]])
     loss, scalars = training.squared_errors(
-      (rendering, rendering), rgb, jnp.array([0.75, 0.25])
+      (rgb, rgb), target, jnp.array([0.75, 0.25])
     )
     expected = 0.75 * 0.03 + 0.25 / 3
     np.testing.assert_allclose(scalars['mse'], expected, rtol=1e-5)
     np.testing.assert_allclose(loss, 2 * expected, rtol=1e-5)
-
-
-class _Seen:
-  def __init__(self, rgb):
-    self.rgb = rgb
 
 
 class ScheduleTest(chex.TestCase):
@@ -397,14 +459,34 @@ class BatchTest(chex.TestCase):
       float(training.active_ray_fraction(jnp.asarray(500), 100)), 1.0
     )
 
-  @parameterized.product(total=(1, 24, 100, 4096), share=(1 / 16, 0.37, 1.0))
-  def test_chosen_rays_are_spread_over_all_indices(self, total, share):
+  @parameterized.product(
+    total=(1, 24, 100, 4096, 90_000, 150_000), share=(1 / 16, 0.37, 1.0)
+  )
+  def test_active_rays_are_spread_over_all_indices(self, total, share):
     weight = training.ray_weights(jnp.arange(total), total, jnp.asarray(share))
     number = max(round(share * total), 1)
     self.assertEqual(int(jnp.sum(weight > 0)), number)
     np.testing.assert_allclose(jnp.sum(weight), 1.0, rtol=1e-5)
     for part in np.split(np.asarray(weight), 4) if total % 4 == 0 else ():
       self.assertLessEqual(abs(np.sum(part > 0) - number / 4), 2)
+
+  def test_the_places_of_the_largest_batches_are_distinct(self):
+    """Products of 48 bits: a sample of rays against whole numbers."""
+    total = 2**24 - 3
+    stride = next(
+      x for x in range(round(0.618 * total), total) if math.gcd(x, total) == 1
+    )
+    index = np.random.default_rng(0).integers(0, total, 5000)
+    place = np.array([int(i) * stride % total for i in index])
+    weight = training.ray_weights(
+      jnp.asarray(index, jnp.int32), total, jnp.asarray(0.25)
+    )
+    number = float(jnp.round(jnp.float32(0.25) * total))
+    np.testing.assert_array_equal(np.asarray(weight) > 0, place < number)
+
+  def test_refuses_more_rays_than_it_can_place(self):
+    with self.assertRaisesRegex(ValueError, 'at most 16777216, got 16777217'):
+      training.ray_weights(jnp.arange(2), 2**24 + 1, jnp.asarray(1.0))
 
   @parameterized.parameters(True, False)
   def test_colours_on_another_background(self, white):
@@ -417,37 +499,36 @@ class BatchTest(chex.TestCase):
 
   def test_distortion_of_all_networks_is_added_to_the_loss(self):
     renderer, cast = _problem(raw_noise_std=0.0)
-    params = jax.jit(renderer.init)(jax.random.key(0))
-    batch = _batch()
-    seen = renderer.train(params, _keys(), cast(batch.camera, batch.pixel))
-    expected = sum(np.mean(x.distortion) for x in seen)
+    variables, batch = _variables(renderer), _batch()
+    renderings = _render(renderer, cast, variables, batch)
+    expected = sum(np.mean(volume.distortion(x.history)) for x in renderings)
     losses = []
-    for distortion in (0.0, 0.5):
+    for weight in (0.0, 0.5):
       gradient = training.make_gradient(
-        renderer, cast, microbatch=0, distortion=distortion
+        renderer, cast, microbatch=0, distortion_weight=weight
       )
-      losses.append(jax.jit(gradient)(params, _keys(), batch)[1]['loss'])
+      losses.append(jax.jit(gradient)(variables, _keys(), batch)[1]['loss'])
     np.testing.assert_allclose(losses[1] - losses[0], 0.5 * expected, rtol=1e-3)
     self.assertGreater(expected, 0)
 
   def test_a_random_background_shows_what_is_not_opaque(self):
     """White haze before white: nothing is wrong, unless behind is not white."""
     renderer, cast = _problem(raw_noise_std=0.0)
-    params = jax.jit(renderer.init)(jax.random.key(0))
-    seen = renderer.train(
-      params, _keys(), cast(_batch().camera, _batch().pixel)
-    )[-1]
-    batch = _batch()._replace(rgb=seen.rgb, alpha=seen.opacity)
-    for alpha, least, most in ((seen.opacity, 0, 1e-9), (0.5, 1e-3, 1)):
-      gradient = training.make_gradient(
+    variables = _variables(renderer)
+    outputs = _render(renderer, cast, variables, _batch())[-1].outputs
+    batch = _batch()._replace(rgb=outputs.rgb)
+    gradient = jax.jit(
+      training.make_gradient(
         renderer,
         cast,
         microbatch=0,
         random_background=True,
         white_background=True,
       )
+    )
+    for alpha, least, most in ((outputs.opacity, 0, 1e-9), (0.5, 1e-3, 1)):
       batch = batch._replace(alpha=jnp.broadcast_to(alpha, (_RAYS,)))
-      _, scalars = jax.jit(gradient)(params, _keys(), batch)
+      _, scalars = gradient(variables, _keys(), batch)
       self.assertLessEqual(float(scalars['mse']), most)
       self.assertGreaterEqual(float(scalars['mse']), least)
-      np.testing.assert_allclose(scalars['moments'].mse, 0, atol=1e-9)
+      np.testing.assert_allclose(scalars['color_stats'].mse, 0, atol=1e-9)

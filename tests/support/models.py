@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nerf_haiku import cameras, encodings, fields
-from nerf_haiku.renderers import hierarchical
+from nerf_haiku.renderers import base, hierarchical
 
 _NAMES = {f'layer_{i}': f'trunk{i}' for i in range(8)} | {
   'density': 'sigma',
@@ -16,7 +16,7 @@ _NAMES = {f'layer_{i}': f'trunk{i}' for i in range(8)} | {
 }
 
 
-def renderer() -> hierarchical.Renderer:
+def renderer() -> hierarchical.HierarchicalRenderer:
   """Its renderer: nothing is random."""
   field = fields.make_mlp(
     encode_position=functools.partial(encodings.positional, num_octaves=10),
@@ -40,7 +40,7 @@ def renderer() -> hierarchical.Renderer:
   )
 
 
-def params(reference: dict[str, np.ndarray]) -> hierarchical.Params:
+def params(reference: dict[str, np.ndarray]) -> base.Params:
   """Its weights."""
   return {
     network: {

@@ -105,7 +105,7 @@ class LogTest(chex.TestCase):
       folder.rmdir()
       log.info('four')
     lines = text.getvalue().splitlines()
-    told = f'{folder}/log.txt can not be written (No such file or directory); '
+    told = f'{folder}/log.txt cannot be written (No such file or directory); '
     told += 'training goes on.'
     self.assertEqual(lines, ['one', told, 'two', 'three', 'four', told])
 

@@ -80,7 +80,7 @@ class SummariesTest(chex.TestCase):
     self.assertEqual(
       said,
       [
-        f'TensorBoard: {folder} can not be written (File too large); training '
+        f'TensorBoard: {folder} cannot be written (File too large); training '
         'goes on.'
       ],
     )
