@@ -39,16 +39,16 @@ class ToUint8Test(parameterized.TestCase):
     self.assertEqual(result.dtype, np.uint8)
     self.assertEqual(result.tolist(), [[expected]])
 
-  def test_every_gray_level_returns(self):
+  def test_8_bit_levels_survive_the_round_trip(self):
     gray = np.arange(256, dtype=np.uint8)
     np.testing.assert_array_equal(media.to_uint8(jnp.array(gray) / 255), gray)
 
-  def test_just_under_a_half(self):
+  def test_value_just_below_a_half_is_rounded_down(self):
     # Times 255 this is 0.49999997; adding 0.5 to that in float32 gives 1.
     values = np.array([0.0019607842], np.float32)
     self.assertEqual(media.to_uint8(values).tolist(), [0])
 
-  def test_nan(self):
+  def test_refuses_nan(self):
     with self.assertRaisesRegex(ValueError, '1 NaN among 3'):
       media.to_uint8(np.array([0.0, np.nan, 1.0]))
 
@@ -64,7 +64,7 @@ class WritePngTest(parameterized.TestCase):
     self.folder = pathlib.Path(folder)
 
   @parameterized.parameters('a.png', 'mein Bild é 木.png', 'no suffix')
-  def test_round_trip(self, name):
+  def test_written_image_is_read_back(self, name):
     folder = self.folder / 'вид 1'
     folder.mkdir()
     for seed in range(2):  # The second replaces the first.
@@ -74,7 +74,7 @@ class WritePngTest(parameterized.TestCase):
     self.assertEqual([p.name for p in folder.iterdir()], [name])
     self.assertEqual((folder / name).read_bytes()[1:4], b'PNG')
 
-  def test_failures_leave_the_old_file(self):
+  def test_failures_leave_the_existing_file(self):
     path = self.folder / 'a.png'
     media.write_png(path, _random_image(7, 5))
     before = path.read_bytes()
@@ -97,7 +97,7 @@ class WritePngTest(parameterized.TestCase):
         self.assertEqual(path.read_bytes(), before)
         self.assertEqual(list(self.folder.iterdir()), [path])
 
-  def test_path_never_holds_a_part(self):
+  def test_path_never_holds_a_partial_file(self):
     path = self.folder / 'a.png'
     write = pathlib.Path.write_bytes
 
@@ -113,7 +113,7 @@ class WritePngTest(parameterized.TestCase):
     called.assert_called_once()
     self.assertTrue(path.exists())
 
-  def test_missing_folder(self):
+  def test_refuses_a_missing_folder(self):
     with self.assertRaises(errors.WriteError):
       media.write_png(self.folder / 'none' / 'a.png', _random_image(7, 5))
 
@@ -131,14 +131,14 @@ class DepthImageTest(parameterized.TestCase):
   @parameterized.parameters(
     (2.0, _YELLOW), (1.0, _YELLOW), (6.0, _BLUE), (9.0, _BLUE)
   )
-  def test_ends(self, t, expected):
+  def test_near_is_yellow_and_far_is_blue(self, t, expected):
     self.assertEqual(self._pixel(t, 1.0), expected)
 
-  def test_linear_in_t(self):
+  def test_colors_are_linear_in_t(self):
     # The middle is between colors 102 and 153 of the 256 of plasma.
     self.assertEqual(self._pixel(4.0, 1.0), (201, 71, 121))
 
-  def test_luminance_falls_with_depth(self):
+  def test_luminance_decreases_with_depth(self):
     depth = np.linspace(2, 6, 300)[None]
     image = media.depth_image(depth, np.ones_like(depth), 2.0, 6.0)
     luminance = image @ [0.2126, 0.7152, 0.0722]
@@ -156,7 +156,7 @@ class DepthImageTest(parameterized.TestCase):
     expected = tuple(int((c + 255) / 2 + 0.5) for c in color)
     self.assertEqual(self._pixel(t, 0.5), expected)
 
-  def test_keeps_the_layout(self):
+  def test_keeps_rows_and_columns(self):
     depth = np.array([[2.0, 6.0, 6.0], [6.0, 6.0, 6.0]])
     opacity = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
     depth = jnp.asarray(depth * opacity)
@@ -165,7 +165,7 @@ class DepthImageTest(parameterized.TestCase):
       image, [[_YELLOW, _BLUE, _BLUE], [_BLUE, _BLUE, _WHITE]]
     )
 
-  def test_errors(self):
+  def test_refuses_invalid_arguments(self):
     one = np.ones((1, 1))
     for near, far in ((6.0, 2.0), (2.0, 2.0), (np.nan, 2.0)):
       with self.assertRaisesRegex(ValueError, f'near .* {near} and {far}'):
@@ -177,7 +177,7 @@ class DepthImageTest(parameterized.TestCase):
 
 
 class LayoutTest(parameterized.TestCase):
-  def test_side_by_side(self):
+  def test_joins_images_side_by_side(self):
     images = [_random_image(3, w, w) for w in (2, 5, 1)]
     sheet = media.side_by_side(images)
     expected = np.full((3, 2 + 4 + 5 + 4 + 1, 3), 255, np.uint8)
@@ -190,22 +190,22 @@ class LayoutTest(parameterized.TestCase):
     np.testing.assert_array_equal(media.side_by_side([image]), image)
     np.testing.assert_array_equal(media.contact_sheet([image], 1), image)
 
-  def test_side_by_side_heights(self):
+  def test_refuses_different_heights(self):
     with self.assertRaisesRegex(ValueError, r'height.*\[3, 4\]'):
       media.side_by_side([_random_image(3, 2), _random_image(4, 2)])
 
-  def test_contact_sheet(self):
+  def test_lays_images_out_in_rows(self):
     a, b, c = images = [_random_image(3, 2, seed) for seed in range(3)]
     expected = np.full((3 + 4 + 3, 2 + 4 + 2, 3), 255, np.uint8)
     expected[:3, :2], expected[:3, 6:], expected[7:, :2] = a, b, c
     np.testing.assert_array_equal(media.contact_sheet(images, 2), expected)
 
   @parameterized.parameters((1, 24, 2), (2, 10, 8), (3, 10, 14), (5, 3, 26))
-  def test_contact_sheet_size(self, columns, height, width):
+  def test_contact_sheet_has_the_expected_size(self, columns, height, width):
     sheet = media.contact_sheet([_random_image(3, 2)] * 4, columns)
     self.assertEqual(sheet.shape, (height, width, 3))
 
-  def test_contact_sheet_errors(self):
+  def test_contact_sheet_refuses_invalid_arguments(self):
     images = [_random_image(3, 2), _random_image(2, 3)]
     with self.assertRaisesRegex(ValueError, r'size.*\(2, 3\), \(3, 2\)'):
       media.contact_sheet(images, 2)
@@ -214,14 +214,14 @@ class LayoutTest(parameterized.TestCase):
 
 
 class GrayTest(parameterized.TestCase):
-  def test_from_black_to_white(self):
+  def test_levels_go_from_black_to_white(self):
     shown = media.to_gray(np.array([[0.0, 1.0, 2.0, 5.0]], np.float32), 4.0)
     # Of 255: a quarter is 63.75, a half 127.5; more than all is white.
     levels = np.array([[0, 64, 128, 255]], np.uint8)
     expected = np.repeat(levels[..., None], 3, axis=-1)
     np.testing.assert_array_equal(shown, expected, strict=True)
 
-  def test_pngs_of_16_bits_and_of_colors(self):
+  def test_encodes_16_bits_and_colors(self):
     for image in (
       np.array([[0, 257, 65535]], np.uint16),
       np.zeros((2, 3, 3), np.uint8),
