@@ -183,6 +183,11 @@ class CameraFilesTest(parameterized.TestCase):
     self.write({**_CAMERA, 'size': value})
     self.assert_refused(r'cameras\[0\]\.size must be height and width, 1 to 16')
 
+  @parameterized.parameters([[1e20, 1, 0, 0]], [[1, 1, 1e20, 0]])
+  def test_refuses_extreme_intrinsics(self, value):
+    self.write({**_CAMERA, 'intrinsics': value})
+    self.assert_refused(r'cameras\[0\].intrinsics')
+
 
 if __name__ == '__main__':
   absltest.main()

@@ -307,12 +307,12 @@ class FolderTest(_SceneTest):
     text = (self.scene / 'transforms_train.json').read_text('utf-8')
     there = self.root / 'nerf_synthetic' / 'ship' / 'transforms_train.json'
     there.write_text(text, 'utf-8')
-    message = f"shape='{shape}'.*Scenes there: ship, toy"
+    message = f"shape='{shape}'.*Available scenes: ship, toy"
     with self.assertRaisesRegex(errors.DataError, message):
       self.load(shape)
 
   def test_refuses_a_folder_without_scenes(self):
-    with self.assertRaisesRegex(errors.DataError, 'Scenes there: none'):
+    with self.assertRaisesRegex(errors.DataError, 'Available scenes: none'):
       self.load(data_dir=self.scene / 'train')
 
   def test_refuses_a_missing_data_dir(self):

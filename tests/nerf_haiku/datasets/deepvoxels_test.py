@@ -386,11 +386,11 @@ class ErrorsTest(_SceneTest):
   @parameterized.parameters('tyo', '', 'toy/rgb/x')
   def test_refuses_an_unknown_scene(self, shape):
     (self.root / 'deepvoxels' / 'train' / 'cube').mkdir(parents=True)
-    message = f"shape='{shape}' is not a folder of train .*there: cube, toy"
+    message = f"shape='{shape}' is not a folder of train .*scenes: cube, toy"
     self.assert_refused(message, shape=shape)
 
   def test_refuses_a_folder_without_scenes(self):
-    self.assert_refused('Scenes there: none', data_dir=self.folder('train'))
+    self.assert_refused('Available scenes: none', data_dir=self.folder('train'))
 
   def test_refuses_a_missing_data_dir(self):
     self.assert_refused('/gone.*folder', data_dir=self.root / 'gone')

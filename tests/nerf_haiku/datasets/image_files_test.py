@@ -14,7 +14,8 @@ from absl.testing import absltest, parameterized
 from PIL import Image
 
 from nerf_haiku import errors, scenes
-from nerf_haiku.datasets import area_resize, image_files
+from nerf_haiku.datasets import image_files
+from tests.support import slow_area
 
 _GRAY = np.array([[0, 90], [200, 255]], np.uint8)
 _ALPHA = np.array([[0, 255], [7, 128]], np.uint8)
@@ -52,54 +53,6 @@ def _deep_png(image, color_key=b''):
 def _noise(height, width, channels, seed=0):
   rng = np.random.default_rng(seed)
   return rng.integers(0, 256, (height, width, channels), np.uint8)
-
-
-def _overlap(old, new, i, j):
-  """Length of old pixel `i` inside new pixel `j`, in old pixels."""
-  return max(0.0, min(i + 1, (j + 1) * old / new) - max(i, j * old / new))
-
-
-def _slow_area(image, height, width):
-  """The definition: the mean weighted by the area of each overlap."""
-  result = np.zeros((height, width, image.shape[2]))
-  for row, column in itertools.product(range(height), range(width)):
-    total = 0.0
-    for y, x in itertools.product(range(image.shape[0]), range(image.shape[1])):
-      area = _overlap(image.shape[0], height, y, row)
-      area *= _overlap(image.shape[1], width, x, column)
-      result[row, column] += area * image[y, x]
-      total += area
-    result[row, column] /= total
-  return result
-
-
-class ReduceAreaTest(chex.TestCase):
-  @parameterized.named_parameters(
-    ('odd', 33, 17, 16, 8),
-    ('thirds', 16, 11, 5, 3),
-    ('same', 4, 6, 4, 6),
-    ('rows_only', 9, 5, 4, 5),
-    ('one', 7, 5, 1, 1),
-    ('almost', 9, 8, 8, 7),
-  )
-  def test_matches_the_definition(self, height, width, rows, columns):
-    image = _noise(height, width, 4)
-    actual = area_resize.downscale(image, rows, columns)
-    expected = _slow_area(image, rows, columns)
-    chex.assert_shape(actual, (rows, columns, 4))
-    np.testing.assert_allclose(actual / 255, expected / 255, rtol=0, atol=1e-6)
-
-  @parameterized.parameters((2, 2), (3, 3), (8, 8), (2, 4))
-  def test_averages_of_whole_blocks_are_exact(self, down, across):
-    image = _noise(48, 96, 3)
-    blocks = image.reshape(48 // down, down, 96 // across, across, 3)
-    actual = area_resize.downscale(image, 48 // down, 96 // across)
-    expected = blocks.sum((1, 3)) / (down * across)
-    np.testing.assert_array_equal(actual, expected.astype(np.float32))
-
-  def test_refuses_to_enlarge(self):
-    with self.assertRaisesRegex(ValueError, 'Cannot downscale 4x4 to 5x2'):
-      area_resize.downscale(_noise(4, 4, 3), 5, 2)
 
 
 class _FilesTest(chex.TestCase):
@@ -301,7 +254,7 @@ class LoadTest(_FilesTest):
     kept, (lazy,) = image_files.load(*self.open(images, images, down_factor=4))
     self.assertEqual(kept.pixels.dtype, np.uint16)
     for index, size in enumerate([(8, 4), (2, 3)]):
-      expected = _slow_area(images[index], *size) / 255
+      expected = slow_area.downscale(images[index], *size) / 255
       np.testing.assert_allclose(kept[index] / 65535, expected, atol=8e-6)
       np.testing.assert_array_equal(lazy[index], kept[index])
 

@@ -54,7 +54,7 @@ class FolderTest(_ErrorsTest):
 
   def test_refuses_an_unknown_scene(self):
     self.write()
-    message = "shape='fern'.*poses_bounds.npy.*Scenes there: toy"
+    message = "shape='fern'.*poses_bounds.npy.*Available scenes: toy"
     self.assert_refused(message, shape='fern')
 
 

@@ -267,11 +267,11 @@ class ErrorsTest(_SceneTest):
   @parameterized.parameters('tyo', '', 'x\0y')
   def test_refuses_a_missing_file(self, shape):
     np.savez(self.root / 'ship.npz', a=1)
-    self.assert_refused(r'\.npz: no such file.*there: ship, toy', shape=shape)
+    self.assert_refused(r'\.npz: no such file.*scenes: ship, toy', shape=shape)
 
   def test_refuses_an_empty_folder(self):
     self.path.unlink()
-    self.assert_refused(r'toy\.npz: no such file.*Scenes there: none')
+    self.assert_refused(r'toy\.npz: no such file.*Available scenes: none')
 
   @parameterized.parameters('/gone', '~no such user/x')
   def test_refuses_a_missing_data_dir(self, name):
