@@ -114,7 +114,8 @@ class WritePngTest(parameterized.TestCase):
     self.assertTrue(path.exists())
 
   def test_refuses_a_missing_folder(self):
-    with self.assertRaises(errors.WriteError):
+    message = "No such file or directory: '.*/none/a.png'"
+    with self.assertRaisesRegex(errors.WriteError, message):
       media.write_png(self.folder / 'none' / 'a.png', _random_image(7, 5))
 
   def test_refuses_floats(self):
