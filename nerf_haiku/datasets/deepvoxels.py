@@ -116,7 +116,7 @@ def _find_root(data_dir: str, shape: str) -> pathlib.Path:
   )
   raise errors.DataError(
     f'shape={messages.shorten(shape)} is not a folder of {_SPLITS[0]} in '
-    f'data_dir={messages.shorten(data_dir)}. Scenes there: {names}.'
+    f'data_dir={messages.shorten(data_dir)}. Available scenes: {names}.'
   )
 
 

@@ -105,38 +105,37 @@ def load(
   views = _read(table)
   paths, factor, notice = _find_images(folder, down_factor)
   _check_count(table, views, paths)
-  views = _recenter(views, table, spherify)
-  if spherify:
-    views = _spherify(views, table)
-  train_index, test_index = _split(views, hold)
+  views = _to_scene_frame(views, table, spherify)
+  splits = _split(views, hold)
   files = image_files.open_splits(
-    [[paths[i] for i in index] for index in (train_index, test_index)],
-    down_factor=factor,
+    [[paths[i] for i in index] for index in splits], down_factor=factor
   )
   image_files.check_equal_sizes(files)
-  split_cameras = [
-    _cameras(views, index, split_files)
-    for index, split_files in zip((train_index, test_index), files, strict=True)
-  ]
-  bounds = _find_bounds(views, near, far)
-  ndc = None
-  if not spherify:
-    _check_directions(split_cameras, [path for f in files for path in f.paths])
-    ndc = cameras.Ndc(_focal_in_halves(split_cameras[0]), near or 1.0)
+  split_cameras = [_cameras(views, *x) for x in zip(splits, files, strict=True)]
+  near_plane = near or 1.0
+  near, far = _find_bounds(views, near, far)
+  ndc = None if spherify else _make_ndc(split_cameras, files, near_plane)
+  path = _make_path(views, spherify, num_poses)
   train, (test,) = image_files.load_splits(files, split_cameras)
   return scenes.Scene(
     train=train,
     val=test,
     test=test,
-    near=bounds[0],
-    far=bounds[1],
+    near=near,
+    far=far,
     box=corners,
-    path=cameras.with_poses(
-      _make_path(views, spherify, num_poses), split_cameras[0]
-    ),
+    path=cameras.with_poses(path, split_cameras[0]),
     notices=(*notices, notice, *image_files.notices(files, folder)),
     ndc=ndc,
   )
+
+
+def _to_scene_frame(
+  views: _Views, table: pathlib.Path, spherify: bool
+) -> _Views:
+  """Moves and scales the views to the frame and units of the scene."""
+  views = _recenter(views, table, spherify)
+  return _spherify(views, table) if spherify else views
 
 
 def _find_bounds(
@@ -372,14 +371,17 @@ def _cameras(
   return cams
 
 
-def _check_directions(
-  split_cameras: Sequence[cameras.Cameras], paths: Sequence[pathlib.Path]
-) -> None:
-  """Checks that every ray goes towards -z, as device coordinates require.
+def _make_ndc(
+  split_cameras: Sequence[cameras.Cameras],
+  files: Sequence[image_files.Files],
+  near_plane: float,
+) -> cameras.Ndc:
+  """Returns device coordinates, after checking that every ray goes towards -z.
 
   Raises:
     UserError: names a camera that faces another way.
   """
+  paths = [path for split_files in files for path in split_files.paths]
   cosines = np.concatenate([cameras.min_cosines(x) for x in split_cameras])
   worst = int(np.argmin(cosines))
   if cosines[worst] < cameras.MIN_COSINE:
@@ -389,6 +391,7 @@ def _check_directions(
       f'{paths[worst]} is {angle:.0f} degrees off their mean direction), as '
       'normalized device coordinates require: set llff.spherify=True.'
     )
+  return cameras.Ndc(_focal_in_halves(split_cameras[0]), near_plane)
 
 
 def _focal_in_halves(cams: cameras.Cameras) -> tuple[float, float]:

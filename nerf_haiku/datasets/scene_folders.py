@@ -48,7 +48,7 @@ def find_scene(
   names = list_scenes((root, root / collection), is_scene)
   raise errors.DataError(
     f'shape={messages.shorten(shape)} is not a scene with {required_file} in '
-    f'data_dir={messages.shorten(data_dir)}. Scenes there: {names}.'
+    f'data_dir={messages.shorten(data_dir)}. Available scenes: {names}.'
   )
 
 

@@ -116,7 +116,7 @@ def _find(data_dir: str, shape: str) -> pathlib.Path:
     raise errors.DataError(
       f'{str(path)[: safe_reading.MAX_NAME_LENGTH]}: no such file, for '
       f'shape={messages.shorten(shape)} in '
-      f'data_dir={messages.shorten(data_dir)}. Scenes there: {names}.'
+      f'data_dir={messages.shorten(data_dir)}. Available scenes: {names}.'
     )
   return path
 

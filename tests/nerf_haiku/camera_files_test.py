@@ -43,14 +43,14 @@ class CameraFilesTest(parameterized.TestCase):
       camera_files.read(self.path)
 
   @parameterized.parameters(str, pathlib.Path)
-  def test_reads_what_was_written(self, kind):
+  def test_written_cameras_are_read_back(self, kind):
     camera_files.write(kind(self.path), _cameras())
     read = camera_files.read(kind(self.path))
     for x, y in zip(read, _cameras(), strict=True):
       np.testing.assert_array_equal(x, y, strict=True)
     self.assertEqual([*self.folder.iterdir()], [self.path])
 
-  def test_fields_of_the_file(self):
+  def test_file_has_the_documented_fields(self):
     camera_files.write(self.path, _cameras())
     content = json.loads(self.path.read_text())
     self.assertEqual([*content], ['cameras'])
@@ -65,7 +65,7 @@ class CameraFilesTest(parameterized.TestCase):
       )
 
   @parameterized.parameters(('utf-8', 3), ('utf-8', 4), ('utf-8-sig', 4))
-  def test_written_by_hand(self, encoding, num_rows):
+  def test_reads_a_file_written_by_hand(self, encoding, num_rows):
     rows = [*_ROWS, [0, 0, 0, 1]][:num_rows]
     text = f"""{{
       "cameras": [
@@ -83,11 +83,11 @@ class CameraFilesTest(parameterized.TestCase):
     )
     np.testing.assert_array_equal(read.sizes, [[4, 6], [2, 3]])
 
-  def test_a_folder_that_is_missing(self):
+  def test_refuses_to_write_to_a_missing_folder(self):
     with self.assertRaises(OSError):
       camera_files.write(self.folder / 'gone' / 'x.json', _cameras())
 
-  def test_no_file(self):
+  def test_refuses_a_missing_file(self):
     self.assert_refused('no such file')
     with self.assertRaisesRegex(errors.DataError, 'x.json: no such fi'):
       camera_files.read('~no such user/x.json')
@@ -102,11 +102,11 @@ class CameraFilesTest(parameterized.TestCase):
     ('none', '{"cameras": []}', 'must hold .* one or more'),
     ('object', '{"cameras": {}}', 'must hold {"cameras"'),
   )
-  def test_text(self, text, message):
+  def test_refuses_invalid_text(self, text, message):
     self.path.write_text(text)
     self.assert_refused(message)
 
-  def test_bytes(self):
+  def test_refuses_bytes_that_are_not_text(self):
     self.path.write_bytes(b'{"cameras": "\xff"}')
     self.assert_refused('cannot be read')
 
@@ -119,7 +119,7 @@ class CameraFilesTest(parameterized.TestCase):
     ('no_size', {'intrinsics': 0, 'camera_to_world': 0}, '.*nsics.*_to_world'),
     ('empty', {}, '.*'),
   )
-  def test_fields(self, camera, message):
+  def test_refuses_missing_or_unknown_fields(self, camera, message):
     self.write(_CAMERA, camera)
     self.assert_refused(
       r'cameras\[1\] must be an object of camera_to_world, intrinsics, size, '
@@ -139,7 +139,7 @@ class CameraFilesTest(parameterized.TestCase):
     ('mirrored', np.diag([1, 1, -1, 1]).tolist(), 'mirrors'),
     ('last_row', np.diag([1, 1, 1, 0]).tolist(), 'last row'),
   )
-  def test_pose(self, value, message):
+  def test_refuses_an_invalid_pose(self, value, message):
     self.write(_CAMERA, _CAMERA, {**_CAMERA, 'camera_to_world': value})
     self.assert_refused(rf'cameras\[2\]\.camera_to_world .*{message}')
 
@@ -160,7 +160,7 @@ class CameraFilesTest(parameterized.TestCase):
     [{}],
     [7],
   )
-  def test_intrinsics(self, value):
+  def test_refuses_invalid_intrinsics(self, value):
     self.write({**_CAMERA, 'intrinsics': value}, _CAMERA)
     self.assert_refused(r'cameras\[0\]\.intrinsics must be fx, fy, cx, cy')
 
@@ -179,9 +179,14 @@ class CameraFilesTest(parameterized.TestCase):
     [24],
     ['46'],
   )
-  def test_size(self, value):
+  def test_refuses_an_invalid_size(self, value):
     self.write({**_CAMERA, 'size': value})
     self.assert_refused(r'cameras\[0\]\.size must be height and width, 1 to 16')
+
+  @parameterized.parameters([[1e20, 1, 0, 0]], [[1, 1, 1e20, 0]])
+  def test_refuses_extreme_intrinsics(self, value):
+    self.write({**_CAMERA, 'intrinsics': value})
+    self.assert_refused(r'cameras\[0\].intrinsics')
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ from tests.support import references
 
 
 class CircleTest(chex.TestCase):
-  def test_cameras_stand_around_and_look_at_the_origin(self):
+  def test_cameras_surround_and_face_the_origin(self):
     poses = camera_paths.circle(7, elevation=-30.0, radius=4.0)
     chex.assert_shape(poses, (7, 3, 4))
     rotations, centers = poses[:, :, :3], poses[:, :, 3]
@@ -65,7 +65,7 @@ class SpiralTest(chex.TestCase):
   focal = 1 / (0.25 / 2 + 0.75 / 40)
 
   @parameterized.parameters(1, 12, 31)
-  def test_closed_form(self, num_poses):
+  def test_matches_the_closed_form(self, num_poses):
     path = camera_paths.spiral(_spread_out(), 2.0, 8.0, num_poses)
     self.assertEqual(path.dtype, np.float32)
     angles = 4 * np.pi * np.arange(num_poses) / num_poses
@@ -78,7 +78,7 @@ class SpiralTest(chex.TestCase):
     _assert_look_at(path, [0, 0, -self.focal], [0, 1, 0])
 
   @parameterized.parameters((1, 1), (24, 12), (31, 15))
-  def test_flat(self, num_poses, num):
+  def test_flat_spiral_stays_in_a_plane(self, num_poses, num):
     path = camera_paths.spiral(_spread_out(), 2.0, 8.0, num_poses, flat=True)
     angles = 2 * np.pi * np.arange(num) / num
     expected = [0.9 * np.cos(angles), -1.8 * np.sin(angles), np.full(num, -0.2)]
@@ -86,7 +86,7 @@ class SpiralTest(chex.TestCase):
     _assert_look_at(path, [0, 0, -0.2 - self.focal], [0, 1, 0])
 
   @parameterized.parameters(True, False)
-  def test_goes_with_the_cameras(self, flat):
+  def test_moves_with_the_cameras(self, flat):
     given = _spread_out()
     path = camera_paths.spiral(given, 2.0, 8.0, 12, flat=flat)
     turned = camera_paths.spiral(_turned(given), 2.0, 8.0, 12, flat=flat)
@@ -104,7 +104,7 @@ class SpiralTest(chex.TestCase):
 
 
 class OrbitTest(chex.TestCase):
-  def test_closed_form(self):
+  def test_matches_the_closed_form(self):
     # Mean height 2, mean square distance 7: the radius is that of 7 - 4.
     given = _facing([[2.0, 0.0, 1.0], [0.0, 0.0, 3.0]])
     path = camera_paths.orbit(given, np.eye(3, 4), 9)
@@ -115,7 +115,7 @@ class OrbitTest(chex.TestCase):
     _assert_look_at(path, [0, 0, 0], [0, 0, 1])
     np.testing.assert_allclose(path[-1], path[0], atol=1e-6)
 
-  def test_goes_with_the_frame(self):
+  def test_moves_with_the_frame(self):
     given, frame = _spread_out(), _facing([[0.0, 3.0, -4.0]])
     path = camera_paths.orbit(given, frame[0], 7)
     turned = camera_paths.orbit(_turned(given), _turned(frame)[0], 7)
@@ -146,7 +146,7 @@ class InterpolateTest(chex.TestCase):
     np.testing.assert_allclose(np.linalg.det(path[:, :, :3]), 1.0, rtol=1e-5)
 
   @parameterized.named_parameters(('two', 2, 1), ('four', 4, 3))
-  def test_even_turns_and_smooth_places(self, num, degree):
+  def test_interpolates_even_turns_and_smooth_positions(self, num, degree):
     """A turn about one axis at one speed; places that are polynomials."""
     axis = np.array([0.6, 0.0, 0.8])
 
@@ -160,6 +160,6 @@ class InterpolateTest(chex.TestCase):
     np.testing.assert_allclose(path, expected, atol=1e-5)
 
   @parameterized.parameters(0, 1)
-  def test_needs_two(self, num):
+  def test_refuses_fewer_than_two_poses(self, num):
     with self.assertRaisesRegex(ValueError, f'two cameras.*got {num}'):
       camera_paths.interpolate(np.zeros((num, 3, 4)), 5)

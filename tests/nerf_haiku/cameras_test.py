@@ -89,7 +89,7 @@ class CastTest(chex.TestCase):
     np.testing.assert_array_equal(rays.near, np.full((3, 1), 2.0))
     np.testing.assert_array_equal(rays.far, np.full((3, 1), 6.0))
 
-  def test_half_a_pixel_between_conventions(self):
+  def test_pixel_conventions_differ_by_half_a_pixel(self):
     view = _uneven_camera()
     center = _cast(view, np.zeros(1), [[10, 20]], pixel_center=True)
     corners = _cast(view, np.zeros(2), [[10, 20], [11, 21]], pixel_center=False)
@@ -97,7 +97,7 @@ class CastTest(chex.TestCase):
       center.directions[0], corners.directions.mean(0), atol=1e-6
     )
 
-  def test_each_pixel_has_its_camera(self):
+  def test_each_ray_uses_its_own_camera(self):
     poses = camera_paths.circle(5)
     sizes = [[4, 6], [6, 4], [8, 8], [3, 5], [9, 2]]
     views = cameras.pinhole(poses, sizes, np.arange(5.0, 10.0))
@@ -131,7 +131,7 @@ class ClipTest(chex.TestCase):
     ('cut_by_far', (6.5, 0, 0), (-1, 0, 0), (5.5, 6)),
     ('diagonal', (2, 2, 0), (-1, -1, 0), (1, 3)),
   )
-  def test_ends(self, origin, direction, expected):
+  def test_clips_near_and_far_to_the_box(self, origin, direction, expected):
     np.testing.assert_allclose(
       self._clip(origin, direction), expected, rtol=1e-6
     )
@@ -141,12 +141,12 @@ class ClipTest(chex.TestCase):
     ('behind', (4, 0, 0), (1, 0, 0)),
     ('corner', (4, 0, 0), (-1, 0.9, 0)),
   )
-  def test_a_miss_has_no_length(self, origin, direction):
+  def test_a_ray_that_misses_is_empty(self, origin, direction):
     near, far = self._clip(origin, direction)
     self.assertEqual(near, far)
     self.assertBetween(near, 1.0, 6.0)
 
-  def test_along_a_face_is_finite(self):
+  def test_a_ray_along_a_face_is_finite(self):
     near, far = self._clip((4, 1, 0), (-1, 0, 0))  # 0 / 0 without care.
     self.assertBetween(near, 1.0, far)
     self.assertBetween(far, near, 6.0)
@@ -172,7 +172,7 @@ class PinholeTest(chex.TestCase):
     expected = [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
     np.testing.assert_array_equal(cameras.pixels(2, 3), expected)
 
-  def test_along_takes_the_first_lens(self):
+  def test_with_poses_uses_the_first_intrinsics(self):
     views = cameras.pinhole(
       camera_paths.circle(2), [[4, 6], [8, 9]], [5.0, 7.0]
     )
@@ -239,7 +239,7 @@ class NdcTest(chex.TestCase):
 
   @chex.variants(with_jit=True, without_jit=True)
   @parameterized.parameters(1.0, 1.5, 40.0)
-  def test_there_and_back(self, near):
+  def test_points_are_converted_back(self, near):
     ndc = _NDC._replace(near=near)
     unit = _forward_rays()  # Its near plane is at 1.5.
     rays = unit._replace(
@@ -260,7 +260,7 @@ class NdcTest(chex.TestCase):
     )
     np.testing.assert_allclose(back, t, rtol=1e-5, atol=1e-6 * near)
 
-  def test_halves_of_the_image_are_one(self):
+  def test_image_corners_are_at_one(self):
     # The corner of an image is at -1, 1 for a camera at the origin.
     view = cameras.pinhole(np.eye(3, 4)[None], [[4, 8]], [10.0])
     rays = _cast(view, [0, 0], [[0, 0], [4, 8]], pixel_center=False)
@@ -285,7 +285,7 @@ class NdcTest(chex.TestCase):
       )
 
   @chex.variants(with_jit=True, without_jit=True)
-  def test_samples_and_rays(self):
+  def test_accepts_samples_and_rays(self):
     rays = _forward_rays(4)
     from_ndc = self.variant(functools.partial(cameras.from_ndc, ndc=_NDC))
     t = np.linspace(0.0, 1.0, 12, dtype=np.float32).reshape(4, 3)

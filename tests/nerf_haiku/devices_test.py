@@ -7,7 +7,7 @@ from nerf_haiku import devices
 
 
 class DevicesTest(chex.TestCase):
-  def test_replicate_and_back(self):
+  def test_unreplicate_inverts_replicate(self):
     tree = {'a': jnp.arange(6.0).reshape(2, 3), 'b': np.int32(3)}
     copies = devices.replicate(tree)
     count = jax.local_device_count()
@@ -19,11 +19,11 @@ class DevicesTest(chex.TestCase):
     chex.assert_trees_all_equal(back, tree)
     self.assertIsInstance(back['a'], np.ndarray)
 
-  def test_replicate_to_some(self):
+  def test_replicates_to_some_devices(self):
     copies = devices.replicate(jnp.ones(3), 2)
     chex.assert_shape(copies, (2, 3))
     self.assertEqual(copies.sharding.device_set, set(jax.local_devices()[:2]))
 
-  def test_a_device_has_the_rays_that_follow_each_other(self):
+  def test_each_shard_holds_consecutive_rays(self):
     split = devices.shard({'x': np.arange(12).reshape(6, 2)}, 3)['x']
     np.testing.assert_array_equal(split[1], [[4, 5], [6, 7]])

@@ -29,8 +29,8 @@ def _around(target, num=7, seed=0):
   return _poses(rotations, target + distances * rotations[:, :, 2])
 
 
-class LookTest(chex.TestCase):
-  def test_axes(self):
+class FromAxesTest(chex.TestCase):
+  def test_axes_match_hand_computed_values(self):
     # Looks along +x from a place; up leans, and has a length.
     pose = poses.from_axes(
       np.array([-3.0, 0.0, 0.0]), np.array([1.0, 0.0, 2.0]), np.arange(3.0)
@@ -38,21 +38,21 @@ class LookTest(chex.TestCase):
     expected = [[0, 0, -1, 0], [-1, 0, 0, 1], [0, 1, 0, 2]]
     np.testing.assert_allclose(pose, expected, atol=1e-12)
 
-  def test_any_pose_again(self):
+  def test_reproduces_any_pose(self):
     for pose in _poses(_rotations(5), [1.0, 2.0, 3.0]):
       backward, leaning = 0.3 * pose[:, 2], 2 * pose[:, 1] + pose[:, 2]
       again = poses.from_axes(backward, leaning, pose[:, 3])
       np.testing.assert_allclose(again, pose, atol=1e-12)
 
   @parameterized.parameters(0.0, 1.0)
-  def test_no_way_up(self, length):
+  def test_refuses_an_undefined_up_direction(self, length):
     up = np.array([0.0, 0.0, length])
     with self.assertRaisesRegex(ValueError, 'length 0'):
       poses.from_axes(np.array([0.0, 0.0, 1.0]), up, np.zeros(3))
 
 
 class MeanTest(chex.TestCase):
-  def test_is_amid_cameras_that_lean_evenly(self):
+  def test_is_the_center_of_cameras_that_lean_evenly(self):
     frame = _rotations(1, seed=3)[0]
     for axis in 'xyz':
       turns = transform.Rotation.from_euler(axis, [[0.3], [-0.3], [0.0]])
@@ -61,11 +61,11 @@ class MeanTest(chex.TestCase):
       np.testing.assert_allclose(pose[:, :3], frame, atol=1e-12)
       np.testing.assert_allclose(pose[:, 3], [3, 2, 1])
 
-  def test_reference_is_centerd(self):
+  def test_mean_of_the_reference_is_the_identity(self):
     given = references.load('llff')['ndc_poses'][:, :, :4]
     np.testing.assert_allclose(poses.mean(given), np.eye(3, 4), atol=1e-5)
 
-  def test_opposite_cameras_have_none(self):
+  def test_refuses_opposite_cameras(self):
     given = _poses(np.stack([np.eye(3), np.diag([-1.0, 1, -1])]), np.zeros(3))
     with self.assertRaisesRegex(ValueError, 'length 0'):
       poses.mean(given)
@@ -80,7 +80,7 @@ class RelativeToTest(chex.TestCase):
     np.testing.assert_allclose(moved, expected[:, :3], atol=1e-12)
     np.testing.assert_allclose(moved[2], np.eye(3, 4), atol=1e-12)
 
-  def test_keeps_what_it_is_given(self):
+  def test_leaves_its_arguments_unchanged(self):
     given = _poses(_rotations(2), np.ones(3))
     before = given.copy()
     moved = poses.relative_to(given[0], given)
@@ -90,13 +90,13 @@ class RelativeToTest(chex.TestCase):
 
 class FocusTest(chex.TestCase):
   @parameterized.parameters(2, 3, 20)
-  def test_is_what_all_look_at(self, num):
+  def test_is_the_point_that_all_cameras_look_at(self, num):
     target = np.array([5.0, -2.0, 0.5])
     np.testing.assert_allclose(
       poses.focus(_around(target, num)), target, atol=1e-9
     )
 
-  def test_lies_between_axes_that_pass(self):
+  def test_lies_between_skew_axes(self):
     # Two axes along x at z = 0, one along y at z = 3: z is their mean, 1.
     x, y = np.eye(3)[[1, 2, 0]], np.eye(3)[[2, 0, 1]]
     given = _poses(
@@ -111,7 +111,7 @@ class FocusTest(chex.TestCase):
     np.testing.assert_allclose(poses.focus(given), [1, 2, 3], atol=1e-9)
 
   @parameterized.parameters(('x', 0.0), ('x', 0.001), ('z', 40.0), ('x', 180.0))
-  def test_parallel_axes_have_none(self, axis, degrees):
+  def test_refuses_parallel_axes(self, axis, degrees):
     turns = transform.Rotation.from_euler(axis, [[0], [degrees]], degrees=True)
     rotations = _rotations(1)[0] @ turns.as_matrix()
     given = _poses(rotations, np.array([[0.0, 0, 0], [1, 2, 0]]))
@@ -129,7 +129,7 @@ class FocusTest(chex.TestCase):
 
 
 class UprightTest(chex.TestCase):
-  def test_axes(self):
+  def test_axes_match_hand_computed_values(self):
     up = np.array([1.0, 0.5, 4.0])
     pose = poses.upright(np.array([3.0, 2.0, 1.0]), up)
     axes = pose[:, :3]
@@ -142,7 +142,7 @@ class UprightTest(chex.TestCase):
 
 
 class SpherifyTest(chex.TestCase):
-  def test_frame(self):
+  def test_frame_has_the_focus_and_mean_direction(self):
     moved, _ = poses.spherify(_around(np.array([4.0, 5.0, 6.0])))
     places = moved[:, :, 3]
     np.testing.assert_allclose(np.mean(np.sum(places**2, -1)), 1.0)
@@ -151,7 +151,7 @@ class SpherifyTest(chex.TestCase):
     np.testing.assert_allclose(across, 0.0, atol=1e-12)
     self.assertGreater(up[0], 0.0)
 
-  def test_keeps_poses_up_to_the_factor(self):
+  def test_preserves_poses_up_to_scale(self):
     given = _around(np.array([4.0, 5.0, 6.0]))
     moved, factor = poses.spherify(given)
     distances = np.linalg.norm(given[:, :, 3] - [4, 5, 6], axis=-1)
@@ -177,6 +177,6 @@ class SpherifyTest(chex.TestCase):
     ('parallel', np.stack([np.eye(3)] * 3), np.eye(3), 'one direction'),
     ('at_the_focus', _rotations(3), np.zeros(3), 'length 0'),
   )
-  def test_refuses(self, rotations, centers, message):
+  def test_refuses_unsuitable_cameras(self, rotations, centers, message):
     with self.assertRaisesRegex(ValueError, message):
       poses.spherify(_poses(rotations, centers))

@@ -7,7 +7,7 @@ _SIZES = [[5, 4], [3, 7], [6, 6]]
 
 
 class ImagesTest(chex.TestCase):
-  def test_views_of_one_buffer(self):
+  def test_images_are_views_of_one_buffer(self):
     images = scenes.Images(
       np.array(
         [
@@ -29,7 +29,7 @@ class ImagesTest(chex.TestCase):
     with self.assertRaisesRegex(ValueError, '12 pixels, got 11'):
       scenes.Images(np.zeros((11, 3), np.uint8), [[3, 4]])
 
-  def test_lazy_images_are_read_when_asked_for(self):
+  def test_lazy_images_are_read_on_access(self):
     reads = []
     images = scenes.LazyImages(3, lambda i: reads.append(i) or np.full((1,), i))
     self.assertEqual(reads, [])
@@ -38,7 +38,7 @@ class ImagesTest(chex.TestCase):
 
 
 class ToFloatTest(chex.TestCase):
-  def test_depths_of_bits_agree(self):
+  def test_bit_depths_agree(self):
     image = np.arange(256, dtype=np.uint8).reshape(8, 8, 4)
     deep = image.astype(np.uint16) * 257
     for white in (False, True):
@@ -48,7 +48,7 @@ class ToFloatTest(chex.TestCase):
         atol=1e-6,
       )
 
-  def test_color_under_no_alpha_is_not_seen(self):
+  def test_color_under_zero_alpha_has_no_effect(self):
     image = np.array([[[9, 99, 199, 0]]], np.uint8)
     for white in (False, True):
       seen = scenes.to_float(image, white_background=white)

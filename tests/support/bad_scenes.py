@@ -1,7 +1,7 @@
-"""Tiny valid scenes of every layout, and what their files say, read plainly.
+"""Tiny valid scenes of every layout, and plain readers of their files.
 
-The readings here are those of the layouts' definitions, and check nothing: what
-a loader gives of a scene that was tampered with is compared with them.
+The readers here follow the layouts' definitions and check nothing. What a
+loader returns for a damaged scene is compared with what they return.
 """
 
 import dataclasses
@@ -27,33 +27,33 @@ class View:
 
   image: np.ndarray  # [H, W, 3] uint8.
   pose: np.ndarray  # [3, 4] camera to world, OpenGL's axes.
-  focal: float  # of an image's width.
+  focal: float  # in widths of the image.
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """How a scene lies on disk, and how it is loaded."""
+  """How a scene is written, loaded and read plainly."""
 
   write: Callable[[scenes.Scene, pathlib.Path], None]
   load: Callable[..., scenes.Scene]  # of a root and changed settings.
   read: Callable[[pathlib.Path], list[View]]
   settings: dict
-  normalized: bool = False  # Poses are known but for a motion and a scale.
+  normalized: bool = False  # Poses are known up to a motion and a scale.
 
 
 def make_scene() -> scenes.Scene:
-  """Four views to train on, two each to validate and test; all different."""
+  """Makes four training views and two each to validate and test."""
   rng = np.random.default_rng(0)
   splits, first = [], 0
   for num in (4, 2, 2):
     images = rng.integers(0, 256, (num, _HEIGHT, _WIDTH, 3), np.uint8)
     poses = np.stack([_pose(first + i) for i in range(num)])
     sizes = np.tile((_HEIGHT, _WIDTH), (num, 1))
-    taken = cameras.pinhole(
+    cams = cameras.pinhole(
       poses.astype(np.float32), sizes, np.full(num, _FOCAL)
     )
     stored = scenes.Images(images.reshape(-1, 3), sizes)
-    splits.append(scenes.Split(stored, taken))
+    splits.append(scenes.Split(stored, cams))
     first += num
   return scenes.Scene(
     *splits, near=2.0, far=6.0, box=None, path=splits[0].cameras, notices=()
@@ -61,7 +61,7 @@ def make_scene() -> scenes.Scene:
 
 
 def _pose(number: int) -> np.ndarray:
-  """Turned a little about y and z; its place tells whose it is."""
+  """Returns a pose, rotated a little; its position identifies the view."""
   y, z = 0.03 * number, 0.05 * number
   about_y = [[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]]
   about_z = [[np.cos(z), -np.sin(z), 0], [np.sin(z), np.cos(z), 0], [0, 0, 1]]
@@ -74,24 +74,27 @@ def _pose(number: int) -> np.ndarray:
 def compare(
   layout: Layout, scene: scenes.Scene, views: list[View]
 ) -> str | None:
-  """What is wrong with the cameras of a loaded scene; None for nothing.
+  """Compares the cameras of a loaded scene with those of plain views.
 
   Args:
     layout: of the scene.
     scene: loaded at full size.
-    views: what its views must be among.
+    views: all views that the scene may consist of.
+
+  Returns:
+    A description of the first difference, or None.
   """
-  found: list[View] = []
+  loaded: list[View] = []
   for split in (scene.train, scene.val, scene.test):
     for i in range(len(split.images)):
       image = scenes.to_float(split.images[i], white_background=True)
       fx = float(split.cameras.intrinsics[i, 0])
       pose = np.asarray(split.cameras.camera_to_world[i, :3], np.float64)
-      found.append(View(image * 255, pose, fx / image.shape[1]))
-  partners = [_nearest(view, views) for view in found]
+      loaded.append(View(image * 255, pose, fx / image.shape[1]))
+  partners = [_nearest(view, views) for view in loaded]
   if layout.normalized:
-    found, partners = _relative(found), _relative(partners)
-  for i, (view, partner) in enumerate(zip(found, partners, strict=True)):
+    loaded, partners = _relative(loaded), _relative(partners)
+  for i, (view, partner) in enumerate(zip(loaded, partners, strict=True)):
     scale = max(np.abs(partner.pose).max(), 1)
     if not np.allclose(view.pose, partner.pose, atol=1e-4 * scale):
       return f'view {i}: pose {view.pose}, must be {partner.pose}'
@@ -100,14 +103,14 @@ def compare(
   return None
 
 
-def _nearest(found: View, views: list[View]) -> View:
-  """The view of the same image: of several, that of the nearest pose."""
+def _nearest(loaded: View, views: list[View]) -> View:
+  """Returns the view of the same image; of several, the nearest pose."""
 
   def distance(view):
-    if view.image.shape != found.image.shape:
+    if view.image.shape != loaded.image.shape:
       return np.inf, 0
-    apart = np.abs(view.image - found.image).max()
-    return round(float(apart)), float(np.abs(view.pose - found.pose).max())
+    apart = np.abs(view.image - loaded.image).max()
+    return round(float(apart)), float(np.abs(view.pose - loaded.pose).max())
 
   nearest = min(views, key=distance)
   assert distance(nearest)[0] <= 1, 'an image that was never written'
@@ -115,7 +118,7 @@ def _nearest(found: View, views: list[View]) -> View:
 
 
 def _relative(views: list[View]) -> list[View]:
-  """Poses in the frame of the first, the farthest at distance 1."""
+  """Moves poses to the frame of the first, the farthest at distance 1."""
   first = views[0].pose
   turned = [first[:, :3].T @ v.pose for v in views]
   places = [first[:, :3].T @ (v.pose[:, 3] - first[:, 3]) for v in views]
@@ -150,7 +153,7 @@ def _read_deepvoxels(root: pathlib.Path) -> list[View]:
   for split in ('train', 'validation', 'test'):
     folder = root / split / SHAPE
     lens = folder / 'intrinsics.txt'
-    if not lens.exists():  # As in the original.
+    if not lens.exists():  # As in the reference implementation.
       lens = root / 'train' / SHAPE / 'intrinsics.txt'
     lines = lens.read_text('utf-8-sig').splitlines()
     focal, height = float(lines[0].split()[0]), float(lines[4].split()[0])

@@ -1,9 +1,9 @@
-"""What may have happened to the files of a scene.
+"""Faults in the files of a scene, for tests with generated bad input.
 
-Each function draws what it does by `draw`, does it below `root`, and returns
-what is known of the scene then: `SAME` (or nothing), its views are as they were
-if it can be loaded; `OTHER`, they are what the files say; `LOADS`, they are as
-they were, and it must be loaded.
+Each function chooses a fault with hypothesis's `draw`, plants it below `root`,
+and returns what a reader must do then: `SAME` (or None), refuse the scene or
+load the original views; `OTHER`, refuse it or load what the files now hold;
+`LOADS`, load the original views.
 """
 
 import io
@@ -81,7 +81,7 @@ def _files(root: pathlib.Path, suffixes=_SUFFIXES) -> list[pathlib.Path]:
 
 
 def _any_file(draw, root, suffixes=_SUFFIXES):
-  """A file; each kind is as likely, however many there are of it."""
+  """Draws a file; each kind is equally likely, however many files it has."""
   files = _files(root, suffixes)
   suffix = _choose(draw, sorted({x.suffix for x in files}))
   return _choose(draw, [x for x in files if x.suffix == suffix])
@@ -107,7 +107,7 @@ def truncate(draw, root):
 
 def make_huge(draw, root):
   path = _any_file(draw, root)
-  os.truncate(path, _choose(draw, (1 << 30, 1 << 40)))  # Of holes.
+  os.truncate(path, _choose(draw, (1 << 30, 1 << 40)))  # Sparse.
 
 
 def replace_by_other(draw, root):
@@ -166,7 +166,7 @@ def flip_bits(draw, root):
 
 
 def link(draw, root):
-  """A symbolic link in place of a file or folder, or of the whole scene."""
+  """Replaces a file or folder, or the whole scene, by a symbolic link."""
   path = _choose(draw, [*sorted(root.rglob('*')), root / SHAPE])
   if not path.exists():
     path = _any_file(draw, root)
@@ -195,11 +195,11 @@ def rename(draw, root):
   if path.with_name(name).exists():
     hypothesis.reject()
   path.rename(path.with_name(name))
-  return OTHER  # The views of LLFF are in the order of their names.
+  return OTHER  # LLFF's views are in the order of their names.
 
 
 def rename_scene(draw, root):
-  """Other names that fit together."""
+  """Renames images and poses consistently."""
   name = _choose(draw, _NAMES[:-5])
   quoted = json.dumps(name)[1:-1]
   for path in sorted(root.rglob('*.json')):
@@ -211,7 +211,7 @@ def rename_scene(draw, root):
 
 
 def add(draw, root):
-  """Something that systems and people leave behind."""
+  """Adds a file or folder such as systems and people leave behind."""
   folders = [root, *sorted(x for x in root.rglob('*') if x.is_dir())]
   names = '.DS_Store ._r_0.png Thumbs.db notes.txt extra.png images_2 r_0.jpg'
   name = _choose(draw, names.split())
@@ -235,7 +235,7 @@ def png(width: int, height: int, data: bytes) -> bytes:
 
 
 def bomb_image(draw, root):
-  """A small file that says that its image is large."""
+  """Writes a small file whose header declares a large image."""
   sides = _choose(
     draw,
     (
@@ -252,7 +252,7 @@ def bomb_image(draw, root):
 
 
 def convert_image(draw, root):
-  """Another kind of image, or size, under the same name."""
+  """Saves an image in another format, mode or size, under the same name."""
   path = _image(draw, root)
   with Image.open(path) as image:
     image.load()
@@ -285,7 +285,7 @@ def convert_image(draw, root):
 
 
 def edit_text(draw, root):
-  """One number of a json or txt, or one name or bracket, becomes another."""
+  """Replaces one number, name or bracket of a JSON or text file."""
   path = _any_file(draw, root, ('.json', '.txt'))
   text = path.read_text()
   spaced = text.replace(',', ' , ').replace(']', ' ] ').split(' ')
@@ -298,7 +298,7 @@ def edit_text(draw, root):
 
 
 def edit_json(draw, root):
-  """One value anywhere in a json becomes another."""
+  """Replaces one value anywhere in a JSON file."""
   path = _any_file(draw, root, ('.json',))
   content = json.loads(path.read_text())
   place = content
@@ -345,7 +345,7 @@ def edit_json(draw, root):
 
 
 def lead_out(draw, root):
-  """A name in a json that leads out of the scene."""
+  """Writes a name into a JSON file that leads out of the scene."""
   path = _any_file(draw, root, ('.json',))
   secret = root.parent / OUTSIDE / 'secret.png'
   content = json.loads(path.read_text())
@@ -375,7 +375,7 @@ def lead_out(draw, root):
 
 
 def reorder(draw, root):
-  """Views in another order, everywhere the same."""
+  """Reorders the views consistently."""
   tables, arrays = _files(root, ('.json', '.npy')), _files(root, ('.npz',))
   order = draw(st.randoms(use_true_random=False))
   for path in tables:
@@ -406,7 +406,7 @@ def reorder(draw, root):
 
 
 def _edit(draw, array):
-  """An array of other numbers, shape or type."""
+  """Returns an array of other numbers, or another shape or type."""
   kind = _choose(
     draw, ('number', 'number', 'all', 'shape', 'type', 'order', 'cut', 'scale')
   )
@@ -456,7 +456,7 @@ def _edit(draw, array):
 
 
 def edit_array(draw, root):
-  """An array of a scene becomes another."""
+  """Replaces an array of a scene."""
   path = _any_file(draw, root, ('.npy', '.npz'))
   if path.suffix == '.npy':
     np.save(path, _edit(draw, np.load(path)))
@@ -473,7 +473,7 @@ def edit_array(draw, root):
 
 
 def bomb_array(draw, root):
-  """An array whose header says that it is huge, or smaller than it is."""
+  """Writes an array whose header declares a huge or too small size."""
   path = _any_file(draw, root, ('.npy', '.npz'))
   huge = (10**6, 17), (10**9, 10**9), (2**62, 4), (10**5,) * 4
   shape = _choose(draw, (*huge, (-1, 17), (6, 4, 4), (2, 17), (5, 17)))
@@ -496,15 +496,15 @@ def bomb_array(draw, root):
   return OTHER
 
 
-def two(draw, root):
-  """One after the other."""
-  first = _choose(draw, [x for x in of(root) if x not in _NOT_FIRST])
+def plant_two(draw, root):
+  """Plants one fault after another."""
+  first = _choose(draw, [x for x in applicable_to(root) if x not in _NOT_FIRST])
   second = _choose(draw, _SECOND)
   changes = [first(draw, root), second(draw, root)]
   return OTHER if OTHER in changes else SAME
 
 
-# What each kind of change needs.
+# The kinds of files that each fault needs.
 _NEEDS: dict[Callable, tuple[str, ...]] = {
   drop: (),
   truncate: (),
@@ -524,17 +524,17 @@ _NEEDS: dict[Callable, tuple[str, ...]] = {
   edit_text: ('.json', '.txt'),
   edit_array: ('.npy', '.npz'),
   bomb_array: ('.npy', '.npz'),
-  two: (),
+  plant_two: (),
 }
-# After these, files are none that a test may read or list.
-_NOT_FIRST = (make_huge, replace_by_other, link, forbid, two)
+# After these, files may not be readable or listable.
+_NOT_FIRST = (make_huge, replace_by_other, link, forbid, plant_two)
 _SECOND = (drop, truncate, flip_bits, link, forbid, rename, add)
 
 
-def of(root: pathlib.Path) -> list[Callable]:
-  """What may happen to a scene of these files."""
+def applicable_to(root: pathlib.Path) -> list[Callable]:
+  """Returns the faults that can be planted in the files below a folder."""
   return [
-    mutate
-    for mutate, suffixes in _NEEDS.items()
+    plant
+    for plant, suffixes in _NEEDS.items()
     if not suffixes or _files(root, suffixes)
   ]

@@ -131,7 +131,9 @@ class ChooseTest(chex.TestCase):
       video_cameras.save_cameras(str(folder / 'none' / 'x.json'), taken)
 
   def test_what_can_not_be(self):
-    with self.assertRaisesRegex(ValueError, '--path=interpolate: two cameras'):
+    with self.assertRaisesRegex(
+      ValueError, '--path=interpolate: a path needs at least two'
+    ):
       _choose(
         _scene(val=_split(camera_paths.circle(1))),
         video_set='val',

@@ -1,6 +1,6 @@
-"""Scenes that something happened to: loaded as they are, or refused in words.
+"""Damaged scenes are loaded correctly, or refused with a clear message.
 
-A longer run: `pytest tests/bad_input_test.py --hypothesis-profile=long`.
+For a longer run, give this file to pytest with `--hypothesis-profile=long`.
 """
 
 import collections
@@ -69,29 +69,29 @@ _TEXTS = (
   '/dev/zero',
   '/dev/null',
 )
-_SECONDS = 60  # That no case takes: it hangs.
-_MEMORY = 2 << 30  # Bytes that no case needs.
+_SECONDS = 60  # A case that takes longer hangs.
+_MEMORY = 2 << 30  # Bytes; no case needs as much.
 _NOBODY = 65534
 _LIBRARY = str(pathlib.Path(nerf_haiku.__path__[0]))
 
 
 def _state(root):
-  """All that a folder holds: names, modes, times, links and contents."""
+  """Returns the names, modes, times, links and contents of a folder."""
   state = {}
   for path in sorted([root, *root.rglob('*')]):
-    found = path.lstat()
+    status = path.lstat()
     content = None
     if path.is_symlink():
       content = os.readlink(path)
-    elif path.is_file() and found.st_size < 1 << 20:
+    elif path.is_file() and status.st_size < 1 << 20:
       content = hashlib.sha256(path.read_bytes()).hexdigest()
-    state[path] = found.st_mode, found.st_size, found.st_mtime_ns, content
+    state[path] = status.st_mode, status.st_size, status.st_mtime_ns, content
   return state
 
 
 @contextlib.contextmanager
 def _guarded():
-  """Ends the process where a case hangs; lets none take much memory."""
+  """Ends the process if a case hangs; limits its memory."""
   pages = int(pathlib.Path('/proc/self/statm').read_text().split()[0])
   limits = resource.getrlimit(resource.RLIMIT_AS)
   faulthandler.dump_traceback_later(_SECONDS, exit=True)
@@ -107,7 +107,7 @@ def _guarded():
 
 @contextlib.contextmanager
 def _as_a_user():
-  """Permissions bind: root, whom they do not, becomes nobody meanwhile."""
+  """Makes permissions effective: root becomes nobody meanwhile."""
   if os.geteuid():
     yield
     return
@@ -119,7 +119,7 @@ def _as_a_user():
 
 
 def check_refusal(test, error, names):
-  """An error must be ours, of one line, and say where the fault is."""
+  """Checks that an error is raised by us and names the faulty file."""
   ours = type(error) in (errors.DataError, errors.UserError)
   where = traceback.extract_tb(error.__traceback__)[-1].filename
   text = ''.join(traceback.format_exception(error))
@@ -130,7 +130,7 @@ def check_refusal(test, error, names):
 
 
 def for_all(strategy, check):
-  """Calls `check` with as many cases as the profile says."""
+  """Calls `check` with as many cases as the profile sets."""
 
   @hypothesis.given(strategy)
   def run(case):
@@ -149,7 +149,7 @@ class ScenesTest(chex.TestCase):
     self.folder.chmod(0o755)
 
   def prepare(self, layout):
-    """Writes the scene that cases are copies of."""
+    """Writes the valid scene that cases are copies of."""
     layout.write(bad_scenes.make_scene(), self.folder / 'valid')
     views = layout.read(self.folder / 'valid')
     scene = layout.load(self.folder / 'valid')
@@ -158,7 +158,7 @@ class ScenesTest(chex.TestCase):
 
   @contextlib.contextmanager
   def copied(self):
-    """A copy of the valid scene, and a folder beside it."""
+    """Copies the valid scene, with another folder beside it."""
     case = pathlib.Path(tempfile.mkdtemp(dir=self.folder))
     case.chmod(0o755)
     shutil.copytree(self.folder / 'valid', case / 'data')
@@ -174,7 +174,7 @@ class ScenesTest(chex.TestCase):
       shutil.rmtree(case)
 
   def load(self, layout, root, names, **settings):
-    """Loads, without a trace in the files; None where that is refused."""
+    """Loads a scene, changing no file; returns None if it is refused."""
     before = _state(root.parent)
     try:
       with _guarded(), _as_a_user():
@@ -186,29 +186,31 @@ class ScenesTest(chex.TestCase):
       self.assertEqual(before, _state(root.parent))
 
   @parameterized.parameters(*bad_scenes.LAYOUTS)
-  def test_files(self, name):
+  def test_damaged_files_are_loaded_correctly_or_refused(self, name):
     layout = bad_scenes.LAYOUTS[name]
     views = self.prepare(layout)
     counts = collections.Counter()
 
-    def check(mutate, data):
+    def check(plant, data):
       with self.copied() as root:
-        known = mutate(data.draw, root)
+        expectation = plant(data.draw, root)
         scene = self.load(layout, root, (str(root), 'shape='))
         counts['refused' if scene is None else 'loaded'] += 1
         if scene is None:
-          self.assertNotEqual(known, scene_faults.LOADS)
+          self.assertNotEqual(expectation, scene_faults.LOADS)
           return
-        truth = layout.read(root) if known == scene_faults.OTHER else views
+        truth = (
+          layout.read(root) if expectation == scene_faults.OTHER else views
+        )
         self.assertIsNone(bad_scenes.compare(layout, scene, truth))
 
-    for mutate in scene_faults.of(self.folder / 'valid'):
-      with self.subTest(mutate.__name__):
-        for_all(st.data(), functools.partial(check, mutate))
+    for plant in scene_faults.applicable_to(self.folder / 'valid'):
+      with self.subTest(plant.__name__):
+        for_all(st.data(), functools.partial(check, plant))
     print(f'{name}: {dict(counts)}')
 
   @parameterized.parameters(*bad_scenes.LAYOUTS)
-  def test_settings(self, name):
+  def test_unusual_settings_are_handled_or_refused(self, name):
     layout = bad_scenes.LAYOUTS[name]
     views = self.prepare(layout)
     root = self.folder / 'valid'

@@ -40,7 +40,7 @@ def _batches(**changes):
 
 class BatchesTest(chex.TestCase):
   @parameterized.product(batching=(False, True), channels=(3, 4))
-  def test_colors_are_those_of_the_pixels(self, batching, channels):
+  def test_colors_match_the_pixels(self, batching, channels):
     for batch in _batches(batching=batching, images=_images(channels)):
       expected = np.column_stack([batch.camera, batch.pixel]) / 255
       np.testing.assert_allclose(batch.rgb, expected, atol=1e-6)
@@ -48,7 +48,7 @@ class BatchesTest(chex.TestCase):
       self.assertTrue(np.all(batch.pixel[:, 0] < heights))
       self.assertTrue(np.all(batch.pixel[:, 1] < widths))
 
-  def test_true_opacity_where_it_is_asked_for(self):
+  def test_opacity_is_included_on_request(self):
     (batch, *_) = _batches(batching=True, images=_images(4), with_alpha=True)
     images = _images(4)
     expected = [
@@ -61,7 +61,7 @@ class BatchesTest(chex.TestCase):
     (batch, *_) = _batches(batching=True, images=_images(3))
     self.assertIsNone(batch.alpha)
 
-  def test_types_and_devices(self):
+  def test_batches_are_split_over_devices(self):
     arguments = {
       'seed': 0,
       'start_step': 0,
@@ -99,7 +99,7 @@ class BatchesTest(chex.TestCase):
       joined = jax.tree.map(lambda *x: np.concatenate(x), *of_step)
       chex.assert_trees_all_equal(joined, batch)
 
-  def test_batching_draws_all_pixels_evenly(self):
+  def test_batching_draws_pixels_uniformly(self):
     (batch,) = _batches(num_rays=77_000, num_steps=1)
     drawn = np.column_stack([batch.camera, batch.pixel])
     kinds, counts = np.unique(drawn, axis=0, return_counts=True)
@@ -107,14 +107,14 @@ class BatchesTest(chex.TestCase):
     # 1000 each, within 5 standard deviations.
     np.testing.assert_allclose(counts, 1000, atol=5 * 1000**0.5)
 
-  def test_without_batching_a_step_sees_one_image(self):
+  def test_without_batching_a_step_uses_one_image(self):
     drawn = _batches(batching=False, num_steps=300, num_rays=40)
     for batch in drawn:
       self.assertLen(set(batch.camera), 1)
     counts = np.bincount([batch.camera[0] for batch in drawn])
     np.testing.assert_allclose(counts, 100, atol=5 * (100 * 2 / 3) ** 0.5)
 
-  def test_precrop_is_the_middle_for_the_first_steps(self):
+  def test_first_steps_use_the_central_crop(self):
     images = scenes.Images(np.zeros((40 * 20, 3), np.uint8), [[40, 20]])
     drawn = _batches(
       images=images,
@@ -130,7 +130,7 @@ class BatchesTest(chex.TestCase):
     np.testing.assert_array_equal(drawn[2].pixel.max(0), [39, 19])
 
   @parameterized.parameters(1, 3)
-  def test_precrop_of_a_tiny_image_is_in_it(self, width):
+  def test_crop_of_a_tiny_image_stays_inside(self, width):
     images = scenes.Images(np.zeros((3 * width, 3), np.uint8), [[3, width]])
     (batch,) = _batches(
       images=images,
@@ -142,7 +142,7 @@ class BatchesTest(chex.TestCase):
     self.assertTrue(np.all((batch.pixel >= 0) & (batch.pixel < [3, width])))
 
   @parameterized.parameters((True, 0.2 + 0.6), (False, 0.2))
-  def test_background(self, white, expected):
+  def test_composites_over_the_background(self, white, expected):
     pixels = np.full((4, 4), [128, 128, 128, 102], np.uint8)  # alpha 0.4
     images = scenes.Images(pixels, [[2, 2]])
     (batch,) = _batches(images=images, white_background=white, num_steps=1)

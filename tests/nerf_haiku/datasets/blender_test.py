@@ -85,7 +85,7 @@ class RealTest(chex.TestCase):
     settings = {**_SETTINGS, 'testskip': 8, **changes}
     return blender.load(str(shared.folder('data')), 'lego', **settings)
 
-  def test_agrees_with_the_reference(self):
+  def test_matches_the_reference(self):
     reference = references.load('blender_half')
     scene = self.load(down_factor=2)
     splits = (scene.train, scene.val, scene.test)
@@ -117,7 +117,7 @@ class RealTest(chex.TestCase):
     )
     self.assertEqual(scene.notices, ())
 
-  def test_full_size_is_what_the_files_hold(self):
+  def test_full_size_images_equal_the_files(self):
     scene = self.load()
     folder = shared.folder('data') / 'nerf_synthetic' / 'lego'
     self.assertEqual(scene.train.images.pixels.dtype, np.uint8)
@@ -130,7 +130,7 @@ class RealTest(chex.TestCase):
       expected = np.asarray(Image.open(folder / f'{name}.png'))
       np.testing.assert_array_equal(split.images[index], expected)
 
-  def test_missing_views_hint_at_testskip(self):
+  def test_missing_views_suggest_a_testskip(self):
     message = r'val/r_1: no such image.* 261 more.*set testskip=8\.'
     with self.assertRaisesRegex(errors.DataError, message):
       self.load(testskip=1)
@@ -139,7 +139,7 @@ class RealTest(chex.TestCase):
 
 
 class SceneTest(_SceneTest):
-  def test_fields(self):
+  def test_scene_has_the_given_settings(self):
     images = [_image(4, 6, seed=i) for i in range(3)]
     self.write('train', images)
     scene = self.load(box=[[-1, -2, -3], [1, 2, 3]], num_poses=5)
@@ -160,7 +160,7 @@ class SceneTest(_SceneTest):
       [np.float32, np.float32, np.int32, np.float32],
     )
 
-  def test_mixed_sizes_have_their_own_focal_lengths(self):
+  def test_images_of_mixed_sizes_have_their_own_focal_lengths(self):
     self.write('train', [_image(48, 32), _image(33, 17)])
     scene = self.load()
     np.testing.assert_allclose(
@@ -179,7 +179,7 @@ class SceneTest(_SceneTest):
     np.testing.assert_allclose(scene.train.cameras.intrinsics[0, :2], 6)
     np.testing.assert_allclose(scene.val.cameras.intrinsics[0, :2], 12)
 
-  def test_reduced_by_the_real_ratio_of_each_axis(self):
+  def test_downscales_by_the_real_ratio_of_each_axis(self):
     self.write('train', [_image(33, 17), _image(48, 32)])
     scene = self.load(down_factor=4)
     cameras = scene.train.cameras
@@ -192,7 +192,7 @@ class SceneTest(_SceneTest):
     (notice,) = scene.notices
     self.assertRegex(notice, '3 of 4 images .*down_factor.*train/r_0.png')
 
-  def test_reduced_as_it_is_and_composited_afterwards(self):
+  def test_downscales_before_compositing(self):
     image = np.zeros((2, 2, 4), np.uint8)
     image[0, 0] = [200, 0, 0, 255]
     image[0, 1] = [0, 100, 0, 0]
@@ -203,7 +203,7 @@ class SceneTest(_SceneTest):
     )
 
   @parameterized.parameters((0, 5), (1, 5), (2, 3), (4, 2), (9, 1))
-  def test_testskip(self, testskip, count):
+  def test_testskip_selects_held_out_views(self, testskip, count):
     images = [_image(4, 6, seed=i) for i in range(5)]
     for split in _SPLITS:
       self.write(split, images)
@@ -223,7 +223,7 @@ class SceneTest(_SceneTest):
     (self.scene / 'test' / 'r_1.png').unlink()
     self.assertLen(self.load(testskip=2).test.images, 2)
 
-  def test_other_images_are_read_when_used(self):
+  def test_held_out_images_are_read_on_access(self):
     scene = self.load()
     self.assertIsInstance(scene.train.images, scenes.Images)
     other = _image(4, 6, seed=9)
@@ -233,7 +233,7 @@ class SceneTest(_SceneTest):
     np.testing.assert_array_equal(scene.val.images[0], other)
     np.testing.assert_array_equal(scene.test.images[0], other)
 
-  def test_without_alpha(self):
+  def test_reads_images_without_alpha(self):
     self.write('train', [_image(4, 6, 3)])
     scene = self.load()
     self.assertEqual(scene.train.images.pixels.shape, (24, 3))
@@ -251,7 +251,7 @@ class SceneTest(_SceneTest):
     )
 
   @parameterized.parameters(True, False)
-  def test_color_under_alpha_0_has_no_effect(self, white_background):
+  def test_color_under_zero_alpha_has_no_effect(self, white_background):
     hidden = _image(4, 6)
     hidden[::2, :, 3] = 0
     changed = hidden.copy()
@@ -264,7 +264,7 @@ class SceneTest(_SceneTest):
     np.testing.assert_array_equal(*images)
 
   @parameterized.parameters('.png', '.PNG', '.jpg', '.jpeg', '.JPG', '.webp')
-  def test_extensions(self, extension):
+  def test_finds_images_by_extension(self, extension):
     image = np.full((16, 16, 3), 77, np.uint8)
     self.write('val', [image], extension, ['val/v1.5'])
     self.write('test', [image], '', [f'test/image{extension}'])
@@ -272,14 +272,14 @@ class SceneTest(_SceneTest):
     for split in (scene.val, scene.test):
       np.testing.assert_allclose(split.images[0], image, atol=3)
 
-  def test_any_names(self):
+  def test_accepts_any_file_names(self):
     names = ['train/a b', 'train/カメラ', 'r_0']
     self.write('train', [_image(4, 6, seed=i) for i in range(3)], names=names)
     np.testing.assert_array_equal(
       self.load().train.images[1], _image(4, 6, seed=1)
     )
 
-  def test_poses_of_three_rows_and_a_byte_order_mark(self):
+  def test_accepts_poses_of_three_rows_and_a_byte_order_mark(self):
     self.write_frame('train', transform_matrix=_pose(7)[:3].tolist())
     path = self.scene / 'transforms_train.json'
     path.write_text(path.read_text('utf-8'), 'utf-8-sig')
@@ -289,7 +289,7 @@ class SceneTest(_SceneTest):
 
 
 class FolderTest(_SceneTest):
-  def test_places_of_a_scene(self):
+  def test_finds_the_folder_of_a_scene(self):
     self.assertEmpty(self.load().notices)
     self.assertEmpty(self.load(data_dir=self.scene).notices)
     (self.root / 'nerf_synthetic').mkdir()
@@ -301,21 +301,21 @@ class FolderTest(_SceneTest):
     self.assertRegex(notice, "is itself a scene: shape='lego'")
 
   @parameterized.parameters('lgeo', '', 'toy/train')
-  def test_unknown_scene(self, shape):
+  def test_refuses_an_unknown_scene(self, shape):
     (self.root / 'nerf_synthetic' / 'ship').mkdir(parents=True)
     (self.root / 'empty').mkdir()
     text = (self.scene / 'transforms_train.json').read_text('utf-8')
     there = self.root / 'nerf_synthetic' / 'ship' / 'transforms_train.json'
     there.write_text(text, 'utf-8')
-    message = f"shape='{shape}'.*Scenes there: ship, toy"
+    message = f"shape='{shape}'.*Available scenes: ship, toy"
     with self.assertRaisesRegex(errors.DataError, message):
       self.load(shape)
 
-  def test_no_scene(self):
-    with self.assertRaisesRegex(errors.DataError, 'Scenes there: none'):
+  def test_refuses_a_folder_without_scenes(self):
+    with self.assertRaisesRegex(errors.DataError, 'Available scenes: none'):
       self.load(data_dir=self.scene / 'train')
 
-  def test_no_data_dir(self):
+  def test_refuses_a_missing_data_dir(self):
     with self.assertRaisesRegex(errors.DataError, 'data_dir=.*/gone.*folder'):
       self.load(data_dir=self.root / 'gone')
 
@@ -343,18 +343,18 @@ class ErrorsTest(_SceneTest):
     ('box', [[0, 0, 0], [1, 1, math.nan]]),
     ('box', 3),
   )
-  def test_settings(self, name, value):
+  def test_refuses_invalid_settings(self, name, value):
     self.assert_refused(
       f'{name}.*{value!r}'.replace('[', r'\['), ValueError, **{name: value}
     )
 
-  def test_large_down_factor(self):
+  def test_refuses_a_large_down_factor(self):
     self.assert_refused(
       r'down_factor=5 .*train/r_0\.png.*6x4', ValueError, down_factor=5
     )
 
   @parameterized.parameters(*_SPLITS)
-  def test_missing_json(self, split):
+  def test_refuses_a_missing_json_file(self, split):
     (self.scene / f'transforms_{split}.json').unlink()
     self.assert_refused(rf'transforms_{split}\.json: no such file')
 
@@ -374,11 +374,11 @@ class ErrorsTest(_SceneTest):
     ('empty_frames', '{"camera_angle_x": 1, "frames": []}', 'no frames'),
     ('frame', '{"camera_angle_x": 1, "frames": [3]}', r'frames\[0\].*3'),
   )
-  def test_json(self, text, message):
+  def test_refuses_invalid_json(self, text, message):
     self.write_json('val', text)
     self.assert_refused(rf'transforms_val\.json: .*{message}')
 
-  def test_json_of_another_encoding(self):
+  def test_refuses_json_in_another_encoding(self):
     path = self.scene / 'transforms_val.json'
     path.write_bytes(b'{"\xff": 1}')
     self.assert_refused(r'transforms_val\.json: cannot be read')
@@ -391,14 +391,14 @@ class ErrorsTest(_SceneTest):
     ('up', '../x', 'must be inside'),
     ('down_and_up', 'a/../../x', 'must be inside'),
   )
-  def test_file_path(self, name, message):
+  def test_refuses_an_invalid_file_path(self, name, message):
     self.write_frame('test', file_path=name)
     self.assert_refused(
       rf'transforms_test\.json: frames\[0\]\.file_path .*{message}'
     )
 
   @parameterized.parameters('x\0y', 'x' * 5000, 'gone')
-  def test_names_of_no_file(self, name):
+  def test_refuses_names_that_cannot_be_files(self, name):
     self.write_frame('test', file_path=name)
     self.assert_refused('no such image .*transforms_test.json')
 
@@ -422,14 +422,14 @@ class ErrorsTest(_SceneTest):
     ('last_row', np.diag([1, 1, 1, 2.0]).tolist(), 'last row .*2.0'),
     ('transposed', _pose(1).T.tolist(), 'last row'),
   )
-  def test_pose(self, value, message):
+  def test_refuses_an_invalid_pose(self, value, message):
     self.write_frame('val', transform_matrix=value)
     self.assert_refused(
       r'transforms_val\.json: frames\[0\]\.transform_matrix \(of val/r_0\).*'
       f'{message}'
     )
 
-  def test_a_pose_of_few_digits_passes(self):
+  def test_accepts_a_pose_with_few_digits(self):
     pose = _pose(3).round(4)
     self.write_frame('val', transform_matrix=pose.tolist())
     np.testing.assert_allclose(
@@ -442,7 +442,7 @@ class ErrorsTest(_SceneTest):
       (self.scene / 'train' / f'r_{index}.png').unlink()
     self.assert_refused(r'train/r_1: no such image .*, and 2 more\.$')
 
-  def test_one_missing_image_hints_at_nothing(self):
+  def test_one_missing_image_suggests_nothing(self):
     self.write('test', 5 * [_image(4, 6)])
     (self.scene / 'test' / 'r_1.png').unlink()
     self.assert_refused(r'test/r_1: no such image [^,]*(, \.\w+)*\)\.$')

@@ -67,6 +67,11 @@ class BoundsTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.UserError, f'^{re.escape(message)}$'):
       checks.check_bounds(near, far)
 
+  @parameterized.parameters((1e-10, 1.0), (1.0, 1e10))
+  def test_refuses_extreme_bounds(self, near, far):
+    with self.assertRaisesRegex(errors.UserError, 'must be 1e-09 to 1e.09'):
+      checks.check_bounds(near, far)
+
   def test_accepts_the_widest_bounds(self):
     self.assertIsNone(checks.check_bounds(1e-9, 1e9))
 

@@ -63,7 +63,7 @@ class _SceneTest(chex.TestCase):
 
 
 class RealTest(chex.TestCase):
-  def test_agrees_with_the_reference(self):
+  def test_matches_the_reference(self):
     expected = references.load('deepvoxels')
     scene = deepvoxels.load(
       str(shared.folder('data')), 'lego', testskip=8, down_factor=1
@@ -112,7 +112,7 @@ class SceneTest(_SceneTest):
     )
     chex.assert_type([*scene.train.cameras], [np.float32, np.float32, np.int32])
 
-  def test_images_of_each_split(self):
+  def test_each_split_has_its_images(self):
     for seed, split in enumerate(_SPLITS):
       self.write_image(split, _image(seed=seed))
     scene = self.load(box=[[-1, -2, -3], [1, 2, 3]])
@@ -127,7 +127,9 @@ class SceneTest(_SceneTest):
     (2, 8, 8, [500 / 60, 500 / 60, 3.9, 250 / 60]),
     (3, 5, 5, [500 / 96, 500 / 96, 312 / 128, 250 / 96]),
   )
-  def test_intrinsics_follow_the_image(self, down_factor, height, width, lens):
+  def test_intrinsics_are_scaled_to_the_image(
+    self, down_factor, height, width, lens
+  ):
     """The height scales the focal length, as images were made square."""
     scene = self.load(down_factor=down_factor)
     for views in (scene.train.cameras, scene.val.cameras, scene.path):
@@ -135,7 +137,7 @@ class SceneTest(_SceneTest):
       np.testing.assert_allclose(views.intrinsics[0], lens, rtol=1e-6)
     self.assertEqual(scene.train.images[0].shape, (height, width, 3))
 
-  def test_each_axis_is_reduced_by_its_own_ratio(self):
+  def test_downscales_by_the_real_ratio_of_each_axis(self):
     for split in _SPLITS:
       self.write(split, [_image(16, 10)], 2 * [_pose(3)])
     views = self.load(down_factor=3).train.cameras
@@ -144,7 +146,7 @@ class SceneTest(_SceneTest):
     expected = [focal * 3 / 10, focal * 5 / 16, 312 * 3 / 640, 250 * 5 / 480]
     np.testing.assert_allclose(views.intrinsics, 2 * [expected], rtol=1e-6)
 
-  def test_a_split_without_intrinsics_has_those_of_train(self):
+  def test_a_split_without_intrinsics_uses_those_of_train(self):
     text = _LENS.replace('500.', '250.').replace('480 640', '48 64 7')
     (self.folder('validation') / 'intrinsics.txt').write_text(text)
     (self.folder('test') / 'intrinsics.txt').unlink()
@@ -159,7 +161,7 @@ class SceneTest(_SceneTest):
       )
 
   @parameterized.parameters((0, 5), (1, 5), (2, 3), (4, 2), (9, 1))
-  def test_testskip(self, testskip, count):
+  def test_testskip_selects_held_out_views(self, testskip, count):
     images = [_image(seed=i) for i in range(5)]
     for split in _SPLITS:
       self.write(split, images, [_pose(2 + i) for i in range(5)])
@@ -183,7 +185,7 @@ class SceneTest(_SceneTest):
     (None, 9.0, 2.5, 9.0),
     (0.5, 0.75, 0.5, 0.75),
   )
-  def test_near_and_far(self, near, far, *expected):
+  def test_default_bounds_follow_the_cameras(self, near, far, *expected):
     """The cameras are 2, 4, 3 and 5 from the origin."""
     scene = self.load(near=near, far=far)
     self.assertSequenceAlmostEqual([scene.near, scene.far], expected)
@@ -200,7 +202,7 @@ class SceneTest(_SceneTest):
     ):
       self.load(near=2.0)
 
-  def test_names_of_two_kinds_belong_together_in_order(self):
+  def test_names_of_two_kinds_are_paired_in_order(self):
     for kind in ('rgb/0.png', 'rgb/1.png', 'pose/0.txt', 'pose/1.txt'):
       (self.folder('train') / kind).unlink()
     for z, name in ((2, 'b'), (3, 'a'), (4, 'c')):
@@ -214,7 +216,7 @@ class SceneTest(_SceneTest):
     for seed in range(3):
       np.testing.assert_array_equal(train.images[seed], _image(seed=seed))
 
-  def test_numbers_in_names_of_two_kinds_count_as_numbers(self):
+  def test_numbers_in_names_are_ordered_by_value(self):
     poses = [_pose(2 + i) for i in range(12)]
     self.write('train', [_image(seed=i) for i in range(12)], poses)
     for i in range(12):
@@ -226,7 +228,7 @@ class SceneTest(_SceneTest):
     ):
       np.testing.assert_array_equal(image, _image(seed=int(z) - 2))
 
-  def test_other_files_are_passed_over(self):
+  def test_ignores_other_files(self):
     for name in ('rgb/._0.png', 'rgb/Thumbs.db', 'pose/.0.txt', 'pose/a.md'):
       (self.folder('train') / name).write_text('no view')
     (self.folder('train') / 'rgb' / '1.png').rename(
@@ -234,14 +236,14 @@ class SceneTest(_SceneTest):
     )
     self.assertLen(self.load().train.images, 2)
 
-  def test_in_a_folder_deepvoxels(self):
+  def test_finds_a_folder_deepvoxels(self):
     (self.root / 'deepvoxels').mkdir()
     for split in _SPLITS:
       (self.root / split).rename(self.root / 'deepvoxels' / split)
     for place in (self.root, self.root / 'deepvoxels'):
       self.assertLen(self.load(data_dir=place).train.images, 2)
 
-  def test_notices_name_files_from_the_root(self):
+  def test_notices_name_files_relative_to_the_root(self):
     self.write_image('test', _image()[..., 0])
     (notice,) = self.load().notices
     self.assertRegex(notice, r'1 of 4 images is gray.*first test/toy/rgb/0\.pn')
@@ -259,7 +261,7 @@ class ErrorsTest(_SceneTest):
     ('far', math.nan),
     ('box', 3),
   )
-  def test_settings(self, name, value):
+  def test_refuses_invalid_settings(self, name, value):
     self.assert_refused(f'{name} must.*{value}', ValueError, **{name: value})
 
   @parameterized.named_parameters(
@@ -275,11 +277,11 @@ class ErrorsTest(_SceneTest):
     ('mirrored', '-' + _pose(3), 'the pose .*mirrors'),
     ('last_row', _pose(3)[:-1] + '2', r'its last row is \[0.0, 0.0, 0.0, 2.0'),
   )
-  def test_pose(self, text, message):
+  def test_refuses_an_invalid_pose(self, text, message):
     self.write_pose('validation', text)
     self.assert_refused(rf'/validation/toy/pose/0\.txt: .*{message}')
 
-  def test_pose_of_no_text(self):
+  def test_refuses_a_pose_that_is_not_text(self):
     path = self.folder('test') / 'pose' / '0.txt'
     path.write_bytes(b'\xff\xfe')
     self.assert_refused(r'/test/toy/pose/0\.txt: cannot be read')
@@ -314,16 +316,16 @@ class ErrorsTest(_SceneTest):
     ('height', _LENS.replace('480', '-480'), 'over 0, got 500, -480 and 640'),
     ('width', _LENS.replace('640', '0'), 'over 0, got 500, 480 and 0'),
   )
-  def test_intrinsics(self, text, message):
+  def test_refuses_invalid_intrinsics(self, text, message):
     (self.folder('test') / 'intrinsics.txt').write_text(text)
     self.assert_refused(rf'/test/toy/intrinsics\.txt: .*{message}')
 
-  def test_no_intrinsics(self):
+  def test_refuses_missing_intrinsics(self):
     for split in _SPLITS:
       (self.folder(split) / 'intrinsics.txt').unlink()
     self.assert_refused(r'/train/toy/intrinsics\.txt: no such file')
 
-  def test_more_poses_than_images(self):
+  def test_refuses_more_poses_than_images(self):
     for name in range(7):
       self.write_pose('test', _pose(3), name)
     self.assert_refused(
@@ -331,13 +333,13 @@ class ErrorsTest(_SceneTest):
       r'1\.txt, 2\.txt, 3\.txt, 4\.txt, 5\.txt \.\.\.\.$'
     )
 
-  def test_more_images_than_poses(self):
+  def test_refuses_more_images_than_poses(self):
     self.write_image('train', _image(), 'last')
     self.assert_refused(
       r'/train/toy: holds 2 poses .* and 3 images .*unpaired: last\.png\.$'
     )
 
-  def test_other_counts_of_names_of_two_kinds(self):
+  def test_refuses_different_counts_of_two_kinds_of_names(self):
     for i in range(2):
       path = self.folder('train') / 'rgb' / f'{i}.png'
       path.rename(path.with_name(f'r_{i}.png'))
@@ -346,30 +348,30 @@ class ErrorsTest(_SceneTest):
       r'/train/toy: holds 3 poses .* 2 images .*: 0\.txt, .*, r_1\.png\.$'
     )
 
-  def test_names_that_partly_differ(self):
+  def test_refuses_names_that_partly_differ(self):
     path = self.folder('train') / 'rgb' / '1.png'
     path.rename(path.with_name('2.png'))
     self.assert_refused(
       r'/train/toy: holds 2 poses .* 2 images .*unpaired: 1\.txt, 2\.png\.$'
     )
 
-  def test_an_image_of_another_size(self):
+  def test_refuses_an_image_of_another_size(self):
     self.write_image('test', _image(8, 12))
     self.assert_refused(r'/test/toy/rgb/0\.png: is 12x8 pixels.*16x16')
 
   @parameterized.parameters(*_SPLITS)
-  def test_a_truncated_image(self, split):
+  def test_refuses_a_truncated_image(self, split):
     path = self.folder(split) / 'rgb' / '0.png'
     path.write_bytes(path.read_bytes()[:400])
     self.assert_refused(rf'/{split}/toy/rgb/0\.png: cannot be decoded')
 
-  def test_a_large_down_factor(self):
+  def test_refuses_a_large_down_factor(self):
     self.assert_refused(
       r'down_factor=17 .*/train/toy/rgb/0\.png', ValueError, down_factor=17
     )
 
   @parameterized.parameters(('rgb', r'\.png'), ('pose', r'\.txt'))
-  def test_folders(self, name, files):
+  def test_refuses_empty_folders(self, name, files):
     path = self.folder('validation') / name
     for file in path.iterdir():
       file.unlink()
@@ -377,20 +379,20 @@ class ErrorsTest(_SceneTest):
     path.rmdir()
     self.assert_refused(rf'/validation/toy/{name}: no such folder')
 
-  def test_a_missing_split(self):
+  def test_refuses_a_missing_split(self):
     (self.root / 'validation').rename(self.root / 'val')
     self.assert_refused('/validation/toy/pose: no such folder')
 
   @parameterized.parameters('tyo', '', 'toy/rgb/x')
-  def test_unknown_scene(self, shape):
+  def test_refuses_an_unknown_scene(self, shape):
     (self.root / 'deepvoxels' / 'train' / 'cube').mkdir(parents=True)
-    message = f"shape='{shape}' is not a folder of train .*there: cube, toy"
+    message = f"shape='{shape}' is not a folder of train .*scenes: cube, toy"
     self.assert_refused(message, shape=shape)
 
-  def test_no_scene(self):
-    self.assert_refused('Scenes there: none', data_dir=self.folder('train'))
+  def test_refuses_a_folder_without_scenes(self):
+    self.assert_refused('Available scenes: none', data_dir=self.folder('train'))
 
-  def test_no_data_dir(self):
+  def test_refuses_a_missing_data_dir(self):
     self.assert_refused('/gone.*folder', data_dir=self.root / 'gone')
 
 

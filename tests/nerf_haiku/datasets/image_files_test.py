@@ -14,7 +14,8 @@ from absl.testing import absltest, parameterized
 from PIL import Image
 
 from nerf_haiku import errors, scenes
-from nerf_haiku.datasets import area_resize, image_files
+from nerf_haiku.datasets import image_files
+from tests.support import slow_area
 
 _GRAY = np.array([[0, 90], [200, 255]], np.uint8)
 _ALPHA = np.array([[0, 255], [7, 128]], np.uint8)
@@ -52,54 +53,6 @@ def _deep_png(image, color_key=b''):
 def _noise(height, width, channels, seed=0):
   rng = np.random.default_rng(seed)
   return rng.integers(0, 256, (height, width, channels), np.uint8)
-
-
-def _overlap(old, new, i, j):
-  """Length of old pixel `i` inside new pixel `j`, in old pixels."""
-  return max(0.0, min(i + 1, (j + 1) * old / new) - max(i, j * old / new))
-
-
-def _slow_area(image, height, width):
-  """The definition: the mean weighted by the area of each overlap."""
-  result = np.zeros((height, width, image.shape[2]))
-  for row, column in itertools.product(range(height), range(width)):
-    total = 0.0
-    for y, x in itertools.product(range(image.shape[0]), range(image.shape[1])):
-      area = _overlap(image.shape[0], height, y, row)
-      area *= _overlap(image.shape[1], width, x, column)
-      result[row, column] += area * image[y, x]
-      total += area
-    result[row, column] /= total
-  return result
-
-
-class ReduceAreaTest(chex.TestCase):
-  @parameterized.named_parameters(
-    ('odd', 33, 17, 16, 8),
-    ('thirds', 16, 11, 5, 3),
-    ('same', 4, 6, 4, 6),
-    ('rows_only', 9, 5, 4, 5),
-    ('one', 7, 5, 1, 1),
-    ('almost', 9, 8, 8, 7),
-  )
-  def test_agrees_with_the_definition(self, height, width, rows, columns):
-    image = _noise(height, width, 4)
-    actual = area_resize.downscale(image, rows, columns)
-    expected = _slow_area(image, rows, columns)
-    chex.assert_shape(actual, (rows, columns, 4))
-    np.testing.assert_allclose(actual / 255, expected / 255, rtol=0, atol=1e-6)
-
-  @parameterized.parameters((2, 2), (3, 3), (8, 8), (2, 4))
-  def test_blocks_are_exact(self, down, across):
-    image = _noise(48, 96, 3)
-    blocks = image.reshape(48 // down, down, 96 // across, across, 3)
-    actual = area_resize.downscale(image, 48 // down, 96 // across)
-    expected = blocks.sum((1, 3)) / (down * across)
-    np.testing.assert_array_equal(actual, expected.astype(np.float32))
-
-  def test_refuses_to_enlarge(self):
-    with self.assertRaisesRegex(ValueError, 'Cannot downscale 4x4 to 5x2'):
-      area_resize.downscale(_noise(4, 4, 3), 5, 2)
 
 
 class _FilesTest(chex.TestCase):
@@ -142,7 +95,7 @@ class DecodeTest(_FilesTest):
     ('RGBA', 'tiff'),
     ('RGBA', 'webp'),
   )
-  def test_colors_as_they_are(self, mode, extension):
+  def test_keeps_colors_unchanged(self, mode, extension):
     image = {'RGB': _RGB, 'RGBA': _RGBA}[mode]
     path = self.write(
       f'a.{extension}',
@@ -151,20 +104,20 @@ class DecodeTest(_FilesTest):
     )
     self.assert_decodes(path, image)
 
-  def test_gray(self):
+  def test_converts_gray(self):
     self.assert_decodes(self.write('a.png', _GRAY), _colors(_GRAY), 'gray')
 
-  def test_gray_with_alpha(self):
+  def test_converts_gray_with_alpha(self):
     image = np.stack([_GRAY, _ALPHA], axis=-1)
     expected = np.concatenate([_colors(_GRAY), _ALPHA[..., None]], axis=-1)
     self.assert_decodes(self.write('a.png', image), expected, 'gray')
 
-  def test_black_and_white(self):
+  def test_converts_black_and_white(self):
     path = self.write('a.png', Image.fromarray(_GRAY > 100))
     self.assert_decodes(path, _colors(np.uint8([[0, 0], [255, 255]])), 'gray')
 
   @parameterized.parameters(False, True)
-  def test_palette(self, transparent):
+  def test_converts_a_palette(self, transparent):
     image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), 'P')
     image.putpalette([1, 2, 3, 40, 50, 60, 7, 8, 9])
     options = {'transparency': bytes([255, 33, 0])} if transparent else {}
@@ -197,7 +150,7 @@ class DecodeTest(_FilesTest):
     kinds = ('gray', '16-bit') if channels < 3 else ('16-bit',)
     self.assert_decodes(path, expected.reshape(2, 3, -1), *kinds)
 
-  def test_16_bit_tiff(self):
+  def test_rounds_a_16_bit_tiff(self):
     path = self.write('a.tiff', _DEEP.reshape(2, 3).astype(np.uint16))
     self.assert_decodes(path, _colors(_DEEP_8.reshape(2, 3)), 'gray', '16-bit')
 
@@ -214,37 +167,37 @@ class ErrorsTest(_FilesTest):
     with self.assertRaisesRegex(errors.DataError, f'{path.name}.*{message}'):
       image_files.open_splits([[path]], down_factor=1)
 
-  def test_missing(self):
+  def test_refuses_a_missing_file(self):
     self.assert_refused(self.folder / 'gone.png', 'no such image')
 
-  def test_a_folder(self):
+  def test_refuses_a_folder(self):
     self.assert_refused(self.folder, 'cannot be read')
 
   @parameterized.parameters(b'', b'hello', b'\x89PNG\r\n\x1a\n')
-  def test_no_image(self, content):
+  def test_refuses_what_is_not_an_image(self, content):
     self.assert_refused(
       self.write('a.png', content), 'not an image|cannot be decoded'
     )
 
   @parameterized.parameters('CMYK', 'F', 'I')
-  def test_modes(self, mode):
+  def test_refuses_unsupported_modes(self, mode):
     path = self.write('a.tiff', Image.new(mode, (2, 2)))
     self.assert_refused(path, f'TIFF of mode {mode} .*save it as .* PNG')
 
-  def test_deep_color_with_a_transparent_one(self):
+  def test_refuses_16_bits_with_a_transparent_color(self):
     key = struct.pack('>HHH', 0, 0, 0)
     path = self.write('a.png', _deep_png(np.zeros((2, 2, 3), int), key))
     self.assert_refused(path, '16 bits with a transparent color')
 
   @parameterized.parameters('gif', 'png')
-  def test_several_images(self, extension):
+  def test_refuses_several_images_in_a_file(self, extension):
     frames = [Image.fromarray(_noise(4, 4, 3, seed)) for seed in range(3)]
     path = self.write(
       f'a.{extension}', frames[0], save_all=True, append_images=frames[1:]
     )
     self.assert_refused(path, 'holds 3 images')
 
-  def test_a_flipped_bit(self):
+  def test_finds_a_flipped_bit(self):
     path = self.write('a.png', _noise(32, 32, 3), compress_level=0)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -252,7 +205,7 @@ class ErrorsTest(_FilesTest):
     self.assert_refused(path, 'cannot be decoded')
 
   @parameterized.product(extension=('png', 'jpg', 'webp'), kept=(True, False))
-  def test_truncated(self, extension, kept):
+  def test_refuses_a_truncated_file(self, extension, kept):
     good = self.write('good.png', _RGB)
     path = self.write(f'cut.{extension}', _noise(64, 64, 3))
     path.write_bytes(path.read_bytes()[:-1000])
@@ -260,7 +213,7 @@ class ErrorsTest(_FilesTest):
     with self.assertRaisesRegex(errors.DataError, 'cut.*decoded|cut.*not an'):
       image_files.load(*image_files.open_splits(splits, down_factor=1))
 
-  def test_all_that_fail_are_counted(self):
+  def test_counts_all_failures(self):
     good = self.write('good.png', _RGB)
     text, text_2 = self.write('b.png', b'b'), self.write('c.png', b'c')
     cut = self.write('a.jpg', _noise(64, 64, 3))
@@ -269,7 +222,7 @@ class ErrorsTest(_FilesTest):
     with self.assertRaisesRegex(errors.DataError, r'a\.jpg.* And 2 more\.$'):
       image_files.open_splits(splits, down_factor=1)
 
-  def test_large_down_factor(self):
+  def test_refuses_a_large_down_factor(self):
     path = self.write('a.png', _noise(8, 16, 3))
     with self.assertRaisesRegex(ValueError, r'down_factor=9.*a\.png.*16x8'):
       image_files.open_splits([[path]], down_factor=9)
@@ -286,7 +239,7 @@ class LoadTest(_FilesTest):
       )
     return image_files.open_splits(splits, down_factor=down_factor)
 
-  def test_mixed_sizes(self):
+  def test_loads_images_of_mixed_sizes(self):
     train = [_noise(48, 32, 3), _noise(33, 17, 3), _noise(1, 5, 3)]
     test = [_noise(7, 3, 4, seed=1)]
     kept, (lazy,) = image_files.load(*self.open(train, test))
@@ -296,16 +249,16 @@ class LoadTest(_FilesTest):
     chex.assert_trees_all_equal(list(kept), train)
     chex.assert_trees_all_equal(list(lazy), test)
 
-  def test_reduced(self):
+  def test_downscales_to_16_bits(self):
     images = [_noise(33, 17, 4), _noise(9, 12, 4)]
     kept, (lazy,) = image_files.load(*self.open(images, images, down_factor=4))
     self.assertEqual(kept.pixels.dtype, np.uint16)
     for index, size in enumerate([(8, 4), (2, 3)]):
-      expected = _slow_area(images[index], *size) / 255
+      expected = slow_area.downscale(images[index], *size) / 255
       np.testing.assert_allclose(kept[index] / 65535, expected, atol=8e-6)
       np.testing.assert_array_equal(lazy[index], kept[index])
 
-  def test_no_alpha_among_alpha_is_opaque(self):
+  def test_an_image_without_alpha_among_others_is_opaque(self):
     files = self.open([_RGB, _RGBA], [_RGB])
     kept, (lazy,) = image_files.load(*files)
     opaque = np.concatenate([_RGB, np.full((2, 2, 1), 255, np.uint8)], axis=-1)
@@ -328,13 +281,13 @@ class LoadTest(_FilesTest):
     with self.assertRaisesRegex(errors.DataError, r'1\.png: no such image'):
       lazy[0]
 
-  def test_no_files(self):
+  def test_accepts_splits_without_files(self):
     kept, (lazy,) = image_files.load(*self.open([_RGB], []))
     self.assertLen(kept, 1)
     self.assertEmpty(lazy)
 
   @parameterized.parameters(1, 2)
-  def test_there_is_no_second_copy(self, down_factor):
+  def test_holds_no_second_copy_of_the_images(self, down_factor):
     path = self.write('0.png', _noise(128, 128, 4))
     (files,) = image_files.open_splits([[path] * 300], down_factor=down_factor)
     tracemalloc.start()
@@ -344,7 +297,7 @@ class LoadTest(_FilesTest):
     _, peak = tracemalloc.get_traced_memory()
     self.assertLess(peak, 1.3 * kept.pixels.nbytes)
 
-  def test_notices(self):
+  def test_notices_describe_the_conversions(self):
     files = self.open([_RGB, _GRAY, _GRAY], [_GRAY], down_factor=2)
     self.write('1.png', _noise(3, 5, 1)[..., 0])
     files = image_files.open_splits([f.paths for f in files], down_factor=2)
@@ -384,7 +337,7 @@ class MapFilesTest(chex.TestCase):
     results = image_files.map_files(lambda x: -x, range(50))
     self.assertEqual(results, [-x for x in range(50)])
 
-  def test_runs_in_parallel(self):
+  def test_calls_run_in_parallel(self):
     # Passed only when two calls are under way at once.
     barrier = threading.Barrier(2, timeout=10)
     with mock.patch.object(os, 'cpu_count', return_value=2):
@@ -402,7 +355,7 @@ class MapFilesTest(chex.TestCase):
     with self.assertRaisesRegex(errors.DataError, r'^bad 1\.$'):
       image_files.map_files(fail, range(2))
 
-  def test_other_errors_pass(self):
+  def test_other_errors_are_not_caught(self):
     with self.assertRaises(ZeroDivisionError):
       image_files.map_files(lambda x: 1 / x, [0])
 

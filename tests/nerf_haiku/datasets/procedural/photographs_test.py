@@ -44,7 +44,7 @@ class TraceTest(parameterized.TestCase):
     np.testing.assert_allclose(origins, rays.origins, atol=1e-6)
     np.testing.assert_allclose(directions, rays.directions, atol=1e-6)
 
-  def test_ball_by_hand(self):
+  def test_ball_matches_hand_computed_values(self):
     # Hit head-on from a distance of 4, by rays of lengths 1 and 2; missed.
     origins = np.array([[0, 0, 4.0]] * 3)
     directions = np.array([[0, 0, -1.0], [0, 0, -2], [0.5, 0, -1]])
@@ -77,22 +77,22 @@ class TraceTest(parameterized.TestCase):
 
 
 class ShadeTest(parameterized.TestCase):
-  def _look(self, items, point, azimuth):
-    """The color of a point of the scene, seen from one side."""
+  def _color(self, items, point, azimuth):
+    """Returns the color of a point, seen from one side."""
     origin = 4 * np.array([np.cos(azimuth), np.sin(azimuth), 1.0])
     hit = photographs.trace(items, origin[None], (point - origin)[None])
     np.testing.assert_allclose(hit.t, 1, atol=1e-6)
     return hit.rgb[0]
 
-  def test_only_gloss_depends_on_the_side_one_looks_from(self):
+  def test_only_gloss_depends_on_the_view_direction(self):
     point = 0.5 * photographs._LAMP
     azimuths = np.linspace(0, 2 * np.pi, 24)
     for gloss, low, high in ((0.0, 0.0, 1e-9), (0.06, 0.1, 1.0)):
       items = [_ball(gloss=gloss, shade=0.5)]
-      colors = np.stack([self._look(items, point, a) for a in azimuths])
+      colors = np.stack([self._color(items, point, a) for a in azimuths])
       self.assertBetween(np.max(np.ptp(colors, axis=0)), low, high)
 
-  def test_lamp_is_mirrored(self):
+  def test_lamp_is_reflected(self):
     # From above, the mirror of the lamp is where the normal is halfway.
     up, lamp = np.array([0, 0, 1.0]), photographs._LAMP
     for normal, low, high in ((up + lamp, 0.15, 1.0), (up, 0.0, 0.1)):
@@ -111,13 +111,13 @@ class ShadeTest(parameterized.TestCase):
     lamp = photographs._LAMP
     under = np.array([0, 0, 0.5]) - lamp * (1.4 / lamp[2])
     far = np.array([3.0, 3.0, -0.9])
-    lit, dark = (self._look(x, under, 0.0) for x in ([board], [board, ball]))
+    lit, dark = (self._color(x, under, 0.0) for x in ([board], [board, ball]))
     self.assertLess(np.max(dark), 0.8 * np.min(lit))
     # On the other side, and where the ball is a speck, there is none.
     other = np.array([-under[0], -under[1], -0.9])
     for point in (other, far):
       alone, both = (
-        self._look(x, point, 2.0) for x in ([board], [board, ball])
+        self._color(x, point, 2.0) for x in ([board], [board, ball])
       )
       np.testing.assert_allclose(alone, both, atol=0.02)
 
@@ -129,7 +129,7 @@ class ShadeTest(parameterized.TestCase):
     for away in (0.2, 0.3, 0.5):
       point = np.array([*away * towards_lamp, -0.9])
       alone, both = (
-        self._look(x, point, 0.0) for x in ([board], [board, ball])
+        self._color(x, point, 0.0) for x in ([board], [board, ball])
       )
       losses.append(np.max(alone - both))
     self.assertGreater(losses[0], 1.3 * losses[1])
@@ -162,7 +162,7 @@ class ShadeTest(parameterized.TestCase):
     self.assertBetween(np.mean(over[cosine > 0]), 0.1, 0.9)
 
   @parameterized.parameters(0, 1, 2, 3, 4)
-  def test_light_suits(self, seed):
+  def test_exposure_is_moderate(self, seed):
     scene = photographs.make_scene(seed=seed, size=32, num_train=8)
     pixels = scene.train.images.pixels
     rgb = pixels[pixels[:, 3] == 255][:, :3]
@@ -192,7 +192,7 @@ class RenderTest(parameterized.TestCase):
     self.assertGreater(np.mean(alpha == 1), 0.05)
     self.assertGreater(np.mean((alpha > 0.1) & (alpha < 0.9)), 0.01)
 
-  def test_color_at_the_edge_is_not_darkened(self):
+  def test_edge_pixels_keep_their_color(self):
     # From straight above a disc, alike all over, all that is seen is its face.
     disc = still_life.Item(solids.cylinder((0, 0, 0), 0.7, 0.1), _WHITE)
     image = photographs.render([disc], _views(elevation=-90.0), 0)
@@ -205,7 +205,7 @@ class RenderTest(parameterized.TestCase):
     )
     self.assertEqual(np.max(image[image[..., 3] == 0]), 0)
 
-  def test_agrees_with_many_rays(self):
+  def test_matches_the_mean_of_many_rays(self):
     items, views = still_life.make_items(0), _views((40, 40), focal=50.0)
     fine = _views((320, 320), focal=400.0)
     hit = photographs.trace(items, *_all_rays(fine))
@@ -216,7 +216,7 @@ class RenderTest(parameterized.TestCase):
     self.assertLess(np.sqrt(np.mean(error**2)), 0.012)
     self.assertLess(np.abs(np.mean(error)), 0.001)
 
-  def test_smooth_pixels_are_sampled_evenly(self):
+  def test_smooth_pixels_are_sampled_uniformly(self):
     # No edge in sight: the ball's colors vary over the whole image.
     views, fine = _views((8, 8), focal=40.0), _views((64, 64), focal=320.0)
     hit = photographs.trace([_ball(radius=1.0)], *_all_rays(fine))
@@ -225,7 +225,7 @@ class RenderTest(parameterized.TestCase):
     np.testing.assert_allclose(image[..., :3], expected, atol=0.004)
     np.testing.assert_array_equal(image[..., 3], 1)
 
-  def test_nothing_in_sight(self):
+  def test_image_of_nothing_is_transparent(self):
     image = photographs.render([_ball(center=(9, 9, 9))], _views((4, 4)), 0)
     np.testing.assert_array_equal(image, np.zeros((4, 4, 4), np.uint8))
 
@@ -235,7 +235,7 @@ class MakeSceneTest(parameterized.TestCase):
     settings = {'seed': 0, 'size': 16, 'num_train': 3} | settings
     return photographs.make_scene(**settings)
 
-  def test_shapes(self):
+  def test_scene_has_the_requested_shapes(self):
     scene = self._scene(size=(12, 20), num_val=2, num_test=4, num_poses=5)
     for split, number in ((scene.train, 3), (scene.val, 2), (scene.test, 4)):
       self.assertLen(split.images, number)
@@ -268,14 +268,14 @@ class MakeSceneTest(parameterized.TestCase):
       self.assertGreater(np.min(np.linalg.norm(apart, axis=-1)), 1e-3)
 
   @parameterized.parameters(0, 1, 2, 3)
-  def test_fills_the_frame(self, seed):
+  def test_scene_fills_the_frame(self, seed):
     scene = self._scene(seed=seed, size=32, num_train=20)
     alpha = np.stack([image[..., 3] for image in scene.train.images])
     self.assertBetween(np.mean(alpha > 0), 0.35, 0.6)
     inner = alpha[:, 1:-1, 1:-1]
     self.assertEqual(np.sum(alpha, dtype=int), np.sum(inner, dtype=int))
 
-  def test_seed_decides_all(self):
+  def test_seed_determines_the_scene(self):
     one, same, other = (self._scene(seed=s, num_test=1) for s in (4, 4, 8))
     for split in ('train', 'test'):
       a, b, c = (getattr(s, split) for s in (one, same, other))
@@ -295,6 +295,6 @@ class MakeSceneTest(parameterized.TestCase):
     ({'num_train': 0}, 'num_train'),
     ({'num_test': -1}, 'num_test'),
   )
-  def test_refuses(self, settings, name):
+  def test_refuses_invalid_settings(self, settings, name):
     with self.assertRaisesRegex(ValueError, name):
       self._scene(**settings)

@@ -73,7 +73,7 @@ def _rays(number=1500):
 
 class IntersectTest(parameterized.TestCase):
   @parameterized.named_parameters(*_EACH)
-  def test_first_point_in_the_matter(self, solid, implicit):
+  def test_intersection_is_the_first_point_inside(self, solid, implicit):
     origins, directions = _rays()
     t = solids.intersect(solid, origins, directions)
     hit = np.isfinite(t)
@@ -90,7 +90,7 @@ class IntersectTest(parameterized.TestCase):
     self.assertGreater(np.min(at(march, slice(None))), 0)
 
   @parameterized.named_parameters(*_EACH)
-  def test_normal_is_gradient(self, solid, implicit):
+  def test_normal_is_the_gradient(self, solid, implicit):
     origins, directions = _rays()
     t = solids.intersect(solid, origins, directions)
     hit = np.isfinite(t)
@@ -110,7 +110,7 @@ class IntersectTest(parameterized.TestCase):
     self.assertLess(np.max(np.sum(normal * directions[hit], axis=-1)), 0)
 
   @parameterized.named_parameters(*_EACH)
-  def test_radius_holds_all(self, solid, implicit):
+  def test_radius_contains_the_solid(self, solid, implicit):
     points = np.random.default_rng(0).uniform(-1, 1, (100_000, 3))
     far = np.linalg.norm(points[implicit(points) < 0], axis=-1)
     self.assertBetween(np.max(far), 0.85 * solid.radius, solid.radius)
@@ -124,7 +124,7 @@ class IntersectTest(parameterized.TestCase):
     ('away', (3, 0, 0), (1, 0, 0), np.inf),
     ('beside', (3, 0.41, 0), (-1, 0, 0), np.inf),
   )
-  def test_tube_by_hand(self, origin, direction, expected):
+  def test_tube_matches_hand_computed_values(self, origin, direction, expected):
     tube = solids.cylinder((0, 0, 0), 0.4, 0.5, bore=0.3)
     rays = np.array([origin], float), np.array([direction], float)
     np.testing.assert_allclose(solids.intersect(tube, *rays), expected)
@@ -141,7 +141,7 @@ class SceneTest(parameterized.TestCase):
       for i, (solid, _) in enumerate(_SOLIDS.values())
     ]
 
-  def test_nearest_is_least_of_all(self):
+  def test_nearest_is_the_minimum_over_solids(self):
     things, rays = self._solids(), _rays()
     each = np.stack([solids.intersect(solid, *rays) for solid in things])
     t, which = solids.nearest(things, *rays)

@@ -5,7 +5,7 @@ from nerf_haiku.datasets.procedural import solids, still_life
 
 
 def _inside(solid, points):
-  """Whether points are in the matter, by its quadrics' inequalities."""
+  """Returns whether points are inside, by the quadrics' inequalities."""
   local = solids.to_local(solid, points)
 
   def within(overlap):
@@ -18,7 +18,7 @@ def _inside(solid, points):
 
 class StillLifeTest(parameterized.TestCase):
   @parameterized.parameters(0, 1, 2, 3, 10, 12345)
-  def test_in_the_box_and_apart(self, seed):
+  def test_items_are_in_the_box_and_apart(self, seed):
     points = np.random.default_rng(0).uniform(-1.3, 1.3, (60_000, 3))
     items = still_life.make_items(seed)
     matter = np.stack([_inside(item.solid, points) for item in items])
@@ -35,7 +35,7 @@ class StillLifeTest(parameterized.TestCase):
     self.assertTrue(np.all(np.min(filled, axis=0) < low + 0.2))
 
   @parameterized.parameters(0, 1, 2, 3)
-  def test_paint_is_albedo_and_differs(self, seed):
+  def test_paints_are_albedos_that_differ(self, seed):
     points = np.random.default_rng(0).uniform(-1, 1, (1000, 3))
     albedo = np.stack(
       [item.paint(points) for item in still_life.make_items(seed)]
@@ -45,7 +45,7 @@ class StillLifeTest(parameterized.TestCase):
     textured = np.ptp(albedo, axis=1).max(axis=-1) > 0.2
     self.assertGreaterEqual(np.sum(textured), 3)
 
-  def test_seed_decides(self):
+  def test_seed_determines_the_items(self):
     def placed(seed):
       items = still_life.make_items(seed)
       return np.stack([[*i.solid.center, *i.solid.rotation[0]] for i in items])
@@ -53,7 +53,7 @@ class StillLifeTest(parameterized.TestCase):
     np.testing.assert_array_equal(placed(5), placed(5))
     self.assertGreater(np.max(np.abs(placed(5) - placed(6))), 0.1)
 
-  def test_has_gloss_and_holes(self):
+  def test_some_items_have_gloss_or_holes(self):
     for seed in range(3):
       items = still_life.make_items(seed)
       self.assertGreater(max(item.gloss for item in items), 0.05)
