@@ -11,14 +11,15 @@ from tests.support import references
 
 
 def _inputs(density, rgb=0.2, rays=2, samples=5):
-  """Samples at t = 1, 2, ... with unit directions; the end is one further."""
+  """Samples at t = 1, 2, ... with unit directions; far is one further."""
   t = jnp.tile(jnp.arange(1.0, samples + 1), (rays, 1))
   return {
     'rgb': jnp.full((rays, samples, 3), rgb),
     'density': jnp.full((rays, samples), density),
     't': t,
     'directions': jnp.tile(jnp.array([0.0, 0.0, -1.0]), (rays, 1)),
-    'end': t[:, -1:] + 1.0,
+    'near': t[:, :1],
+    'far': t[:, -1:] + 1.0,
   }
 
 
@@ -44,17 +45,45 @@ class CompositeTest(chex.TestCase):
   )
   def test_limits(self, density, white, expected):
     composite = functools.partial(volume.composite, white_background=white)
-    seen = self.variant(composite)(**_inputs(density))
-    np.testing.assert_allclose(seen.rgb, np.full((2, 3), expected), atol=1e-6)
+    outputs, _ = self.variant(composite)(**_inputs(density))
+    np.testing.assert_allclose(
+      outputs.rgb, np.full((2, 3), expected), atol=1e-6
+    )
 
   def test_half_at_each_sample(self):
-    seen = volume.composite(**_inputs(np.log(2.0)), white_background=False)
+    outputs, history = volume.composite(
+      **_inputs(np.log(2.0)), white_background=False
+    )
     expected = np.tile([1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32], (2, 1))
-    np.testing.assert_allclose(seen.weights, expected, rtol=1e-5)
-    np.testing.assert_allclose(seen.opacity, [31 / 32] * 2, rtol=1e-5)
+    np.testing.assert_allclose(history.weights, expected, rtol=1e-5)
+    np.testing.assert_allclose(outputs.opacity, [31 / 32] * 2, rtol=1e-5)
     depth = (1 / 2) * 1 + (1 / 4) * 2 + (1 / 8) * 3 + (1 / 16) * 4 + 5 / 32
-    np.testing.assert_allclose(seen.depth, [depth] * 2, rtol=1e-5)
-    np.testing.assert_allclose(seen.disparity, 31 / 32 / seen.depth, rtol=1e-5)
+    np.testing.assert_allclose(outputs.depth, [depth] * 2, rtol=1e-5)
+    np.testing.assert_allclose(
+      outputs.disparity, 31 / 32 / outputs.depth, rtol=1e-5
+    )
+
+  def test_keeps_samples_and_the_widths_of_their_intervals(self):
+    inputs = _inputs(1.0)
+    for infinite_end in (False, True):
+      _, history = volume.composite(
+        **inputs, white_background=False, infinite_end=infinite_end
+      )
+      np.testing.assert_array_equal(history.t, inputs['t'])
+      np.testing.assert_array_equal(history.width, np.ones((2, 5)))
+
+  def test_distortion_of_half_opaque_samples(self):
+    """Weights 1/2, 1/4, 1/8, 1/16 at 1, 2, 3, 4 of a ray from 1 to 5."""
+    _, history = volume.composite(
+      **_inputs(np.log(2.0), samples=4), white_background=False
+    )
+    w, t = 0.5 ** np.arange(1, 5), np.arange(4) / 4
+    expected = sum(
+      w[i] * w[j] * abs(t[i] - t[j]) for i in range(4) for j in range(4)
+    ) + np.sum(w**2 / 4 / 3)
+    np.testing.assert_allclose(
+      volume.distortion(history), [expected] * 2, rtol=1e-5
+    )
 
   def test_matches_a_loop(self):
     rng = np.random.default_rng(0)
@@ -62,42 +91,47 @@ class CompositeTest(chex.TestCase):
     t = np.sort(rng.uniform(2, 6, size=(6, 9)))
     directions, end = rng.normal(size=(6, 3)), np.full((6, 1), 6.5)
     arrays = (x.astype(np.float32) for x in (rgb, density, t, directions))
-    seen = volume.composite(
-      *arrays, end=jnp.asarray(end, jnp.float32), white_background=False
+    outputs, history = volume.composite(
+      *arrays,
+      near=jnp.full((6, 1), 2.0),
+      far=jnp.asarray(end, jnp.float32),
+      white_background=False,
     )
     for i in range(6):
       colour, weights = _slow_composite(
         rgb[i], density[i], t[i], directions[i], end[i, 0]
       )
-      np.testing.assert_allclose(seen.rgb[i], colour, atol=1e-5)
-      np.testing.assert_allclose(seen.weights[i], weights, atol=1e-5)
+      np.testing.assert_allclose(outputs.rgb[i], colour, atol=1e-5)
+      np.testing.assert_allclose(history.weights[i], weights, atol=1e-5)
 
   @parameterized.parameters(False, True)
   def test_matches_reference(self, white):
     reference = references.load('render')
     raw = jnp.asarray(reference['raw'])
-    seen = volume.composite(
+    outputs, history = volume.composite(
       jax.nn.sigmoid(raw[..., :3]),
       volume.DENSITY_ACTIVATIONS['relu'](raw[..., 3]),
       reference['z'],
       reference['directions'],
-      end=jnp.full((16, 1), volume.INFINITE),
+      near=jnp.zeros((16, 1)),
+      far=jnp.full((16, 1), 100.0),
+      infinite_end=True,
       white_background=white,
     )
     name = 'white' if white else 'black'
     expected = {
-      'rgb': seen.rgb,
-      'acc': seen.opacity,
-      'weights': seen.weights,
-      'depth': seen.depth,
+      'rgb': outputs.rgb,
+      'acc': outputs.opacity,
+      'weights': history.weights,
+      'depth': outputs.depth,
     }
     for field, value in expected.items():
       np.testing.assert_allclose(
         value, reference[f'{name}_{field}'], atol=1e-4, err_msg=field
       )
-    # The original's disparity is 0 / 0 where there is nothing.
-    disparity = np.where(seen.opacity > 0, reference[f'{name}_disp'], 0.0)
-    np.testing.assert_allclose(seen.disparity, disparity, atol=1e-4)
+    # The reference's disparity is 0 / 0 where there is nothing.
+    disparity = np.where(outputs.opacity > 0, reference[f'{name}_disp'], 0.0)
+    np.testing.assert_allclose(outputs.disparity, disparity, atol=1e-4)
 
   @parameterized.product(
     density=(0.0, 1e-30, 1e-8, 1.0, 1e4, 1e8), infinite=(False, True)
@@ -105,37 +139,37 @@ class CompositeTest(chex.TestCase):
   def test_values_and_gradients_are_finite(self, density, infinite):
     inputs = _inputs(density)
     inputs['t'] = inputs['t'].at[1].set(3.0)  # Equal samples.
-    if infinite:
-      inputs['end'] = jnp.full((2, 1), volume.INFINITE)
 
     def everything(rgb, density, t):
-      seen = volume.composite(
-        **dict(inputs, rgb=rgb, density=density, t=t), white_background=True
+      rendering = volume.composite(
+        **dict(inputs, rgb=rgb, density=density, t=t),
+        white_background=True,
+        infinite_end=infinite,
       )
-      return sum(jnp.sum(x) for x in seen), seen
+      return sum(jnp.sum(x) for x in jax.tree.leaves(rendering)), rendering
 
-    grads, seen = jax.grad(everything, argnums=(0, 1, 2), has_aux=True)(
+    grads, rendering = jax.grad(everything, argnums=(0, 1, 2), has_aux=True)(
       inputs['rgb'], inputs['density'], inputs['t']
     )
-    chex.assert_tree_all_finite((grads, seen))
+    chex.assert_tree_all_finite((grads, rendering))
 
   def test_weights_add_up_to_opacity_of_all_the_density(self):
     rng = np.random.default_rng(1)
     inputs = _inputs(0.0, rays=50)
     density = rng.exponential(size=(50, 5)).astype(np.float32)
-    seen = volume.composite(
+    outputs, _ = volume.composite(
       **dict(inputs, density=density), white_background=False
     )
     np.testing.assert_allclose(
-      seen.opacity, 1 - np.exp(-density.sum(1)), atol=1e-6
+      outputs.opacity, 1 - np.exp(-density.sum(1)), atol=1e-6
     )
 
   def test_length_of_direction_counts(self):
     inputs = _inputs(0.3)
     longer = dict(inputs, directions=2 * inputs['directions'])
     denser = dict(inputs, density=2 * inputs['density'])
-    one = volume.composite(**longer, white_background=True)
-    two = volume.composite(**denser, white_background=True)
+    one, _ = volume.composite(**longer, white_background=True)
+    two, _ = volume.composite(**denser, white_background=True)
     chex.assert_trees_all_close(one, two, rtol=1e-6)
 
 
@@ -177,30 +211,34 @@ class PackedTest(chex.TestCase):
     )
 
   def _composite(self, rgb, optical_depth, t, ray, rank):
+    t = jnp.asarray(t, jnp.float32)
     return volume.composite_packed(
       jnp.asarray(rgb, jnp.float32),
       jnp.asarray(optical_depth, jnp.float32),
-      jnp.asarray(t, jnp.float32),
+      t,
+      width=jnp.zeros_like(t),
+      near=jnp.zeros_like(t),
+      far=jnp.full_like(t, 9.0),
       ray=jnp.asarray(ray),
       rank=jnp.asarray(rank),
       num_rays=4,
-      longest=12,
-    )
+      max_per_ray=12,
+    )[0]
 
   @parameterized.parameters(0.3, 1.0, 30.0)
   def test_matches_a_loop(self, scale):
     arrays = self._packed(scale=scale)
-    seen = self._composite(*arrays)
-    light = np.ones(4)
+    sums = self._composite(*arrays)
+    transmittance = np.ones(4)
     rgb, opacity, depth = np.zeros((4, 3)), np.zeros(4), np.zeros(4)
     for colour, tau, t, ray, _ in zip(*arrays, strict=True):
-      weight = light[ray] * (1 - np.exp(-tau))
+      weight = transmittance[ray] * (1 - np.exp(-tau))
       rgb[ray] += weight * colour
       opacity[ray] += weight
       depth[ray] += weight * t
-      light[ray] *= np.exp(-tau)
+      transmittance[ray] *= np.exp(-tau)
     for found, expected in zip(
-      seen[:4], (rgb, opacity, depth, light), strict=True
+      sums, (rgb, opacity, depth, transmittance), strict=True
     ):
       np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -208,30 +246,62 @@ class PackedTest(chex.TestCase):
     """One long sum over all rays would lose them."""
     rgb, optical_depth, t, ray, rank = self._packed(scale=1e-3)
     optical_depth[ray == 0] = 1e7
-    seen = self._composite(rgb, optical_depth, t, ray, rank)
+    sums = self._composite(rgb, optical_depth, t, ray, rank)
     expected = 1 - np.exp(-optical_depth[ray == 3].sum())
-    np.testing.assert_allclose(seen.opacity[3], expected, rtol=1e-4)
+    np.testing.assert_allclose(sums.opacity[3], expected, rtol=1e-4)
 
   def test_gradients_are_finite(self):
     rgb, optical_depth, t, ray, rank = self._packed()
     for scale in (0.0, 1.0, 1e8):
 
       def total(x):
-        seen = self._composite(rgb, x, t, ray, rank)
-        return jnp.sum(seen.rgb) + jnp.sum(seen.depth)
+        sums = self._composite(rgb, x, t, ray, rank)
+        return jnp.sum(sums.rgb) + jnp.sum(sums.depth)
 
       grad = jax.grad(total)(jnp.asarray(scale * optical_depth, jnp.float32))
       chex.assert_tree_all_finite(grad)
 
 
-class EndsTest(chex.TestCase):
+def _history(weights, t, width, near, far):
+  """The samples of one ray."""
+  return volume.RayHistory(
+    *(jnp.asarray(x, jnp.float32)[None] for x in (weights, t, width)),
+    near=jnp.full((1, 1), near),
+    far=jnp.full((1, 1), far),
+  )
+
+
+def _packed_history(weights, t, width, near, far):
+  """The samples of several rays, lists of arrays."""
+  counts = [len(x) for x in t]
+  num_samples = sum(counts)
+  return volume.PackedHistory(
+    *(jnp.asarray(np.concatenate(x), jnp.float32) for x in (weights, t, width)),
+    near=jnp.full(num_samples, near),
+    far=jnp.full(num_samples, far),
+    ray=jnp.asarray(np.repeat(np.arange(len(t)), counts)),
+    rank=jnp.asarray(np.concatenate([np.arange(n) for n in counts])),
+    num_rays=len(t),
+    max_per_ray=max(counts),
+  )
+
+
+class BoundaryWeightTest(chex.TestCase):
   def test_weight_near_the_ends_of_rays(self):
     """Rays go from 2 to 6: the ends are 0.08 long."""
-    t = jnp.array([[2.0, 2.07, 2.09, 5.91, 5.93]])
-    weights = jnp.array([[0.01, 0.02, 0.04, 0.08, 0.16]])
-    near, far = jnp.full((1, 1), 2.0), jnp.full((1, 1), 6.0)
-    found = jnp.sum(volume.boundary_weight(weights, t, near, far), axis=1)
-    np.testing.assert_allclose(found, [[0.03, 0.16]], rtol=1e-6)
+    t = [2.0, 2.07, 2.09, 5.91, 5.93]
+    weights = [0.01, 0.02, 0.04, 0.08, 0.16]
+    history = _history(weights, t, np.zeros(5), 2.0, 6.0)
+    np.testing.assert_allclose(
+      volume.boundary_weight(history), [[0.03, 0.16]], rtol=1e-6
+    )
+    two = [np.asarray(x) for x in (weights, weights[::-1])]
+    packed = _packed_history(
+      two, [np.array(t)] * 2, [np.zeros(5)] * 2, 2.0, 6.0
+    )
+    np.testing.assert_allclose(
+      volume.boundary_weight(packed), [[0.03, 0.16], [0.24, 0.01]], rtol=1e-5
+    )
 
 
 class DistortionTest(chex.TestCase):
@@ -253,7 +323,7 @@ class DistortionTest(chex.TestCase):
       + sum(w**2 * width / 3)
       for w, t, width in zip(self.weights, self.t, self.width, strict=True)
     ]
-    # The same on rays that go from 2 to 6: their way counts as 1.
+    # The same on rays that go from 2 to 6: their length counts as 1.
     self.t = [2 + 4 * t for t in self.t]
     self.width = [4 * width for width in self.width]
 
@@ -261,28 +331,18 @@ class DistortionTest(chex.TestCase):
     for *arrays, expected in zip(
       self.weights, self.t, self.width, self.expected, strict=True
     ):
-      arrays = [jnp.asarray(x, jnp.float32) for x in arrays]
-      found = volume.distortion(
-        *arrays,
-        jnp.array(2.0),
-        jnp.array(6.0),
-        sum_before=lambda x: jnp.cumsum(x) - x,
-      )
-      np.testing.assert_allclose(jnp.sum(found), expected, rtol=1e-5)
+      found = volume.distortion(_history(*arrays, 2.0, 6.0))
+      np.testing.assert_allclose(found, [expected], rtol=1e-5)
 
   def test_packed_rays_have_their_own_pairs_alone(self):
-    rank = jnp.concatenate([jnp.arange(len(x)) for x in self.t])
-    arrays = [
-      jnp.asarray(np.concatenate(x), jnp.float32)
-      for x in (self.weights, self.t, self.width)
-    ]
-    found = volume.distortion(
-      *arrays,
-      jnp.array(2.0),
-      jnp.array(6.0),
-      sum_before=lambda x: volume.exclusive_sum(x, rank, 7),
-    )
-    found = np.split(found, [1, 5])
+    history = _packed_history(self.weights, self.t, self.width, 2.0, 6.0)
     np.testing.assert_allclose(
-      [np.sum(x) for x in found], self.expected, rtol=1e-5
+      volume.distortion(history), self.expected, rtol=1e-5
     )
+
+  def test_a_ray_of_no_length_has_finite_values_and_gradients(self):
+    def total(weights):
+      history = _history(weights, np.full(3, 2.0), np.zeros(3), 2.0, 2.0)
+      return jnp.sum(volume.distortion(history._replace(weights=weights[None])))
+
+    chex.assert_tree_all_finite(jax.value_and_grad(total)(jnp.full(3, 0.2)))

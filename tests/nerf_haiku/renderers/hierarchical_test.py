@@ -1,3 +1,5 @@
+import functools
+
 import chex
 import haiku as hk
 import jax
@@ -5,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import parameterized
 
-from nerf_haiku import cameras, volume
-from nerf_haiku.renderers import hierarchical
+from nerf_haiku import cameras, sampling, volume
+from nerf_haiku.renderers import base, hierarchical
 from tests.support import models, references
 
 
@@ -49,82 +51,111 @@ def _keys(count=8, seed=0):
   return jax.random.split(jax.random.key(seed), count)
 
 
+def _variables(renderer):
+  return jax.jit(renderer.init)(jax.random.key(0))
+
+
+def _train(renderer, variables, keys, rays):
+  """Renders as a training step does."""
+  samples = renderer.sample_rays(variables, rays, keys)
+  return renderer.render(variables.params, rays, samples)
+
+
+def _even(renderer, rays):
+  """The samples of evaluation."""
+  t = sampling.even(
+    rays.near, rays.far, num_samples=renderer.num_coarse, lindisp=False
+  )
+  return hierarchical.without_noise(t, renderer.num_fine)
+
+
 class ReferenceTest(chex.TestCase):
   @chex.variants(with_jit=True, without_jit=True)
-  def test_matches_the_original(self):
+  def test_matches_the_reference(self):
     reference = references.load('model')
-    coarse, fine = self.variant(models.renderer().render)(
-      models.params(reference), models.rays(reference, 0)
+    variables = base.Variables(params=models.params(reference), state=())
+    coarse, fine = self.variant(models.renderer().render_eval)(
+      variables, models.rays(reference, 0)
     )
     expected = {
-      'rgb_map': fine.rgb,
-      'disp_map': fine.disparity,
-      'acc_map': fine.opacity,
-      'rgb0': coarse.rgb,
-      'disp0': coarse.disparity,
-      'acc0': coarse.opacity,
-      'z_std': fine.spread,
+      'rgb_map': fine.outputs.rgb,
+      'disp_map': fine.outputs.disparity,
+      'acc_map': fine.outputs.opacity,
+      'rgb0': coarse.outputs.rgb,
+      'disp0': coarse.outputs.disparity,
+      'acc0': coarse.outputs.opacity,
+      'z_std': fine.fine_t_std,
     }
     for name, value in expected.items():
       np.testing.assert_allclose(
         value, reference[f'out_{name}'], atol=1e-3, err_msg=name
       )
+    self.assertIsNone(coarse.fine_t_std)
 
 
 class HierarchicalTest(chex.TestCase):
   @chex.variants(with_jit=True, without_jit=True)
-  def test_a_wall_is_seen_where_it_is(self):
+  def test_a_wall_is_rendered_where_it_is(self):
     renderer = _make(_wall(), _wall(z=0.4))
-    params = jax.jit(renderer.init)(jax.random.key(0))
-    for seen in (
-      self.variant(renderer.render)(params, _rays()),
-      self.variant(renderer.train)(params, _keys(), _rays()),
+    variables = _variables(renderer)
+    train = functools.partial(_train, renderer)
+    for coarse, fine in (
+      self.variant(renderer.render_eval)(variables, _rays()),
+      self.variant(train)(variables, _keys(), _rays()),
     ):
       # Neighbours in strata of 4 / 31 are at most twice that apart.
-      np.testing.assert_allclose(seen[0].depth, np.full(8, 4.0), atol=8 / 31)
-      np.testing.assert_allclose(seen[1].depth, np.full(8, 3.6), atol=0.15)
-      np.testing.assert_allclose(seen[1].opacity, np.ones(8), atol=1e-4)
+      coarse, fine = coarse.outputs, fine.outputs
+      np.testing.assert_allclose(coarse.depth, np.full(8, 4.0), atol=8 / 31)
+      np.testing.assert_allclose(fine.depth, np.full(8, 3.6), atol=0.15)
+      np.testing.assert_allclose(fine.opacity, np.ones(8), atol=1e-4)
       x = np.linspace(0.0, 1.0, 8)
-      np.testing.assert_allclose(seen[1].rgb[:, 0], x, atol=1e-3)
-      np.testing.assert_allclose(seen[1].rgb[:, 1], 1 - x, atol=1e-3)
+      np.testing.assert_allclose(fine.rgb[:, 0], x, atol=1e-3)
+      np.testing.assert_allclose(fine.rgb[:, 1], 1 - x, atol=1e-3)
 
   def test_fine_samples_gather_at_the_wall(self):
-    renderer = _make(_wall(), _wall())
-    _, fine = renderer.render(renderer.init(jax.random.key(0)), _rays())
-    chex.assert_shape(fine.t, (8, 96))
-    self.assertTrue(bool(jnp.all(jnp.diff(fine.t) >= 0)))
-    near_wall = jnp.mean(jnp.abs(fine.t - 4.0) < 0.2)
+    renderer, rays = _make(_wall(), _wall()), _rays()
+    variables = _variables(renderer)
+    _, fine = renderer.render(variables.params, rays, _even(renderer, rays))
+    chex.assert_shape(fine.history.t, (8, 96))
+    chex.assert_shape(fine.history.fine_t, (8, 64))
+    self.assertTrue(bool(jnp.all(jnp.diff(fine.history.t) >= 0)))
+    near_wall = jnp.mean(jnp.abs(fine.history.t - 4.0) < 0.2)
     self.assertGreater(float(near_wall), 0.6)
 
   def test_no_gradient_flows_through_the_samples(self):
-    renderer = _make(_wall(), _wall())
-    params = jax.jit(renderer.init)(jax.random.key(0))
-    grad = jax.grad(lambda p: renderer.render(p, _rays())[1].rgb.sum())(params)
+    renderer, rays = _make(_wall(), _wall()), _rays()
+
+    def total(params):
+      renderings = renderer.render(params, rays, _even(renderer, rays))
+      return renderings[1].outputs.rgb.sum()
+
+    grad = jax.grad(total)(_variables(renderer).params)
     self.assertEqual(float(grad['coarse']['mlp']['bias']), 0.0)
     self.assertNotEqual(float(grad['fine']['mlp']['bias']), 0.0)
 
-  def test_what_is_random_follows_the_keys(self):
+  def test_randomness_follows_the_keys(self):
     renderer = _make(_wall(), _wall(), raw_noise_std=1.0)
-    params = jax.jit(renderer.init)(jax.random.key(0))
-    rays = _rays()
-    train = jax.jit(renderer.train)
-    one = train(params, _keys(), rays)
-    chex.assert_trees_all_equal(one, train(params, _keys(), rays))
-    other = train(params, _keys(seed=1), rays)
-    self.assertGreater(float(jnp.max(jnp.abs(one[0].t - other[0].t))), 0.01)
-    # A ray on its own sees what it sees among others.
+    variables, rays = _variables(renderer), _rays()
+    train = jax.jit(functools.partial(_train, renderer))
+    one = train(variables, _keys(), rays)
+    chex.assert_trees_all_equal(one, train(variables, _keys(), rays))
+    other = train(variables, _keys(seed=1), rays)
+    moved = jnp.abs(one[0].history.t - other[0].history.t)
+    self.assertGreater(float(jnp.max(moved)), 0.01)
+    # A ray renders alone as it does among others.
     third = jax.tree.map(lambda x: x[3:4], (_keys(), rays))
-    alone = train(params, *third)
+    alone = train(variables, *third)
     chex.assert_trees_all_close(
       alone, jax.tree.map(lambda x: x[3:4], one), atol=1e-5
     )
 
   def test_perturb_off_is_even(self):
     renderer = _make(_wall(), _wall(), perturb=False)
-    params = jax.jit(renderer.init)(jax.random.key(0))
-    chex.assert_trees_all_equal(
-      renderer.train(params, _keys(), _rays()), renderer.render(params, _rays())
-    )
+    variables, rays = _variables(renderer), _rays()
+    trained = _train(renderer, variables, _keys(), rays)
+    evaluated = renderer.render_eval(variables, rays)
+    for one, other in zip(trained, evaluated, strict=True):
+      chex.assert_trees_all_equal(one.outputs, other.outputs)
 
   def test_noise_reaches_each_network(self):
     """Empty space with noise of 1 has the density of a rectified normal."""
@@ -137,58 +168,83 @@ class HierarchicalTest(chex.TestCase):
     renderer = _make(
       empty, empty, raw_noise_std=1.0, perturb=False, white_background=False
     )
-    none = {'coarse': {}, 'fine': {}}
-    coarse, fine = jax.jit(renderer.train)(none, _keys(2000), _rays(2000))
-    for seen in (coarse, fine):
-      # Mean of max(0, normal) is 0.4 over a length of 4; light left is
+    none = base.Variables(params={'coarse': {}, 'fine': {}}, state=())
+    train = jax.jit(functools.partial(_train, renderer))
+    for rendering in train(none, _keys(2000), _rays(2000)):
+      # Mean of max(0, normal) is 0.4 over a length of 4; the transmittance is
       # exp(-4 * 0.4) on the average, and more by half the variance.
-      steps = jnp.diff(seen.t, append=jnp.full((2000, 1), 6.0))
+      t = rendering.history.t
+      steps = jnp.diff(t, append=jnp.full((2000, 1), 6.0))
       variance = jnp.sum(jnp.square(steps), -1) * 0.341
       expected = 1 - jnp.mean(jnp.exp(-4 * 0.3989 + variance / 2))
-      np.testing.assert_allclose(seen.opacity.mean(), expected, atol=0.02)
-    still, _ = renderer.render(none, _rays())
-    np.testing.assert_array_equal(still.opacity, 0.0)
+      opacity = rendering.outputs.opacity
+      np.testing.assert_allclose(opacity.mean(), expected, atol=0.02)
+    evaluated, _ = renderer.render_eval(none, _rays())
+    np.testing.assert_array_equal(evaluated.outputs.opacity, 0.0)
 
   def test_one_network(self):
     renderer = _make(_wall())
-    params = jax.jit(renderer.init)(jax.random.key(0))
-    self.assertEqual(set(params), {'coarse'})
-    self.assertLen(renderer.render(params, _rays()), 1)
+    variables = _variables(renderer)
+    self.assertEqual(set(variables.params), {'coarse'})
+    self.assertLen(renderer.render_eval(variables, _rays()), 1)
 
-  def test_lindisp_spreads_samples_in_disparity(self):
-    renderer = _make(lindisp=True, num_samples=5)
-    (seen,) = renderer.render(renderer.init(jax.random.key(0)), _rays(1))
-    np.testing.assert_allclose(seen.t, [[2.0, 2.4, 3.0, 4.0, 6.0]], rtol=1e-6)
+  @parameterized.parameters((False, 32), (True, 32 + 32 + 64))
+  def test_counts_the_samples_of_all_networks(self, has_fine, expected):
+    renderer = _make(_wall(), _wall() if has_fine else None)
+    samples = renderer.sample_rays(_variables(renderer), _rays(), _keys())
+    np.testing.assert_array_equal(samples.num_samples, expected)
+    kept = samples.keep(jnp.arange(8) < 3).num_samples
+    np.testing.assert_array_equal(kept, [expected] * 3 + [0] * 5)
+
+  def test_lindisp_spaces_samples_in_disparity(self):
+    renderer = _make(lindisp=True, num_samples=5, perturb=False)
+    samples = renderer.sample_rays(_variables(renderer), _rays(1), _keys(1))
+    expected = [[2.0, 2.4, 3.0, 4.0, 6.0]]
+    np.testing.assert_allclose(samples.t, expected, rtol=1e-6)
 
   @parameterized.parameters('relu', 'softplus')
   def test_density_activation(self, name):
     renderer = _make(_wall(sharpness=1.0), density_activation=name)
-    (seen,) = renderer.render(renderer.init(jax.random.key(0)), _rays(1))
+    (rendering,) = renderer.render_eval(_variables(renderer), _rays(1))
     activation = volume.DENSITY_ACTIVATIONS[name]
     z = 4.0 - np.linspace(2.0, 6.0, 32)
     steps = np.append(np.full(31, 4 / 31), 0.0)
     expected = 1 - np.exp(-np.sum(activation(-z) * steps))
-    np.testing.assert_allclose(seen.opacity, [expected], rtol=1e-4)
+    np.testing.assert_allclose(rendering.outputs.opacity, [expected], rtol=1e-4)
 
   def test_an_infinite_end_is_opaque(self):
     far_wall = _wall(z=-1.9)  # Begins just before the far bound at z = -2.
-    params = {'coarse': {'mlp': {'bias': jnp.zeros(())}}}
-    (open_end,) = _make(far_wall, infinite_end=True).render(params, _rays())
-    (ended,) = _make(far_wall, infinite_end=False).render(params, _rays())
-    np.testing.assert_allclose(open_end.opacity, np.ones(8))
-    np.testing.assert_array_less(ended.opacity, 0.1)
+    for infinite_end in (True, False):
+      renderer = _make(far_wall, infinite_end=infinite_end)
+      (rendering,) = renderer.render_eval(_variables(renderer), _rays())
+      if infinite_end:
+        np.testing.assert_allclose(rendering.outputs.opacity, np.ones(8))
+      else:
+        np.testing.assert_array_less(rendering.outputs.opacity, 0.1)
 
   @parameterized.parameters(False, True)
-  def test_rays_of_no_length_see_nothing_with_finite_gradients(self, infinite):
+  def test_rays_of_no_length_are_background_with_finite_gradients(
+    self, infinite
+  ):
     # At near the fields are dense.
     renderer = _make(_wall(z=9.0), _wall(z=9.0), infinite_end=infinite)
-    params = jax.jit(renderer.init)(jax.random.key(0))
     rays = _rays()._replace(far=_rays().near)
+    variables = _variables(renderer)
 
     def total(params):
-      seen = renderer.train(params, _keys(), rays)
-      return sum(x.rgb.sum() + x.depth.sum() for x in seen), seen
+      renderings = _train(
+        renderer, variables._replace(params=params), _keys(), rays
+      )
+      outputs = [x.outputs for x in renderings]
+      return sum(x.rgb.sum() + x.depth.sum() for x in outputs), outputs
 
-    grads, seen = jax.grad(total, has_aux=True)(params)
-    np.testing.assert_array_equal(seen[1].rgb, 1.0)
-    chex.assert_tree_all_finite((grads, seen))
+    grads, outputs = jax.grad(total, has_aux=True)(variables.params)
+    np.testing.assert_array_equal(outputs[1].rgb, 1.0)
+    chex.assert_tree_all_finite((grads, outputs))
+
+  def test_weight_near_the_bounds_is_a_diagnostic(self):
+    renderer = _make(_wall(z=9.0, sharpness=1e3))  # Opaque from near on.
+    (rendering,) = renderer.render_eval(_variables(renderer), _rays())
+    np.testing.assert_allclose(
+      rendering.boundary_weight, [[1.0, 0.0]] * 8, atol=1e-4
+    )
