@@ -8,6 +8,7 @@ neither is anything that a module imports.
 """
 
 from nerf_haiku import (
+  camera_checks,
   camera_files,
   camera_paths,
   cameras,
@@ -37,6 +38,7 @@ from nerf_haiku import (
 __version__ = '0.2.0.dev0'
 
 __all__ = (
+  'camera_checks',
   'camera_files',
   'camera_paths',
   'cameras',

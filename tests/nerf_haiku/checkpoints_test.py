@@ -13,7 +13,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from nerf_haiku import checkpoints, occupancy_grid, training
+from nerf_haiku import checkpoints, errors, occupancy_grid, training
 
 # Where orbax fails the tasks of other arrays fail too, which nobody awaits.
 _ORBAX_TASKS = 'ignore::pytest.PytestUnraisableExceptionWarning'
@@ -25,9 +25,13 @@ def _state(width=3, step=7):
   }
   opt_state = optax.adam(1e-3).init(params)
   zero = jnp.zeros((), jnp.int32)
-  moments = training.ColorStats(*[jnp.zeros(3)] * 4, zero)
   state = training.TrainState(
-    jnp.asarray(step), params, opt_state, moments, zero, zero
+    step=jnp.asarray(step),
+    params=params,
+    opt_state=opt_state,
+    color_stats=training.ColorStats(*[jnp.zeros(3)] * 4, mse=zero),
+    skipped=zero,
+    nonfinite=zero,
   )
   return jax.tree.map(np.asarray, state)
 
@@ -56,21 +60,48 @@ class CheckpointsTest(chex.TestCase):
     chex.assert_trees_all_equal(back, _state())
     chex.assert_trees_all_equal_structs(back, _state())
 
-  def test_what_the_renderer_remembers_is_read_in_its_place(self):
+  def test_reads_the_renderer_state(self):
     grid = occupancy_grid.Grid(
-      np.arange(8, dtype=np.float32), np.arange(8) % 3 == 0
+      density=np.arange(8, dtype=np.float32).reshape(2, 2, 2),
+      occupied=(np.arange(8) % 3 == 0).reshape(2, 2, 2),
     )
-    state = _state()._replace(memory=grid)
+    state = _state()._replace(renderer_state=grid)
     self._kept.save(state, {})
-    learnt, _ = self._kept.read(state.learnt())
-    chex.assert_trees_all_equal(learnt, state.learnt())
-    chex.assert_trees_all_equal_structs(learnt, state.learnt())
-    with self.assertRaisesRegex(ValueError, 'memory/density'):
-      self._kept.read(
-        state._replace(
-          memory=grid._replace(density=np.zeros(27, np.float32))
-        ).learnt()
-      )
+    variables, _ = self._kept.read(state.variables())
+    chex.assert_trees_all_equal(variables, state.variables())
+    chex.assert_trees_all_equal_structs(variables, state.variables())
+    larger = grid._replace(density=np.zeros((3, 3, 3), np.float32))
+    with self.assertRaisesRegex(errors.UserError, 'renderer_state/density'):
+      self._kept.read(state._replace(renderer_state=larger).variables())
+
+  def test_reads_the_names_of_version_0_1(self):
+    """Moments, memory and fault, and a flat grid."""
+    grid = occupancy_grid.Grid(
+      density=np.arange(8, dtype=np.float32).reshape(2, 2, 2),
+      occupied=(np.arange(8) % 3 == 0).reshape(2, 2, 2),
+    )
+    means = [np.full(3, i, np.float32) for i in range(4)]
+    state = _state()._replace(
+      renderer_state=grid,
+      color_stats=training.ColorStats(*means, mse=np.float32(9)),
+      nonfinite=np.asarray(5, np.int32),
+    )
+    old = state._asdict()
+    del old['renderer_state'], old['color_stats'], old['nonfinite']
+    old['memory'] = {k: v.reshape(-1) for k, v in grid._asdict().items()}
+    names = ('true', 'true_square', 'seen', 'seen_square')
+    old['moments'] = dict(zip(names, means, strict=True)) | {
+      'mse': np.float32(9)
+    }
+    old['fault'] = state.nonfinite
+    with mock.patch.object(training.TrainState, '_asdict', return_value=old):
+      self._kept.save(state, {'seed': 1})
+    restored, metadata = self._kept.restore(state)
+    chex.assert_trees_all_equal(restored, state)
+    chex.assert_trees_all_equal_structs(restored, state)
+    self.assertEqual(metadata, {'seed': 1})
+    variables, _ = self._kept.read(state.variables())
+    chex.assert_trees_all_equal(variables, state.variables())
 
   def test_the_last_three_and_the_best_are_kept(self):
     for step, psnr in ((1, 20.0), (2, 25.0), (3, 22.0), (4, None), (5, 21.0)):
@@ -105,11 +136,11 @@ class CheckpointsTest(chex.TestCase):
   def test_weights_alone(self):
     """Of a run with any optimizer."""
     self._kept.save(_state()._replace(opt_state={'other': np.ones(4)}), {})
-    learnt, kept = self._kept.read(_state().learnt())
-    chex.assert_trees_all_equal(learnt, _state().learnt())
-    self.assertEqual((kept.step, kept.skipped), (7, int(_state().skipped)))
+    variables, info = self._kept.read(_state().variables())
+    chex.assert_trees_all_equal(variables, _state().variables())
+    self.assertEqual((info.step, info.skipped), (7, int(_state().skipped)))
     with self.assertRaisesRegex(ValueError, r'layer_0/w.*\[2, 3\].*\[2, 4\]'):
-      self._kept.read(_state(width=4).learnt())
+      self._kept.read(_state(width=4).variables())
 
   def test_another_network_is_refused(self):
     self._kept.save(_state(), {})
@@ -122,8 +153,8 @@ class CheckpointsTest(chex.TestCase):
     self._kept.save(_state(), {})
     with self.assertRaisesRegex(FileNotFoundError, 'no checkpoint of step 3'):
       self._kept.restore(_state(), step=3)
-    with self.assertRaisesRegex(FileNotFoundError, 'of step 3 .*, but of 7'):
-      self._kept.read(_state().learnt(), step=3)
+    with self.assertRaisesRegex(FileNotFoundError, 'of step 3 .*; there are 7'):
+      self._kept.read(_state().variables(), step=3)
 
 
 def _cut(path):
@@ -150,8 +181,8 @@ class DamageTest(chex.TestCase):
     # Of a size that orbax puts into files without a checksum.
     self._states = {
       step: _state(width=2000, step=step)._replace(
-        moments=training.ColorStats(
-          *[np.full(3, step, np.float32)] * 4, np.zeros((), np.int32)
+        color_stats=training.ColorStats(
+          *[np.full(3, step, np.float32)] * 4, mse=np.zeros((), np.int32)
         )
       )
       for step in (3, 7)
@@ -166,18 +197,20 @@ class DamageTest(chex.TestCase):
   def _check_the_one_before_is_used(self):
     template = self._states[3]
     before = _files(self._path)
-    learnt, known = self._kept.read(template.learnt())
+    variables, known = self._kept.read(template.variables())
     self.assertEqual(_files(self._path), before)  # A reader moves nothing.
-    self.assertEqual((known.step, known.about), (3, {'seed': 3}))
-    chex.assert_trees_all_equal(learnt, template.learnt())
+    self.assertEqual((known.step, known.metadata), (3, {'seed': 3}))
+    chex.assert_trees_all_equal(variables, template.variables())
     with self.assertRaisesRegex(checkpoints.DamagedError, '7 is damaged: '):
       self._kept.restore(template)
-    self._kept.set_damaged_aside()
+    self._kept.quarantine_damaged()
     state, about = self._kept.restore(template)
     chex.assert_trees_all_equal(state, template)
     self.assertEqual(about, {'seed': 3})
     first, second = self._said
-    self.assertRegex(first, 'step 7 in .* is damaged .*: that of step 3 is us')
+    self.assertRegex(
+      first, r'step 7 in .* is damaged .*\. That of step 3 is us'
+    )
     self.assertRegex(second, 'step 7 is damaged .*moved to .*_damaged/7')
     self._said.clear()
     # What was damaged does not stand in the way.
@@ -197,7 +230,7 @@ class DamageTest(chex.TestCase):
         continue  # Then orbax's own checks are what is left.
       damage(path)
       with self.assertRaisesRegex(checkpoints.DamagedError, 'is damaged: '):
-        self._kept.read(self._states[3].learnt(), step=7)
+        self._kept.read(self._states[3].variables(), step=7)
       path.write_bytes(whole[path])
 
   def test_a_flipped_bit_of_an_array(self):
@@ -210,17 +243,17 @@ class DamageTest(chex.TestCase):
     (self._path / '7').mkdir()
     self._check_the_one_before_is_used()
 
-  def test_a_damaged_score_does_not_keep_the_run_from_going_on(self):
+  def test_a_damaged_score_does_not_stop_the_run(self):
     _cut(self._path / '3' / 'metrics' / 'metrics')
-    self._kept.set_damaged_aside()
+    self._kept.quarantine_damaged()
     self.assertEqual(self._kept.steps(), [7])
     self.assertRegex(self._said[0], 'step 3 is damaged .metrics/metrics is not')
     self._kept.save(_state(width=2000, step=9), {}, validation_psnr=1.0)
     self.assertEqual(self._kept.steps(), [7, 9])
 
   @pytest.mark.filterwarnings(_ORBAX_TASKS)
-  def test_one_without_a_seal_is_used_if_it_can_be_read(self):
-    """Its process was killed between writing it and sealing it."""
+  def test_one_without_digests_is_used_if_it_can_be_read(self):
+    """Its process was killed before it wrote the digests."""
     (self._path / '7' / 'digests.json').unlink()
     state, _ = self._kept.restore(self._states[3])
     chex.assert_trees_all_equal(state, self._states[7])
@@ -232,12 +265,12 @@ class DamageTest(chex.TestCase):
       (self._path / str(step) / 'about' / 'metadata').unlink()
     before = _files(self._path.parent)
     for use in (
-      self._kept.set_damaged_aside,
-      lambda: self._kept.read(self._states[3].learnt()),
+      self._kept.quarantine_damaged,
+      lambda: self._kept.read(self._states[3].variables()),
     ):
       with self.assertRaisesRegex(
         checkpoints.DamagedError,
-        r'all are damaged .*about/metadata is missing.*Nothing was deleted',
+        r'are damaged .*about/metadata is missing.*Nothing was deleted',
       ):
         use()
     self.assertEqual(_files(self._path.parent), before)
@@ -277,8 +310,8 @@ class FullDiskTest(chex.TestCase):
       _no_room(),
       self.assertRaisesRegex(
         checkpoints.SaveError,
-        r'step 2 could not be written to .*\(File too large\); the last that '
-        'is kept is that of step 1',
+        r'step 2 could not be written to .*\(File too large\). The last one '
+        'on disk: that of step 1',
       ),
     ):
       self._kept.save(_state(step=2), {})
@@ -296,7 +329,7 @@ class FullDiskTest(chex.TestCase):
     with (
       mock.patch.object(ocp.CheckpointManager, 'save', save),
       self.assertRaisesRegex(
-        checkpoints.SaveError, r'\(No space left on device\); the last'
+        checkpoints.SaveError, r'\(No space left on device\). The last'
       ),
     ):
       self._kept.save(_state(step=2), {})
@@ -307,7 +340,7 @@ class FullDiskTest(chex.TestCase):
     file = self.create_tempfile().full_path
     kept = checkpoints.Checkpoints(pathlib.Path(file) / 'checkpoints')
     with self.assertRaisesRegex(
-      checkpoints.SaveError, 'Not a directory.*the last that is kept is none'
+      checkpoints.SaveError, 'Not a directory.*The last one on disk: none'
     ):
       kept.save(_state(), {})
 

@@ -8,7 +8,7 @@ from nerf_haiku import collapse, training
 def _describe(target, predicted):
   """Describes target and predicted colors `[steps, R, 3]`."""
   means = [x.mean((0, 1)) for x in (target, target**2, predicted, predicted**2)]
-  stats = training.ColorStats(*means, np.mean((target - predicted) ** 2))
+  stats = training.ColorStats(*means, mse=np.mean((target - predicted) ** 2))
   return collapse.describe_collapse(4, stats)
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import parameterized
 
-from nerf_haiku import encodings, fields, hash_grid
+from nerf_haiku import encodings, fields, hash_grid, ops
 
 
 def _encoding(octaves):
@@ -155,11 +155,11 @@ class ProjectTest(chex.TestCase):
     w = jax.random.normal(jax.random.key(0), (5, 3))
     x = jax.random.normal(jax.random.key(1), (5, 7))
     np.testing.assert_allclose(
-      fields.project(w, x), np.asarray(w).T @ np.asarray(x), rtol=1e-5
+      ops.project(w, x), np.asarray(w).T @ np.asarray(x), rtol=1e-5
     )
     g = np.arange(21.0, dtype=np.float32).reshape(3, 7)
     dw, dx = jax.grad(
-      lambda w, x: jnp.sum(g * fields.project(w, x)), argnums=(0, 1)
+      lambda w, x: jnp.sum(g * ops.project(w, x)), argnums=(0, 1)
     )(w, x)
     # d/dw_io sum_on g_on w_io x_in, and so on, by hand.
     np.testing.assert_allclose(dw, np.asarray(x) @ g.T, rtol=1e-5)
@@ -167,13 +167,13 @@ class ProjectTest(chex.TestCase):
 
   def test_relu(self):
     x = jnp.array([-2.0, -0.0, 0.0, 3.0])
-    np.testing.assert_array_equal(fields.relu(x), [0.0, 0.0, 0.0, 3.0])
-    slope = jax.grad(lambda x: jnp.sum(2.0 * fields.relu(x)))(x)
+    np.testing.assert_array_equal(ops.relu(x), [0.0, 0.0, 0.0, 3.0])
+    slope = jax.grad(lambda x: jnp.sum(2.0 * ops.relu(x)))(x)
     np.testing.assert_array_equal(slope, [0.0, 0.0, 0.0, 2.0])
 
   def test_a_nan_stays_one(self):
     """Else a fault would be hidden from the check of the update."""
-    seen = fields.relu(jnp.array([jnp.nan, 1.0]))
+    seen = ops.relu(jnp.array([jnp.nan, 1.0]))
     np.testing.assert_array_equal(seen, [np.nan, 1.0])
 
 
@@ -239,17 +239,17 @@ def _hash(**changes):
   settings = {
     'box': _BOX,
     'num_levels': 3,
-    'num_features': 2,
-    'table_size': 256,
-    'coarsest': 3,
-    'finest': 12,
+    'features_per_level': 2,
+    'hashmap_size': 256,
+    'base_resolution': 3,
+    'max_resolution': 12,
     'density_width': 8,
-    'num_geometry': 5,
-    'colour_width': 7,
-    'colour_depth': 2,
+    'geo_feat_dim': 5,
+    'color_width': 7,
+    'color_depth': 2,
     'use_viewdirs': True,
   } | changes
-  return fields.make_hash(**settings)
+  return fields.make_hash_grid(**settings)
 
 
 class HashTest(chex.TestCase):
@@ -257,11 +257,11 @@ class HashTest(chex.TestCase):
     """One point, in NumPy; the grid's features are those of `encodings`."""
     params = {name.removeprefix('hash/'): p for name, p in params.items()}
     levels = hash_grid.grid_levels(
-      num_levels=3, coarsest=3, finest=12, table_size=256
+      num_levels=3, base_resolution=3, max_resolution=12, hashmap_size=256
     )
     inside = np.clip((points - _BOX[0]) / (_BOX[1] - _BOX[0]), 0, 1)
     tables = [params['hash'][f'feature_{i}'] for i in range(2)]
-    code = hash_grid.hash_grid(
+    code = hash_grid.interpolate(
       tables, jnp.asarray(inside[:, None], jnp.float32), levels
     )[:, 0]
 
@@ -280,7 +280,7 @@ class HashTest(chex.TestCase):
 
   @parameterized.parameters((2, True), (0, True), (1, False))
   def test_matches_a_loop(self, depth, use_viewdirs):
-    field = _hash(colour_depth=depth, use_viewdirs=use_viewdirs)
+    field = _hash(color_depth=depth, use_viewdirs=use_viewdirs)
     points, viewdirs = 2.5 * _points(2, 5), _points(2, 1)
     viewdirs /= jnp.linalg.norm(viewdirs, axis=-1, keepdims=True)
     params = field.init(jax.random.key(0), points, viewdirs)
@@ -315,5 +315,5 @@ class HashTest(chex.TestCase):
     chex.assert_trees_all_close(total(usual), total(again), atol=1e-5)
 
   def test_a_table_that_is_no_power_of_two(self):
-    with self.assertRaisesRegex(ValueError, 'table_size .* got 100'):
-      _hash(table_size=100).init(jax.random.key(0), _points(1), _points(1))
+    with self.assertRaisesRegex(ValueError, 'hashmap_size .* got 100'):
+      _hash(hashmap_size=100).init(jax.random.key(0), _points(1), _points(1))
