@@ -389,7 +389,8 @@ def _fill(template: T, stored: dict[str, Any], path: pathlib.Path) -> T:
         f'checkpoint, but {wanted} in this config.'
       )
   leaves = [found[name] for name in shapes]
-  return jax.tree.unflatten(jax.tree.structure(template), leaves)
+  filled: T = jax.tree.unflatten(jax.tree.structure(template), leaves)
+  return filled
 
 
 def _current_name(name: str) -> str:

@@ -46,7 +46,8 @@ def cell_points(
     [index // resolution**axis % resolution for axis in range(3)], axis=-1
   )
   fraction = (cell + offset) / resolution
-  return lower[None] + fraction * (upper - lower)[None]
+  points: jax.Array = lower[None] + fraction * (upper - lower)[None]
+  return points
 
 
 def update_density(

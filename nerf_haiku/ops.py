@@ -137,8 +137,11 @@ def select_bits_plain(
   bit = jnp.arange(_WORD_BITS, dtype=jnp.uint32)
   is_set = (bits[..., None] >> bit[None, None] & np.uint32(1)).astype(jnp.int32)
   total = jnp.cumsum(is_set.reshape(len(bits), -1), axis=-1)
-  search = jax.vmap(lambda i, k: jnp.searchsorted(total[i], k + 1, side='left'))
-  return search(row, rank).astype(jnp.int32)
+
+  def search(i: jax.Array, k: jax.Array) -> jax.Array:
+    return jnp.searchsorted(total[i], k + 1, side='left')
+
+  return jax.vmap(search)(row, rank).astype(jnp.int32)
 
 
 def select_bits(bits: jax.Array, row: jax.Array, rank: jax.Array) -> jax.Array:

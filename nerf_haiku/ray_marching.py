@@ -35,7 +35,8 @@ class PackedSamples(NamedTuple):
 def step_sizes(rays: cameras.Rays, step: float) -> jax.Array:
   """Returns the steps `[R, 1]` of t that are `step` scene units long."""
   directions = jnp.asarray(rays.directions)
-  return step / jnp.linalg.norm(directions, axis=-1, keepdims=True)
+  length = jnp.linalg.norm(directions, axis=-1, keepdims=True)
+  return jnp.asarray(step / length)
 
 
 def march(

@@ -30,6 +30,7 @@ def even(
   """
   chex.assert_rank([near, far], 2)
   chex.assert_equal_shape([near, far])
+  near, far = jnp.asarray(near), jnp.asarray(far)
   s = jnp.linspace(0.0, 1.0, num_samples, dtype=near.dtype)[None]
   if lindisp:
     return 1.0 / (1.0 / near * (1.0 - s) + 1.0 / far * s)

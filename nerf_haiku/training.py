@@ -306,17 +306,17 @@ def make_gradient(
     count = batch.camera.shape[0]
     if weight is None:
       weight = jnp.full(count, 1.0 / count)
-    batch = jax.tree.map(jnp.asarray, batch)
-    rays = cast_fn(batch.camera, batch.pixel)
+    rays = cast_fn(jnp.asarray(batch.camera), jnp.asarray(batch.pixel))
+    alpha = batch.alpha if random_background else None
     # Of no length, so that rays without weight cost nothing.
     far = jnp.where(weight[:, None] > 0, rays.far, rays.near)
     rays = rays._replace(far=far)
     whole = _RayChunk(
       rays=rays,
       samples=renderer.sample_rays(variables, rays, keys),
-      target=batch.rgb,
+      target=jnp.asarray(batch.rgb),
       weight=weight,
-      alpha=batch.alpha if random_background else None,
+      alpha=None if alpha is None else jnp.asarray(alpha),
       background=_random_colors(keys) if random_background else None,
     )
 
@@ -342,8 +342,11 @@ _ChunkGradient = Callable[
 
 def _random_colors(keys: jax.Array) -> jax.Array:
   """Draws a background `[R, 3]` for each of `[R]` rays."""
-  fold = jax.vmap(lambda key: jax.random.fold_in(key, _BACKGROUND_STREAM))
-  return sampling.uniforms(fold(keys), 3)
+
+  def fold(key: jax.Array) -> jax.Array:
+    return jax.random.fold_in(key, _BACKGROUND_STREAM)
+
+  return sampling.uniforms(jax.vmap(fold)(keys), 3)
 
 
 def _take(

@@ -318,10 +318,12 @@ class OccupancyRenderer:
   ) -> jax.Array | float:
     if not self.raw_noise_std:
       return 0.0
-    draw = jax.vmap(
-      lambda key, i: jax.random.normal(jax.random.fold_in(key, i))
-    )
-    return self.raw_noise_std * draw(keys[packed.ray], packed.position)
+
+    def draw(key: jax.Array, position: jax.Array) -> jax.Array:
+      return jax.random.normal(jax.random.fold_in(key, position))
+
+    noise: jax.Array = jax.vmap(draw)(keys[packed.ray], packed.position)
+    return self.raw_noise_std * noise
 
   def _query(
     self,
