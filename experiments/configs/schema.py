@@ -44,7 +44,7 @@ def _one_of(*allowed: str) -> _Rule:
 
 _MAX_COUNT = 2**31 - 1  # The largest integer of TensorFlow's and JAX's int32.
 _SMALLEST = 1e-30  # Far from where float32 rounds to 0.
-_LARGEST = int(camera_checks.MAX_MAGNITUDE)  # Of what float32 computes with.
+_LARGEST = int(camera_checks.MAX_MAGNITUDE)  # Its square fits in a float32.
 _FRACTION: _Rule = (
   lambda x: _SMALLEST <= x <= 1,
   'greater than 0, up to 1 (1e-30 to 1)',
@@ -326,7 +326,7 @@ def _is_number(value: Any) -> bool:
   )
 
 
-def _error(name: str, value: Any, allowed: str) -> ValueError:
-  return ValueError(
-    f'config.{name}: got {messages.shorten(value)}; allowed: {allowed}.'
+def _error(name: str, value: Any, allowed: str) -> errors.UserError:
+  return errors.UserError(
+    f'config.{name}: got {messages.shorten(value)}; must be {allowed}.'
   )
