@@ -75,14 +75,14 @@ def gather_colors(
 def make_batches(
   images: scenes.Images,
   *,
-  seed: int,
-  start_step: int,
   num_steps: int,
   num_rays: int,
-  batching: bool,
-  precrop_iters: int,
-  precrop_frac: float,
-  white_background: bool,
+  seed: int = 0,
+  start_step: int = 0,
+  batching: bool = True,
+  precrop_iters: int = 0,
+  precrop_frac: float = 0.5,
+  white_background: bool = False,
   process: int = 0,
   num_processes: int = 1,
   with_alpha: bool = False,
@@ -93,10 +93,10 @@ def make_batches(
 
   Args:
     images: `N` training images.
-    seed: of the run, 0 or more.
-    start_step: the first step.
     num_steps: the step to stop before.
     num_rays: `R`, pixels in the whole batch of a step.
+    seed: of the run, 0 or more.
+    start_step: the first step.
     batching: whether the pixels of a step come from all images, or from one.
     precrop_iters: number of steps that use only the central crop of an image;
       0 if batching.
