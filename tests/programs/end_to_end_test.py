@@ -161,7 +161,7 @@ class StopTest(chex.TestCase):
       folder=folder,
     )
     self.assertEmpty(err)
-    self.assertIn(f'Goes on from its checkpoint of step {stopped}.', out)
+    self.assertIn(f'Resuming from the checkpoint of step {stopped}.', out)
     self._check_again(folder, last)
 
   def _check_again(self, folder, last):
@@ -170,7 +170,7 @@ class StopTest(chex.TestCase):
     out, _ = _train(
       f'--config={saved}', '--model_dir=run', folder=folder, devices=1
     )
-    self.assertIn(f'finished after {last} steps: nothing is left', out[0])
+    self.assertIn(f'finished after {last} steps: there is nothing left', out[0])
     out, _ = _train(
       f'--config={saved}', '--dry_run', '--model_dir=none', folder=folder
     )

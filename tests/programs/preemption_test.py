@@ -90,9 +90,9 @@ class PreemptionTest(chex.TestCase):
     lines = self._wait_for(process, 'could not be written', 'could not be writ')
     told = ''.join(lines)
     for name in ('log.txt', 'TensorBoard'):
-      failed = [x for x in lines if name in x and 'training goes on' in x]
+      failed = [x for x in lines if name in x and 'Training continues' in x]
       self.assertLen(failed, 1, told)
-    self.assertIn('(File too large); the last that is kept is that of', told)
+    self.assertIn('(File too large). The last one on disk: that of', told)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limits)
     before = max(_steps(model_dir))
     while max(_steps(model_dir)) == before:
@@ -107,7 +107,7 @@ class PreemptionTest(chex.TestCase):
 
     # The signal comes while the update is compiled, or in the first steps.
     again = self._start(model_dir, long)
-    self._wait_for(again, 'Goes on from')
+    self._wait_for(again, 'Resuming from')
     again.send_signal(signal.SIGTERM)
     _, err = again.communicate(timeout=120)
     self.assertEqual(again.returncode, 143, err)

@@ -116,13 +116,13 @@ class RendererTest(chex.TestCase):
     ('perturb', False, True),
     ('raw_noise_std', 1.0, True),
   )
-  def test_fields_that_change_what_is_seen(self, name, value, train):
+  def test_fields_that_change_what_is_rendered(self, name, value, train):
     usual, other = (
       _render(c, train)
       for c in (configs.changed(), configs.changed(**{name: value}))
     )
     self.assertGreater(
-      float(jnp.max(jnp.abs(usual[1].rgb - other[1].rgb))), 1e-6
+      float(jnp.max(jnp.abs(usual[1].outputs.rgb - other[1].outputs.rgb))), 1e-6
     )
 
   def test_training_fields_do_not_change_a_view(self):

@@ -9,7 +9,7 @@ class SavedTest(absltest.TestCase):
   def test_refuses_deeply_nested_json(self):
     path = pathlib.Path(self.create_tempdir().full_path) / 'config.json'
     path.write_text('[' * 100_000)
-    with self.assertRaisesRegex(ValueError, 'is no config of a run'):
+    with self.assertRaisesRegex(ValueError, 'was not written'):
       saved.get_config(str(path))
 
 

@@ -86,7 +86,7 @@ class RunTest(chex.TestCase):
     )
     # Drawn again from the checkpoints, in the same folders: nothing is new.
     text = self._render_only()
-    self.assertIn('3 frames of 8x8, all there', text)
+    self.assertIn('3 frames of 8x8, all rendered before', text)
     # And in another one: the same frames.
     self._film(self._load(step=10), 'again')
     np.testing.assert_array_equal(self._frame('again'), early)

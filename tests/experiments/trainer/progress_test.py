@@ -105,8 +105,8 @@ class LogTest(chex.TestCase):
       folder.rmdir()
       log.info('four')
     lines = text.getvalue().splitlines()
-    told = f'{folder}/log.txt cannot be written (No such file or directory); '
-    told += 'training goes on.'
+    told = f'{folder}/log.txt cannot be written (No such file or directory). '
+    told += 'Training continues.'
     self.assertEqual(lines, ['one', told, 'two', 'three', 'four', told])
 
   def test_an_output_that_can_not_be_written_stops_nothing(self):

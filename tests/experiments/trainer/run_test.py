@@ -90,7 +90,7 @@ class TrainTest(chex.TestCase):
 
   def _check_finished(self, folder, content):
     again, text = self._train(folder)
-    self.assertIn('nothing is left to do', text)
+    self.assertIn('nothing left to do', text)
     self.assertEqual(again['psnr'], content['psnr'])
     with self.assertRaisesRegex(
       ValueError, 'another run .*num_rand is 256 there, 128 here'
@@ -106,11 +106,11 @@ class TrainTest(chex.TestCase):
       self._train(folder)
     (folder / run_dir.CONFIG).write_text(config)
 
-  def test_a_longer_run_goes_on(self):
+  def test_a_longer_run_resumes(self):
     folder = self._folder()
     self._train(folder, num_steps=20)
     content, text = self._train(folder, num_steps=40)
-    self.assertIn('Goes on from its checkpoint of step 20.', text)
+    self.assertIn('Resuming from the checkpoint of step 20.', text)
     self.assertEqual(content['steps'], 40)
     _, text = self._train(folder, num_steps=30)
     self.assertIn('finished after 40 steps', text)
@@ -234,7 +234,7 @@ class TrainTest(chex.TestCase):
     with checkpoints.Checkpoints(folder / run_dir.CHECKPOINTS) as kept:
       self.assertEqual(kept.steps(), [1])
     with self.assertRaisesRegex(ValueError, 'Step 2: the loss holds'):
-      self._train(folder, learning_rate=1e30)  # It goes on, and stops again.
+      self._train(folder, learning_rate=1e30)  # It resumes, and stops again.
 
   def test_updates_are_skipped_but_not_for_ever(self):
     folder = self._folder()

@@ -80,8 +80,8 @@ class SummariesTest(chex.TestCase):
     self.assertEqual(
       said,
       [
-        f'TensorBoard: {folder} cannot be written (File too large); training '
-        'goes on.'
+        f'TensorBoard: {folder} cannot be written (File too large). '
+        'Training continues.'
       ],
     )
     self.assertEqual(
