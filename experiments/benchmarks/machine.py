@@ -83,7 +83,7 @@ def flops_per_ray(
   """
   params = jax.eval_shape(
     model.make_renderer(config, make_scene(4)).init, jax.random.key(0)
-  )
+  ).params
   position, direction = (
     _width(config, n) for n in (config.emb.multires, config.emb.multires_views)
   )
