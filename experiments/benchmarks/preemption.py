@@ -44,7 +44,7 @@ _STEP = re.compile(r'step +(\d+)  loss')
 # Where a process was that no signal met.
 _ENDED = 'not killed'
 _GOES_ON = re.compile(
-  r'Goes on from its checkpoint of step (\d+)|this run, finished after (\d+)'
+  r'Resuming from the checkpoint of step (\d+)|this run, finished after (\d+)'
 )
 
 # Short steps and many saves, so that a moment is likely to be in one.

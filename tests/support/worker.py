@@ -18,13 +18,6 @@ from nerf_haiku import checkpoints, devices, scenes, training
 from tests.support import configs
 from tests.support import environment as test_environment
 
-_TASK = flags.DEFINE_enum('task', None, ('wait', 'step'), 'What to do.')
-_FOLDER = flags.DEFINE_string('folder', None, 'What `step` reads and writes.')
-# As of train.py.
-_COORDINATOR = flags.DEFINE_string('coordinator', None, 'host:port')
-_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many.')
-_PROCESS_INDEX = flags.DEFINE_integer('process_index', None, 'Which one.')
-
 _RAYS = 64
 
 
@@ -88,7 +81,7 @@ def _step() -> None:
 
   The state is restored and saved by process 0 alone.
   """
-  folder, index = pathlib.Path(_FOLDER.value), jax.process_index()
+  folder, index = pathlib.Path(flags.FLAGS.folder), jax.process_index()
   model, half = Model(), _RAYS // jax.process_count()
   with checkpoints.Checkpoints(folder / 'kept') as kept:
     template = model.state()
@@ -114,13 +107,13 @@ def _wait() -> None:
 
 def main(argv: list[str]) -> None:
   del argv
-  waits = _TASK.value == 'wait'
+  waits = flags.FLAGS.task == 'wait'
   environment.quiet_libraries()
   environment.set_compilation_cache(test_environment.CACHE)
   multihost.initialize(
-    _COORDINATOR.value,
-    _NUM_PROCESSES.value,
-    _PROCESS_INDEX.value,
+    flags.FLAGS.coordinator,
+    flags.FLAGS.num_processes,
+    flags.FLAGS.process_index,
     # Compilation may take longer than the silence that a test waits for.
     heartbeat_interval=0.25 if waits else heartbeat.INTERVAL,
     heartbeat_timeout=3.0 if waits else heartbeat.TIMEOUT,
@@ -133,5 +126,15 @@ def main(argv: list[str]) -> None:
   multihost.exit_process(0)
 
 
+def _define_flags() -> None:
+  """Defines the flags; not on import, where those of train.py may be defined."""
+  flags.DEFINE_enum('task', None, ('wait', 'step'), 'What to do.')
+  flags.DEFINE_string('folder', None, 'What `step` reads and writes.')
+  flags.DEFINE_string('coordinator', None, 'host:port of process 0.')
+  flags.DEFINE_integer('num_processes', None, 'Number of processes.')
+  flags.DEFINE_integer('process_index', None, 'Index of this process.')
+
+
 if __name__ == '__main__':
+  _define_flags()
   app.run(main)
