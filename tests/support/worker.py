@@ -127,7 +127,7 @@ def main(argv: list[str]) -> None:
 
 
 def _define_flags() -> None:
-  """Defines the flags; not on import, where those of train.py may be defined."""
+  """Defines the flags: on import they may clash with those of train.py."""
   flags.DEFINE_enum('task', None, ('wait', 'step'), 'What to do.')
   flags.DEFINE_string('folder', None, 'What `step` reads and writes.')
   flags.DEFINE_string('coordinator', None, 'host:port of process 0.')
