@@ -140,11 +140,11 @@ def save_cameras(path: str, taken: cameras.Cameras) -> None:
   """Writes the cameras of a video, for `--cameras`.
 
   Raises:
-    ValueError: if the file can not be written.
+    ValueError: if the file cannot be written.
   """
   try:
     camera_files.write(pathlib.Path(path).expanduser(), taken)
   except OSError as error:
     raise errors.UserError(
-      f'--save_path: {path} can not be written ({error.strerror}).'
+      f'--save_path: {path} cannot be written ({error.strerror}).'
     ) from error

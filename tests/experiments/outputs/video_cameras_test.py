@@ -127,7 +127,7 @@ class ChooseTest(chex.TestCase):
     self.assertLen(
       json.loads((folder / 'taken.json').read_text())['cameras'], 3
     )
-    with self.assertRaisesRegex(ValueError, '--save_path: .* can not be writ'):
+    with self.assertRaisesRegex(ValueError, '--save_path: .* cannot be writ'):
       video_cameras.save_cameras(str(folder / 'none' / 'x.json'), taken)
 
   def test_what_can_not_be(self):
