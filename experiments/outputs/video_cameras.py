@@ -1,4 +1,4 @@
-"""Which cameras a video is taken with."""
+"""The cameras of a video."""
 
 import pathlib
 
@@ -26,22 +26,22 @@ def choose_cameras(
   render_factor: int,
   camera_file: str | None = None,
 ) -> cameras.Cameras:
-  """The cameras of a video.
+  """Returns the cameras of a video.
 
   Args:
-    scene: whose cameras they are, or lie among.
-    video_set: of `SETS`: the scene's own path (`render`, `poses`), or the
+    scene: the scene to render.
+    video_set: one of `SETS`: the scene's own path (`render`, `poses`), or the
       cameras of a split.
-    path: of `PATHS`: the cameras as given, or a path of `num_poses` through
-      them, around what they look at, or on a spiral among them.
-    num_poses: of a path that is made.
-    render_factor: sides are divided by it; 0 is 1.
-    camera_file: cameras in place of those of the scene, see `camera_files`;
-      their images have the sizes that it says, whatever `render_factor` is.
+    path: one of `PATHS`: these cameras as they are, or a path of `num_poses`
+      through them, around the point they look at, or on a spiral among them.
+    num_poses: number of cameras of a new path.
+    render_factor: height and width are divided by it; 0 is 1.
+    camera_file: cameras instead of those of the scene, see `camera_files`;
+      `render_factor` does not change the sizes it gives.
 
   Raises:
-    ValueError: if no such path goes along these cameras, or their images would
-      be empty.
+    UserError: if there is no such path along these cameras, or their images
+      would be empty.
   """
   if camera_file is not None:
     given, render_factor = camera_files.read(camera_file), 1
@@ -56,29 +56,29 @@ def choose_cameras(
       f'--render_video_set: there are no {video_set} cameras.'
     )
   try:
-    taken = _along(given, scene, path, num_poses)
-    _check_ndc(taken, scene)
+    path_cameras = _along(given, scene, path, num_poses)
+    _check_ndc(path_cameras, scene)
   except errors.UserError as error:
     flag = f'--cameras={camera_file}' if camera_file else f'--path={path}'
     raise errors.UserError(f'{flag}: {error}') from error
-  return _reduce(taken, max(render_factor, 1))
+  return _reduce(path_cameras, max(render_factor, 1))
 
 
 def _all(scene: scenes.Scene) -> cameras.Cameras:
-  """The cameras of all splits; validation and test may be the same."""
+  """Returns the cameras of all splits; two splits may be the same."""
   splits = [scene.train, scene.test]
   if scene.val is not scene.test:
     splits.append(scene.val)
-  taken = [split.cameras for split in splits]
-  return cameras.Cameras(*map(np.concatenate, zip(*taken, strict=True)))
+  path_cameras = [split.cameras for split in splits]
+  return cameras.Cameras(*map(np.concatenate, zip(*path_cameras, strict=True)))
 
 
-def _check_ndc(taken: cameras.Cameras, scene: scenes.Scene) -> None:
-  """Cameras that device coordinates have no place for are refused."""
+def _check_ndc(path_cameras: cameras.Cameras, scene: scenes.Scene) -> None:
+  """Refuses cameras outside of normalized device coordinates."""
   if scene.ndc is None:
     return
-  depth = -taken.camera_to_world[:, 2, 3]
-  away = cameras.min_cosines(taken) < cameras.MIN_COSINE
+  depth = -path_cameras.camera_to_world[:, 2, 3]
+  away = cameras.min_cosines(path_cameras) < cameras.MIN_COSINE
   bad = np.flatnonzero(away | (depth >= scene.ndc.near))
   if len(bad):
     what = 'looks aside' if away[bad[0]] else 'stands behind the near plane'
@@ -92,58 +92,62 @@ def _check_ndc(taken: cameras.Cameras, scene: scenes.Scene) -> None:
 def _along(
   given: cameras.Cameras, scene: scenes.Scene, path: str, num_poses: int
 ) -> cameras.Cameras:
-  found = np.asarray(given.camera_to_world)
+  given_poses = np.asarray(given.camera_to_world)
   if path == 'given':
     return given
   if path == 'interpolate':
     if len(np.unique(given.sizes, axis=0)) > 1:
       raise errors.UserError('the cameras have images of several sizes.')
-    made = cameras.with_poses(camera_paths.interpolate(found, num_poses), given)
-    times = np.linspace(0, len(found) - 1, num_poses)
-    lens = [np.interp(times, range(len(found)), x) for x in given.intrinsics.T]
+    made = cameras.with_poses(
+      camera_paths.interpolate(given_poses, num_poses), given
+    )
+    times = np.linspace(0, len(given_poses) - 1, num_poses)
+    lens = [
+      np.interp(times, range(len(given_poses)), x) for x in given.intrinsics.T
+    ]
     return made._replace(intrinsics=np.stack(lens, axis=1).astype(np.float32))
   if path == 'circle':
-    up = np.sum(found[:, :, 1], axis=0)
-    frame = poses.upright(poses.focus(found), up)
+    up = np.sum(given_poses[:, :, 1], axis=0)
+    frame = poses.upright(poses.focus(given_poses), up)
     return cameras.with_poses(
-      camera_paths.orbit(found, frame, num_poses), given
+      camera_paths.orbit(given_poses, frame, num_poses), given
     )
   spiral = camera_paths.spiral(
-    found, scene.near, scene.far, num_poses, flat=path == 'flat'
+    given_poses, scene.near, scene.far, num_poses, flat=path == 'flat'
   )
   return cameras.with_poses(spiral, given)
 
 
-def _reduce(taken: cameras.Cameras, factor: int) -> cameras.Cameras:
-  sizes = np.asarray(taken.sizes) // factor
+def _reduce(path_cameras: cameras.Cameras, factor: int) -> cameras.Cameras:
+  sizes = np.asarray(path_cameras.sizes) // factor
   if sizes.min() < 1:
     raise errors.UserError(
       f'config.render_factor: got {factor}; allowed: up to '
-      f'{np.min(taken.sizes)}, the shortest side of an image.'
+      f'{np.min(path_cameras.sizes)}, the shortest side of an image.'
     )
-  return cameras.scale(taken, sizes)
+  return cameras.scale(path_cameras, sizes)
 
 
-def describe_cameras(taken: cameras.Cameras) -> str:
-  """How many views of what size, for the user."""
-  return f'{len(taken.sizes)} frames of {describe_sizes(taken)}'
+def describe_cameras(path_cameras: cameras.Cameras) -> str:
+  """Returns the number and the sizes of the images."""
+  return f'{len(path_cameras.sizes)} frames of {describe_sizes(path_cameras)}'
 
 
-def describe_sizes(taken: cameras.Cameras) -> str:
-  """The widths and heights of their images, the first three, for the user."""
-  sizes = sorted({(int(w), int(h)) for h, w in taken.sizes})
+def describe_sizes(path_cameras: cameras.Cameras) -> str:
+  """Returns the widths and heights of the images, the first three."""
+  sizes = sorted({(int(w), int(h)) for h, w in path_cameras.sizes})
   shown = ', '.join(f'{w}x{h}' for w, h in sizes[:3])
   return shown + (f' and {len(sizes) - 3} more sizes' if len(sizes) > 3 else '')
 
 
-def save_cameras(path: str, taken: cameras.Cameras) -> None:
+def save_cameras(path: str, path_cameras: cameras.Cameras) -> None:
   """Writes the cameras of a video, for `--cameras`.
 
   Raises:
-    ValueError: if the file cannot be written.
+    UserError: if the file cannot be written.
   """
   try:
-    camera_files.write(pathlib.Path(path).expanduser(), taken)
+    camera_files.write(pathlib.Path(path).expanduser(), path_cameras)
   except OSError as error:
     raise errors.UserError(
       f'--save_path: {path} cannot be written ({error.strerror}).'
