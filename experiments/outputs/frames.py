@@ -1,4 +1,4 @@
-"""Frames of a video on disk: drawn one by one, and gone on with."""
+"""Frames of a video on disk: rendered one by one, and encoded."""
 
 import io
 import pathlib
@@ -34,9 +34,9 @@ NNN.png        for looking: depth divided by opacity, yellow at {near:.4g} or
 
 
 class RenderedFrames(NamedTuple):
-  """What is there of a video."""
+  """The frames and files of a video."""
 
-  new: int  # frames that were drawn now.
+  new: int  # frames that were rendered now, not before.
   files: tuple[pathlib.Path, ...]  # videos and contact sheet.
 
 
@@ -50,17 +50,17 @@ def render_frames(
   still: bool,
   fps: int,
 ) -> RenderedFrames:
-  """Draws the frames that are missing, and makes videos of all.
+  """Renders the frames that are missing, and encodes videos of all.
 
   Args:
-    folder: one that is there.
+    folder: an existing folder.
     taken: `N` cameras, one for each frame.
     render: `render(cameras, index, viewdir_camera=None)`, see
       `image_rendering.make_render_image`.
-    near: depth that is drawn as near.
-    far: depth that is drawn as far, and that 16 bits end at.
-    still: whether to draw also what the first camera sees while viewing
-      directions alone are those of the others.
+    near: depth that is shown as near.
+    far: depth that is shown as far, and the largest of 16 bits.
+    still: whether to render the first camera, with only the viewing
+      directions of the others, too.
     fps: frames per second of the videos.
   """
   count = len(taken.sizes)
@@ -102,7 +102,7 @@ def _write_view(
   near: float,
   far: float,
 ) -> None:
-  """Writes all of a frame; its colours last, which say that it is whole."""
+  """Writes a frame; its colors last, which mark it as complete."""
   depth = np.asarray(view.depth, np.float32)
   fine = np.rint(np.clip(depth / far, 0, 1) * 65535).astype(np.uint16)
   grey = media.to_uint8(view.opacity)
@@ -120,7 +120,7 @@ def _write_view(
 def _join(
   folder: pathlib.Path, names: list[str], parts: list[str], fps: int
 ) -> tuple[pathlib.Path, ...]:
-  """Videos and a contact sheet of frames that are all there."""
+  """Encodes videos and a contact sheet of complete frames."""
   streams = {
     'rgb' if part == _RGB else 'rgb_still': _pngs(folder / part, names)
     for part in parts
@@ -139,7 +139,7 @@ def _join(
 
 
 def video_notices(taken: cameras.Cameras) -> tuple[str, ...]:
-  """What the user should know of a video before hours go into its frames."""
+  """Returns notices about a video, before hours go into its frames."""
   size, *others = image_sizes(taken)
   if others:
     count = 1 + len(others)
@@ -159,7 +159,7 @@ def video_notices(taken: cameras.Cameras) -> tuple[str, ...]:
 
 
 def image_sizes(taken: cameras.Cameras) -> list[tuple[int, int]]:
-  """The heights and widths that there are, each once."""
+  """Returns the distinct heights and widths of the images."""
   return sorted({(int(h), int(w)) for h, w in taken.sizes})
 
 
@@ -172,7 +172,7 @@ def _pngs(folder: pathlib.Path, names: list[str]) -> Iterator[np.ndarray]:
 def _disparities(
   folder: pathlib.Path, names: list[str]
 ) -> Iterator[np.ndarray]:
-  """Disparity in grey, white where it is greatest in all frames."""
+  """Yields disparity in gray, white at the maximum of all frames."""
   paths = [folder / f'{name}.npy' for name in names]
   most = max(float(np.load(path).max()) for path in paths) or 1.0
   for path in paths:
