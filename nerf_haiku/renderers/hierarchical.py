@@ -23,7 +23,10 @@ class HierarchicalSamples(NamedTuple):
   fine_noise: jax.Array  # [R, S + N] the same for the fine network.
 
   def keep(self, mask: jax.Array) -> Self:
-    """Returns these samples with none on rays whose mask `[R]` is false."""
+    """Counts no samples on rays whose mask `[R]` is false.
+
+    `render` renders them all the same: they must have no weight in a loss.
+    """
     return self._replace(num_samples=jnp.where(mask, self.num_samples, 0))
 
 
