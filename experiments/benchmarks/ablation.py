@@ -1,4 +1,4 @@
-"""What settings bring: PSNR and seconds of short runs that differ in one.
+"""Ablations: PSNR and seconds of short runs that differ in some settings.
 
     python experiments/benchmarks/ablation.py --data_dir=data \
         --config=experiments/configs/fast_blender_lego.py --seeds=0,1,2 \
@@ -6,7 +6,7 @@
         --vary= --vary=batch_warmup_steps=0 --vary=adam_b2=0.999,adam_eps=1e-8
 
 Each row is compiled once and run with all seeds, in this process; seconds are
-of the steps alone. Quality is the mean over all test views.
+of the steps alone. PSNR is the mean over all test views.
 """
 
 import ast
@@ -31,9 +31,13 @@ from experiments.configs import schema
 from experiments.outputs import scoring
 from nerf_haiku import devices, scenes, training
 
-_SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'One run of each.')
+_SEEDS = flags.DEFINE_list(
+  'seeds', ['0', '1', '2'], 'Random seeds; each row has a run of each.'
+)
 _VARY = flags.DEFINE_multi_string(
-  'vary', [''], 'Fields of a row, as field=value,field=value.'
+  'vary',
+  [''],
+  'Fields that a row changes, as field=value,field=value; once for each row.',
 )
 
 
@@ -42,21 +46,25 @@ class Row(NamedTuple):
 
   seconds: list[float]
   psnr: list[float]
-  samples: list[float]  # of a ray, at the last step.
+  samples: list[float]  # per ray, at the last step.
 
 
-def varied(
+def vary(
   config: ml_collections.ConfigDict, text: str
 ) -> ml_collections.ConfigDict:
-  """The config with some fields changed, as they are written on the flag."""
+  """Returns a config with the changes of a `--vary`.
+
+  Raises:
+    UserError: if there is no such field, or its value is not allowed.
+  """
   config = config.copy_and_resolve_references()
   for assignment in filter(None, text.split(',')):
-    name, _, value = assignment.partition('=')
+    name, _, literal = assignment.partition('=')
     try:
-      content = ast.literal_eval(value)
+      value = ast.literal_eval(literal)
     except (ValueError, SyntaxError):
-      content = value  # A word.
-    config.update_from_flattened_dict({name: content})
+      value = literal  # A string without quotes.
+    config.update_from_flattened_dict({name: value})
   schema.check(config, jax.local_device_count())
   return config
 
@@ -64,7 +72,7 @@ def varied(
 def run(
   config: ml_collections.ConfigDict, scene: scenes.Scene, seeds: list[int]
 ) -> Row:
-  """Trains with each seed, and scores the test views."""
+  """Trains a run with each seed, and scores its test views."""
   experiment = experiment_lib.make_experiment(config, scene)
   update = training_step.compile_ahead(
     experiment.update,
@@ -93,6 +101,7 @@ def run(
 def _score(
   experiment: experiment_lib.Experiment, state: training.TrainState
 ) -> float:
+  """Returns the mean PSNR of the test views."""
   scene, variables = experiment.scene, state.variables()
   with tempfile.TemporaryDirectory() as folder:
     return scoring.score_views(
@@ -108,20 +117,20 @@ def _score(
 def main() -> None:
   """Measures, and prints the table."""
   config, seeds = launch.CONFIG.value, [int(x) for x in _SEEDS.value]
-  configs = {text: varied(config, text) for text in _VARY.value}
+  configs = {text: vary(config, text) for text in _VARY.value}
   scene = scene_loader.load_scene(config, launch.DATA_DIR.value)
   rows = []
-  for text, one in configs.items():
-    found = run(one, scene, seeds)
+  for text, changed in configs.items():
+    row = run(changed, scene, seeds)
     rows.append(
       [
         text or launch.config_path().stem,
-        machine.format_range(found.psnr),
-        machine.format_range(found.seconds, 1),
-        machine.format_range(found.samples, 1),
+        machine.format_range(row.psnr),
+        machine.format_range(row.seconds, 1),
+        machine.format_range(row.samples, 1),
       ]
     )
-  print(f'{len(seeds)} seeds: median (least to greatest).')
+  print(f'{len(seeds)} seeds: median (min to max).')
   machine.print_table(
     ('changed', 'PSNR, dB', 'seconds of steps', 'samples a ray'), rows
   )

@@ -1,4 +1,4 @@
-"""Runs `train.py` as a user would, up to a line of its output."""
+"""Runs `train.py` as a user would, until it prints some line."""
 
 import os
 import pathlib
@@ -7,7 +7,7 @@ import sys
 import time
 
 _TRAIN = pathlib.Path(__file__).parents[1] / 'train.py'
-# A scene and networks that take no time.
+# A scene and networks so small that they take next to no time.
 TINY = (
   '--config.num_rand=32',
   '--config.procedural.size=16',
@@ -27,18 +27,18 @@ TINY = (
 def run_until(
   line: str, arguments: list[str], folder: str
 ) -> tuple[float, float]:
-  """Runs until a line begins so, and stops it there.
+  """Runs `train.py` until it prints a line, and kills it then.
 
   Args:
-    line: how the line begins.
-    arguments: of `train.py`.
-    folder: where it runs.
+    line: the beginning of the line.
+    arguments: command-line arguments of `train.py`.
+    folder: working directory.
 
   Returns:
-    Seconds until the line, and the process's largest resident memory in MB.
+    Seconds until the line, and the process's peak resident memory in MB.
 
   Raises:
-    RuntimeError: if it ended without such a line.
+    RuntimeError: if it ends without such a line.
   """
   begin = time.perf_counter()
   process = subprocess.Popen(

@@ -1,10 +1,10 @@
-"""What the number of devices changes in a run.
+"""Differences between runs of one seed on different numbers of devices.
 
     python experiments/benchmarks/determinism.py
 
-Runs of the same seed on several virtual devices of the CPU, beside one on one
-device: how far the losses of the first steps are from its own, and the PSNR at
-the end. Each compiles for itself.
+Compares runs on several virtual devices of the CPU with the first one: relative
+differences of the losses of the first steps, the PSNR at the end, and whether
+the last states are equal bit for bit. Each run compiles for itself.
 """
 
 import json
@@ -30,8 +30,10 @@ from experiments.processes import environment
 _CONFIGS = flags.DEFINE_list(
   'configs', ['laptop_procedural', 'quickstart'], 'Names of configs.'
 )
-_DEVICES = flags.DEFINE_list('devices', ['1', '1', '2', '4'], 'One run each.')
-_STEPS = flags.DEFINE_integer('steps', 300, 'Of a run.')
+_DEVICES = flags.DEFINE_list(
+  'devices', ['1', '1', '2', '4'], 'Numbers of devices; a run for each.'
+)
+_STEPS = flags.DEFINE_integer('steps', 300, 'Steps of a run.')
 _COMPARED = 20  # Steps whose losses are compared.
 _TRAIN = pathlib.Path(__file__).parents[1] / 'train.py'
 _ARGUMENTS = (
@@ -45,15 +47,21 @@ _ARGUMENTS = (
 
 
 class Run(NamedTuple):
-  """What a run came to."""
+  """The results of a run."""
 
-  losses: np.ndarray  # of each step.
-  psnr: float  # dB, over the test views.
-  state: dict[str, np.ndarray]  # the last.
+  losses: np.ndarray  # [steps] loss of each step.
+  psnr: float  # dB, mean over the test views.
+  state: dict[str, np.ndarray]  # arrays of the last state, by name.
 
 
 def run(name: str, devices: int, folder: pathlib.Path, steps: int) -> Run:
-  """Trains on so many virtual devices.
+  """Trains on virtual devices of the CPU.
+
+  Args:
+    name: name of the config.
+    devices: number of devices.
+    folder: folder of the run.
+    steps: number of steps.
 
   Raises:
     subprocess.CalledProcessError: if it fails.
@@ -71,11 +79,11 @@ def run(name: str, devices: int, folder: pathlib.Path, steps: int) -> Run:
     stdout=subprocess.DEVNULL,
     check=True,
   )
-  read = event_accumulator.EventAccumulator(
+  events = event_accumulator.EventAccumulator(
     str(folder / run_dir.TENSORBOARD), {'scalars': 0}
   )
-  read.Reload()
-  losses = np.asarray([x.value for x in read.Scalars('train/loss')])
+  events.Reload()
+  losses = np.asarray([x.value for x in events.Scalars('train/loss')])
   psnr = json.loads((folder / run_dir.RESULTS).read_text())['psnr']
   return Run(losses, psnr, preemption.last_state(folder))
 
@@ -89,19 +97,19 @@ def main(argv: list[str]) -> None:
     first = None
     for i, devices in enumerate(_DEVICES.value):
       with tempfile.TemporaryDirectory() as folder:
-        one = run(
+        result = run(
           name, int(devices), pathlib.Path(folder) / str(i), _STEPS.value
         )
-      first = first or one
-      apart = np.abs(one.losses / first.losses - 1)[:_COMPARED]
-      equal = not preemption.differing(one.state, first.state)
+      first = first or result
+      difference = np.abs(result.losses / first.losses - 1)[:_COMPARED]
+      equal = not preemption.differing(result.state, first.state)
       rows.append(
         [
           name,
           devices,
-          f'{apart[0]:.1e}',
-          f'{np.max(apart):.1e}',
-          f'{one.psnr:.2f}',
+          f'{difference[0]:.1e}',
+          f'{np.max(difference):.1e}',
+          f'{result.psnr:.2f}',
           'yes' if equal else 'no',
         ]
       )

@@ -2,8 +2,9 @@
 
     python experiments/benchmarks/long_run.py --plot=long_run.png
 
-The run logs, draws a validation view and keeps a state so often that twenty
-thousand steps hold what weeks of a real one do. Linux alone: it reads `/proc`.
+The run logs, renders a validation view and saves a checkpoint as often in
+twenty thousand steps as a real run does in weeks. It reads `/proc`, so it needs
+Linux.
 """
 
 import os
@@ -25,9 +26,15 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 from experiments import launch
 from experiments.benchmarks import commands, machine
 
-_STEPS = flags.DEFINE_integer('steps', 20_000, 'Of the run.', lower_bound=4)
-_PLOT = flags.DEFINE_string('plot', None, 'PNG of memory, files and speed.')
-_SET = flags.DEFINE_list('set', [], 'Fields, as config.field=value.')
+_STEPS = flags.DEFINE_integer(
+  'steps', 20_000, 'Steps of the run.', lower_bound=4
+)
+_PLOT = flags.DEFINE_string(
+  'plot', None, 'Write a plot of memory, files and speed to this PNG.'
+)
+_SET = flags.DEFINE_list(
+  'set', [], 'Changes of the config, as config.field=value.'
+)
 _TRAIN = pathlib.Path(__file__).parents[1] / 'train.py'
 _STEP = re.compile(r'step +(\d+)  loss')
 _ARGUMENTS = (
@@ -40,17 +47,17 @@ _ARGUMENTS = (
 
 
 class Sample(NamedTuple):
-  """A process at a step."""
+  """The resources of a process at a step."""
 
   step: int
-  seconds: float  # since it began.
-  megabytes: float  # resident.
-  files: int  # open ones.
+  seconds: float  # since the process began.
+  megabytes: float  # resident memory.
+  files: int  # open files.
   threads: int
 
 
 def watch(arguments: list[str], folder: str) -> list[Sample]:
-  """Runs `train.py`, and looks at it at each line of a step.
+  """Runs `train.py`, with a sample at each step that it prints.
 
   Raises:
     RuntimeError: if it fails.
@@ -64,35 +71,38 @@ def watch(arguments: list[str], folder: str) -> list[Sample]:
   )
   assert process.stdout is not None
   assert process.stderr is not None
-  said: list[str] = []
-  reader = threading.Thread(target=lambda: said.extend(process.stderr or ()))
+  messages: list[str] = []
+  reader = threading.Thread(
+    target=lambda: messages.extend(process.stderr or ())
+  )
   reader.start()
   samples = []
   for line in process.stdout:
-    found = _STEP.match(line)
-    if found:
+    match = _STEP.match(line)
+    if match:
       seconds = time.perf_counter() - begin
-      samples.append(Sample(int(found[1]), seconds, *_look(process.pid)))
+      samples.append(_sample(process.pid, int(match[1]), seconds))
   reader.join()
   if process.wait():
-    raise RuntimeError(f'train.py {arguments} failed: {"".join(said)}')
+    raise RuntimeError(f'train.py {arguments} failed: {"".join(messages)}')
   return samples
 
 
-def _look(pid: int) -> tuple[float, int, int]:
-  """Resident megabytes, open files and threads of a process."""
-  of = pathlib.Path('/proc') / str(pid)
-  pages = int((of / 'statm').read_text().split()[1])
-  megabytes = pages * os.sysconf('SC_PAGE_SIZE') / 2**20
-  return (
-    megabytes,
-    len(list((of / 'fd').iterdir())),
-    len(list((of / 'task').iterdir())),
+def _sample(pid: int, step: int, seconds: float) -> Sample:
+  """Returns the resources of a process now."""
+  folder = pathlib.Path('/proc') / str(pid)
+  pages = int((folder / 'statm').read_text().split()[1])
+  return Sample(
+    step=step,
+    seconds=seconds,
+    megabytes=pages * os.sysconf('SC_PAGE_SIZE') / 2**20,
+    files=len(list((folder / 'fd').iterdir())),
+    threads=len(list((folder / 'task').iterdir())),
   )
 
 
-def stage(samples: list[Sample], first: int, last: int) -> list[str]:
-  """A row of the table: what was between two steps."""
+def make_row(samples: list[Sample], first: int, last: int) -> list[str]:
+  """Returns a row of the table, the samples between two steps."""
   chosen = [x for x in samples if first <= x.step <= last]
   rate = (chosen[-1].step - chosen[0].step) / (
     chosen[-1].seconds - chosen[0].seconds
@@ -109,7 +119,7 @@ def stage(samples: list[Sample], first: int, last: int) -> list[str]:
 
 
 def plot(samples: list[Sample], path: str) -> None:
-  """Draws memory, open files and seconds over steps."""
+  """Plots memory, open files and seconds over steps."""
   import matplotlib
 
   matplotlib.use('Agg')
@@ -125,15 +135,15 @@ def plot(samples: list[Sample], path: str) -> None:
   axes[2].plot(steps, [x.seconds for x in samples])
   axes[2].set_ylabel('seconds')
   axes[2].set_xlabel('step')
-  for one in axes:
-    one.margins(y=0.2)
-    one.set_ylim(bottom=0)
-    one.grid(alpha=0.3)
+  for axis in axes:
+    axis.margins(y=0.2)
+    axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3)
   figure.savefig(path, dpi=100, bbox_inches='tight')
 
 
 def main(argv: list[str]) -> None:
-  """Runs, and prints the table."""
+  """Runs `train.py`, and prints the table."""
   del argv
   steps = _STEPS.value
   arguments = [*_ARGUMENTS, f'--config.num_steps={steps}']
@@ -144,13 +154,13 @@ def main(argv: list[str]) -> None:
   parts = [(early * i, early * (i + 1)) for i in (0, 1, 5, 10, 15, 19)]
   machine.print_table(
     ('steps', 'resident, MB', 'open files', 'threads', 'steps/s'),
-    [stage(samples, first, last) for first, last in parts],
+    [make_row(samples, first, last) for first, last in parts],
   )
-  at_first = [x.megabytes for x in samples if early <= x.step <= 2 * early]
-  at_end = [x.megabytes for x in samples if x.step > steps - early]
-  growth = statistics.median(at_end) / statistics.median(at_first) - 1
+  before = [x.megabytes for x in samples if early <= x.step <= 2 * early]
+  after = [x.megabytes for x in samples if x.step > steps - early]
+  growth = statistics.median(after) / statistics.median(before) - 1
   print(
-    f'Memory of the last {early} steps over that after {early}: {growth:+.1%}'
+    f'Growth of memory from step {early} to the last {early}: {growth:+.1%}'
   )
   if _PLOT.value:
     plot(samples, _PLOT.value)

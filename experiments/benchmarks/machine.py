@@ -1,4 +1,4 @@
-"""What the machine can do, and how a benchmark compares with it."""
+"""The speed of the machine, and what benchmarks share."""
 
 import functools
 import statistics
@@ -14,7 +14,7 @@ import numpy as np
 from experiments.builders import model
 from nerf_haiku import camera_paths, cameras, devices, scenes
 
-# What density needs of a network: its trunk, and its own layer.
+# Layers that density needs: the trunk, and its own.
 _DENSITY = (*(f'/layer_{i}' for i in range(99)), '/density')
 _SIZES = (1024, 2048, 4096)
 # Horizontal angle of view of the Blender scenes' cameras, radians.
@@ -22,10 +22,10 @@ _LEGO_ANGLE = 0.6911
 
 
 class Products:
-  """The rate of square float32 matrix products: the limit of a dense network.
+  """The rate of square float32 matrix products, the limit of a dense network.
 
-  The rate of a machine drifts, so it is sampled in turn with what is compared
-  to it.
+  The rate of a machine drifts, so it is sampled in turn with the measurements
+  that are compared with it.
   """
 
   def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Products:
       self._multiply(x)
 
   def sample(self) -> None:
-    """Takes one more rate of each size."""
+    """Measures the rate of each size once more."""
     for n, x in zip(_SIZES, self._factors, strict=True):
       seconds = timed(functools.partial(self._multiply, x))
       self._rates[n].append(2 * n**3 / seconds)
@@ -45,25 +45,25 @@ class Products:
     jax.block_until_ready(self._product(x))
 
   def rate(self) -> float:
-    """The best median over the sizes, FLOP/s."""
+    """Returns the highest median over the sizes, FLOP/s."""
     return max(statistics.median(x) for x in self._rates.values())
 
 
 def timed(fn: Callable[[], Any]) -> float:
-  """Seconds that a call takes."""
+  """Returns the seconds that a call takes."""
   start = time.perf_counter()
   fn()
   return time.perf_counter() - start
 
 
 def format_range(values: Sequence[float], digits: int = 2) -> str:
-  """A median with the least and the greatest value."""
+  """Returns the median with the minimum and the maximum."""
   low, middle, high = min(values), statistics.median(values), max(values)
   return f'{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-  """Prints a table that Markdown shows as one."""
+  """Prints a table in Markdown."""
   widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
   for row in (head, ['-' * w for w in widths], *rows):
     cells = [x.ljust(w) for x, w in zip(row, widths, strict=True)]
@@ -73,13 +73,13 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def flops_per_ray(
   config: ml_collections.ConfigDict, *, training: bool
 ) -> float:
-  """Floating point operations of a ray's matrix products.
+  """Returns the floating point operations of a ray's matrix products.
 
-  Two for each weight and sample; in training four more for the gradients of
-  weights and inputs, but two where an input is an encoding, whose gradient
-  nobody needs. The viewing direction is multiplied once per ray. Nothing is
-  counted for what is computed again, nor for the coarse network's colours
-  when a view is rendered.
+  Two are counted for each weight and sample; in training four more for the
+  gradients of weights and inputs, but only two if the input is an encoding,
+  whose gradient is not needed. The viewing direction is multiplied once per
+  ray. Recomputation is not counted, nor are the coarse network's colors when a
+  view is rendered.
   """
   params = jax.eval_shape(
     model.make_renderer(config, make_scene(4)).init, jax.random.key(0)
@@ -112,13 +112,14 @@ def flops_per_ray(
   return total
 
 
-def _width(config: ml_collections.ConfigDict, octaves: int) -> int:
-  encoding = model.make_encoding(config, octaves)
+def _width(config: ml_collections.ConfigDict, num_octaves: int) -> int:
+  """Returns the number of features of an encoding."""
+  encoding = model.make_encoding(config, num_octaves)
   return jax.eval_shape(encoding, jnp.zeros(3)).shape[0]
 
 
 def make_scene(size: int) -> scenes.Scene:
-  """Views like those of Blender's lego, black: their content costs nothing."""
+  """Returns a scene with cameras like those of Blender's lego; it is black."""
   focal = 0.5 * size / np.tan(0.5 * _LEGO_ANGLE)
   views = cameras.pinhole(
     camera_paths.circle(4), np.full((4, 2), size), np.full(4, focal)
@@ -140,7 +141,7 @@ def make_scene(size: int) -> scenes.Scene:
 def make_batch(
   config: ml_collections.ConfigDict, size: int, *, num_rays: int, seed: int
 ) -> scenes.Batch:
-  """Random pixels of `make_scene(size)`, in random colours, on the devices."""
+  """Returns a batch of random pixels of `make_scene(size)` in random colors."""
   rng = np.random.default_rng(seed)
   batch = scenes.Batch(
     rng.integers(0, 4, num_rays).astype(np.int32),

@@ -1,10 +1,11 @@
-"""Memory that a run takes, beside the size of its images.
+"""Memory of a run, compared with the size of its images.
 
     python experiments/benchmarks/memory.py --data_dir=data
 
-The largest resident memory of three steps on lego at 800x800 with a tiny
-network, and of a hundred steps with the fast field; less that of the libraries
-alone, and as a ratio to the bytes of lego's 100 training views as RGBA.
+Measures the peak resident memory of three steps on lego at 800x800 with a tiny
+network, and of a hundred steps with the fast field; also without that of the
+libraries alone, and without 1.3 times the bytes of lego's 100 training views as
+RGBA.
 """
 
 import pathlib
@@ -23,9 +24,9 @@ from nerf_haiku.datasets import writers
 from nerf_haiku.datasets.procedural import photographs
 
 _DATA_DIR = flags.DEFINE_string(
-  'data_dir', None, 'Where lego lies.', required=True
+  'data_dir', None, 'Folder that contains lego.', required=True
 )
-_TURNS = flags.DEFINE_integer('turns', 3, 'Runs of each scene.')
+_TURNS = flags.DEFINE_integer('turns', 3, 'Repetitions of each run.')
 _CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 _BYTES = 100 * 800 * 800 * 4
 _TINY = (
@@ -48,8 +49,8 @@ _FAST = (
   '--config.num_steps=100',
   '--config.i_print=100',
 )
-# What any run brings with it: the libraries, started.
-_BARE = """
+# The libraries of any run, imported and used once.
+_LIBRARIES = """
 import resource
 from experiments import train
 import jax, jax.numpy as jnp, tensorflow as tf
@@ -70,14 +71,14 @@ def main(argv: list[str]) -> None:
   }
   peaks: dict[str, list[float]] = {'libraries': [], **{x: [] for x in runs}}
   with tempfile.TemporaryDirectory() as folder:
-    made = photographs.make_scene(
+    scene = photographs.make_scene(
       seed=0, size=4, num_train=100, num_val=13, num_test=25
     )
-    writers.write_blender(made, pathlib.Path(folder) / 'tiny' / 'lego')
+    writers.write_blender(scene, pathlib.Path(folder) / 'tiny' / 'lego')
     for _ in range(_TURNS.value):
-      peaks['libraries'].append(_libraries())
+      peaks['libraries'].append(_measure_libraries())
       for name, (line, data_dir, testskip, flags_) in runs.items():
-        # Compiled anew each time, as the first run of a user is.
+        # Each compiles, like the first run of a user.
         arguments = [
           *flags_,
           f'--data_dir={data_dir}',
@@ -87,19 +88,19 @@ def main(argv: list[str]) -> None:
         ]
         _, peak = commands.run_until(line, arguments, folder)
         peaks[name].append(peak)
-  bare = statistics.median(peaks['libraries'])
+  libraries = statistics.median(peaks['libraries'])
   images = _BYTES / 2**20
   rows = [
     [
       name,
       machine.format_range(values, 0),
-      machine.format_range([x - bare for x in values], 0),
-      machine.format_range([x - bare - 1.3 * images for x in values], 0),
+      machine.format_range([x - libraries for x in values], 0),
+      machine.format_range([x - libraries - 1.3 * images for x in values], 0),
     ]
     for name, values in peaks.items()
   ]
   print(
-    f'{_TURNS.value} runs of each: median (least to greatest). 100 views of '
+    f'{_TURNS.value} runs of each: median (min to max). 100 views of '
     f'800x800 RGBA are {images:.0f} MB.'
   )
   machine.print_table(
@@ -108,16 +109,16 @@ def main(argv: list[str]) -> None:
   )
 
 
-def _libraries() -> float:
-  """The peak in MB of a process that trains nothing."""
-  found = subprocess.run(
-    [sys.executable, '-c', _BARE],
+def _measure_libraries() -> float:
+  """Returns the peak in MB of a process that trains nothing."""
+  process = subprocess.run(
+    [sys.executable, '-c', _LIBRARIES],
     check=True,
     capture_output=True,
     text=True,
     cwd=pathlib.Path(__file__).parents[2],
   )
-  return float(found.stdout.split()[-1])
+  return float(process.stdout.split()[-1])
 
 
 if __name__ == '__main__':

@@ -1,12 +1,12 @@
-"""Kills training processes at random moments, and compares what comes of them.
+"""Kills training processes at random times, and compares their last states.
 
     python experiments/benchmarks/preemption.py --rounds=30
 
 A round starts `train.py`, kills it (SIGKILL; with `--signals=TERM,INT` others
-in turn) at a moment drawn evenly over the time of a whole run, from its first
-import to its last view, and starts it again until it ends by itself. Its last
-state must be that of an unbroken run, bit for bit, and no more than `i_weights`
-steps may be lost.
+in turn) at a time drawn uniformly from that of a whole run, from its first
+import to its last view, and starts it again until it finishes. Its last state
+must be that of an uninterrupted run, bit for bit, and at most `i_weights` steps
+may be lost.
 """
 
 import collections
@@ -35,24 +35,24 @@ from experiments.benchmarks import commands
 from experiments.outputs import run_dir
 from experiments.processes import environment
 
-_ROUNDS = flags.DEFINE_integer('rounds', 30, 'Runs that are killed.')
-_KILLS = flags.DEFINE_integer('kills', 1, 'Kills of each.')
-_SEED = flags.DEFINE_integer('seed', 0, 'Of the moments.')
-_SIGNALS = flags.DEFINE_list('signals', ['KILL'], 'Sent in turn.')
+_ROUNDS = flags.DEFINE_integer('rounds', 30, 'Number of runs to kill.')
+_KILLS = flags.DEFINE_integer('kills', 1, 'Kills of each run.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Random seed of the times.')
+_SIGNALS = flags.DEFINE_list('signals', ['KILL'], 'Signals, sent in turn.')
 _TRAIN = pathlib.Path(__file__).parents[1] / 'train.py'
 _STEP = re.compile(r'step +(\d+)  loss')
-# Where a process was that no signal met.
-_ENDED = 'not killed'
-_GOES_ON = re.compile(
+# The phase of a process that finished before its signal.
+_FINISHED = 'not killed'
+_RESUMED = re.compile(
   r'Resuming from the checkpoint of step (\d+)|this run, finished after (\d+)'
 )
 
-# Short steps and many saves, so that a moment is likely to be in one.
-SAVED_EVERY = 5
+# Short steps and many saves, so that a kill is likely to hit one.
+SAVE_EVERY = 5
 ARGUMENTS = (
   f'--config={launch.CONFIGS}/laptop_procedural.py',
   '--config.num_steps=100',
-  f'--config.i_weights={SAVED_EVERY}',
+  f'--config.i_weights={SAVE_EVERY}',
   '--config.i_print=1',
   '--config.i_img=50',
   *commands.TINY,
@@ -60,12 +60,12 @@ ARGUMENTS = (
 
 
 class Ended(NamedTuple):
-  """What a process came to."""
+  """A process that has ended."""
 
   code: int
   seconds: float
-  began: int  # the step that it went on from.
-  reached: int  # the last step that it told of.
+  first_step: int  # the step that it resumed from.
+  last_step: int  # the last step that it printed.
   out: list[str]
   err: str
 
@@ -73,11 +73,11 @@ class Ended(NamedTuple):
 def run(
   model_dir: pathlib.Path,
   *,
-  moment: float | None = None,
+  seconds: float | None = None,
   number: int = signal.SIGKILL,
   arguments: tuple[str, ...] = ARGUMENTS,
 ) -> Ended:
-  """Runs `train.py`, and sends it a signal after some seconds."""
+  """Runs `train.py`, and sends it a signal after some seconds, if given."""
   begin = time.perf_counter()
   child = subprocess.Popen(
     [sys.executable, str(_TRAIN), *arguments, f'--model_dir={model_dir}'],
@@ -86,34 +86,35 @@ def run(
     text=True,
   )
   try:
-    out, err = child.communicate(timeout=600 if moment is None else moment)
+    out, err = child.communicate(timeout=600 if seconds is None else seconds)
   except subprocess.TimeoutExpired:
     child.send_signal(number)
     out, err = child.communicate(timeout=120)
-  began = [int(''.join(x)) for x in _GOES_ON.findall(out)]
+  resumed = [int(''.join(x)) for x in _RESUMED.findall(out)]
   steps = [int(x) for x in _STEP.findall(out)]
-  first = began[0] if began else 0
+  first_step = resumed[0] if resumed else 0
   return Ended(
-    child.returncode,
-    time.perf_counter() - begin,
-    first,
-    max([first, *steps]),
-    out.splitlines(),
-    err,
+    code=child.returncode,
+    seconds=time.perf_counter() - begin,
+    first_step=first_step,
+    last_step=max([first_step, *steps]),
+    out=out.splitlines(),
+    err=err,
   )
 
 
 def last_state(model_dir: pathlib.Path) -> dict[str, np.ndarray]:
-  """All arrays of the newest state."""
-  kept = model_dir / run_dir.CHECKPOINTS
-  step = max(int(x.name) for x in kept.iterdir() if x.name.isdecimal())
-  tree = ocp.StandardCheckpointer().restore(kept.absolute() / f'{step}/state')
+  """Returns all arrays of the newest checkpoint, by name."""
+  folder = model_dir / run_dir.CHECKPOINTS
+  step = max(int(x.name) for x in folder.iterdir() if x.name.isdecimal())
+  path = folder.absolute() / str(step) / 'state'
+  tree = ocp.StandardCheckpointer().restore(path)
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {jax.tree_util.keystr(path): np.asarray(x) for path, x in leaves}
 
 
 def differing(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> str:
-  """The arrays that are not the same bits; '' if all are."""
+  """Returns the names of arrays that differ in a bit; '' if none does."""
   return ', '.join(
     name
     for name in sorted(one.keys() | other.keys())
@@ -124,7 +125,7 @@ def differing(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> str:
 
 
 def phase(ended: Ended, model_dir: pathlib.Path) -> str:
-  """Where a process was when it was killed, as far as can be told."""
+  """Returns the phase in which a process was killed, judged by its output."""
   if not any(_STEP.match(x) for x in ended.out):
     return 'before its first step'
   if list((model_dir / run_dir.CHECKPOINTS).glob('*.orbax-checkpoint-tmp*')):
@@ -139,91 +140,93 @@ def _num_steps() -> int:
   return int(text.partition('=')[2])
 
 
-def killed_round(
-  model_dir: pathlib.Path, moments: list[float], numbers: list[int]
+def run_with_kills(
+  model_dir: pathlib.Path, times: list[float], numbers: list[int]
 ) -> list[tuple[str, Ended]]:
-  """Kills a run at each moment, and has it go on to its end.
+  """Kills a run once at each of some times, and lets it finish then.
+
+  Args:
+    model_dir: the folder of the run.
+    times: seconds after which its processes are killed.
+    numbers: the signals.
 
   Returns:
-    For each kill that met the process alive where it was, and its end; and the
-    last process.
+    All processes, each with the phase in which it was killed.
 
   Raises:
-    RuntimeError: if a process does not go on, loses more than it may, or shows
-      a traceback.
+    RuntimeError: if a process does not resume, loses more steps than it may,
+      or prints a traceback.
   """
-  told, reached = [], 0
-  for moment, number in zip(
-    [*moments, None], [*numbers, signal.SIGKILL], strict=True
+  processes, reached = [], 0
+  for seconds, number in zip(
+    [*times, None], [*numbers, signal.SIGKILL], strict=True
   ):
-    ended = run(model_dir, moment=moment, number=number)
+    ended = run(model_dir, seconds=seconds, number=number)
     if 'Traceback' in ended.err:
       raise RuntimeError(f'A traceback: {ended.err}')
-    loaded = bool([x for x in ended.out if 'train views' in x])
     if reached and any(map(_STEP.match, ended.out)):
-      lost = reached - ended.began
-      if lost > SAVED_EVERY:
+      lost = reached - ended.first_step
+      if lost > SAVE_EVERY:
         raise RuntimeError(f'{lost} steps were lost: {ended.out}')
-    if moment is None:
-      if ended.code:
-        raise RuntimeError(f'It does not go on: {ended.err}')
-      told.append((_ENDED, ended))
-    elif ended.code == 0:
-      told.append((_ENDED, ended))
+    if seconds is None and ended.code:
+      raise RuntimeError(f'It does not resume: {ended.err}')
+    if ended.code == 0:
+      processes.append((_FINISHED, ended))
+    elif ended.code in (-number, 128 + number):
+      processes.append((phase(ended, model_dir), ended))
     else:
-      if ended.code not in (-number, 128 + number):
-        raise RuntimeError(f'Exit code {ended.code}: {ended.err}')
-      told.append((phase(ended, model_dir), ended))
-    if loaded:
-      reached = max(reached, ended.reached)
-  return told
+      raise RuntimeError(f'Exit code {ended.code}: {ended.err}')
+    if any('train views' in x for x in ended.out):  # It has loaded the run.
+      reached = max(reached, ended.last_step)
+  return processes
 
 
 def main(argv: list[str]) -> None:
-  """Prints a line for each round, and what they came to."""
+  """Prints a line for each kill, and a summary."""
   del argv
   environment.quiet_libraries()
-  draw = random.Random(_SEED.value)
+  generator = random.Random(_SEED.value)
   names = _SIGNALS.value
   numbers = [int(getattr(signal, f'SIG{name}')) for name in names]
   phases: collections.Counter[str] = collections.Counter()
-  most_lost = rounds = 0
-  with tempfile.TemporaryDirectory() as name:
-    folder = pathlib.Path(name)
+  max_lost = rounds = 0
+  with tempfile.TemporaryDirectory() as path:
+    folder = pathlib.Path(path)
     os.environ['JAX_COMPILATION_CACHE_DIR'] = str(folder / 'cache')
     run(folder / 'warm')
     whole = run(folder / 'whole')
     expected = last_state(folder / 'whole')
     print(
-      f'seed {_SEED.value}; an unbroken run takes {whole.seconds:.1f} s',
+      f'seed {_SEED.value}; an uninterrupted run takes {whole.seconds:.1f} s',
       flush=True,
     )
     while rounds < _ROUNDS.value:
-      moments = [draw.uniform(0, whole.seconds) for _ in range(_KILLS.value)]
-      sent = [numbers[(rounds + k) % len(numbers)] for k in range(_KILLS.value)]
+      kills = range(_KILLS.value)
+      times = [generator.uniform(0, whole.seconds) for _ in kills]
+      sent = [numbers[(rounds + k) % len(numbers)] for k in kills]
       model_dir = folder / 'killed'
-      told = killed_round(model_dir, moments, sent)
-      fault = differing(last_state(model_dir), expected)
-      if fault:
-        raise RuntimeError(f'Round {rounds}: {fault} differ.')
+      processes = run_with_kills(model_dir, times, sent)
+      difference = differing(last_state(model_dir), expected)
+      if difference:
+        raise RuntimeError(f'Round {rounds}: {difference} differ.')
       shutil.rmtree(model_dir)
-      if any(where == _ENDED for where, _ in told[:-1]):
-        continue  # It was faster than the moment.
-      for k, (where, ended) in enumerate(told[:-1]):
-        phases[where] += 1
-        after = told[k + 1][1].began
-        most_lost = max(most_lost, ended.reached - after)
+      if any(name == _FINISHED for name, _ in processes[:-1]):
+        continue  # It finished before it was killed.
+      for k, (name, ended) in enumerate(processes[:-1]):
+        phases[name] += 1
+        resumed = processes[k + 1][1].first_step
+        max_lost = max(max_lost, ended.last_step - resumed)
         print(
-          f'{rounds}: {signal.Signals(sent[k]).name} after {moments[k]:.2f} s, '
-          f'{where}: step {ended.reached} was done, went on from {after}; '
+          f'{rounds}: {signal.Signals(sent[k]).name} after {times[k]:.2f} s, '
+          f'{name}: after step {ended.last_step}, resumed from {resumed}; '
           'equal',
           flush=True,
         )
       rounds += 1
   print(
-    f'{rounds} runs ended with the bits of the unbroken one; '
-    f'at most {most_lost} steps lost (i_weights={SAVED_EVERY}). Killed: '
-    + ', '.join(f'{count} {where}' for where, count in phases.most_common())
+    f'{rounds} runs ended with the bits of the uninterrupted one; '
+    f'at most {max_lost} steps lost (i_weights={SAVE_EVERY}). Killed: '
+    + ', '.join(f'{count} {name}' for name, count in phases.most_common())
   )
 
 

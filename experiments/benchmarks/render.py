@@ -1,9 +1,9 @@
-"""Views of lego's size, with the paper's network, beside matrix products.
+"""Rendering with the paper's network, compared with matrix products.
 
     python experiments/benchmarks/render.py --sizes=100,800 --turns=5,2
 
 Prints for each size the seconds of a view, its GFLOP/s, and their ratio to the
-machine's rate in the same run.
+rate of matrix products in the same process.
 """
 
 import functools
@@ -23,12 +23,14 @@ from experiments.configs import paper_blender_lego
 from experiments.processes import environment
 from nerf_haiku import devices
 
-_SIZES = flags.DEFINE_list('sizes', ['100', '800'], 'Height and width.')
-_TURNS = flags.DEFINE_list('turns', ['5', '2'], 'Views of each size.')
+_SIZES = flags.DEFINE_list(
+  'sizes', ['100', '800'], 'Heights and widths of the views.'
+)
+_TURNS = flags.DEFINE_list('turns', ['5', '2'], 'Number of views of each size.')
 
 
 def measure(size: int, turns: int) -> list[str]:
-  """A row of the table."""
+  """Returns a row of the table."""
   config = paper_blender_lego.get_config()
   scene = machine.make_scene(size)
   experiment = experiment_lib.make_experiment(config, scene)
@@ -65,7 +67,7 @@ def main(argv: list[str]) -> None:
   environment.retain_freed_memory()
   sizes, turns = ([int(x) for x in f.value] for f in (_SIZES, _TURNS))
   rows = [measure(*pair) for pair in zip(sizes, turns, strict=True)]
-  print('64 + 128 samples, 8 x 256: median (least to greatest).')
+  print('64 + 128 samples, 8 x 256: median (min to max).')
   machine.print_table(
     (
       'view',

@@ -1,12 +1,13 @@
-"""Rebuilds the tables of results from the results that are stored.
+"""Rebuilds the tables of results in README.md and docs/results.md.
 
   python experiments/benchmarks/results_table.py
   python experiments/benchmarks/results_table.py runs/laptop_llff_fern
 
-The first line rebuilds the tables alone, the second stores a run before.
+The first command rebuilds the tables only, the second stores a run before.
 
-Stored are the `results.json` of runs, in `docs/results/`, without the paths of
-the machine; each is named as the run's folder, which is named as its config.
+`docs/results/` stores the `results.json` of runs, without the paths of the
+machine. Each file is named after the run's folder, which is named after its
+config.
 """
 
 import json
@@ -22,7 +23,7 @@ from nerf_haiku import errors
 
 _ROOT = pathlib.Path(__file__).parents[2]
 STORE = _ROOT / 'docs' / 'results'
-# Files with a table, and the columns of it.
+# Files with a table, and its columns.
 _PAGES = {
   _ROOT / 'README.md': (
     'run',
@@ -52,11 +53,11 @@ _PAGES = {
 _BEGIN, _END = '<!-- results: begin -->', '<!-- results: end -->'
 _UNKNOWN = '\N{EN DASH}'  # Older runs did not measure it.
 _FIELDS = ('psnr', 'background', 'views', 'steps', 'date', 'commit')
-_PATHS = ('data_dir', 'init_from')  # Of the machine: not stored.
+_PATHS = ('data_dir', 'init_from')  # They are not stored.
 
 
 def main(runs: list[str]) -> None:
-  """Stores runs, and rebuilds the tables."""
+  """Stores the results of runs, and rebuilds the tables."""
   for run in runs:
     store(pathlib.Path(run), STORE)
   for path, columns in _PAGES.items():
@@ -65,31 +66,35 @@ def main(runs: list[str]) -> None:
     print(f'{path.relative_to(_ROOT)}: {len(read(STORE))} runs')
 
 
-def store(run: pathlib.Path, where: pathlib.Path) -> None:
-  """Copies the results of a run, but for paths of the machine.
+def store(run: pathlib.Path, folder: pathlib.Path) -> None:
+  """Copies the results of a run to a folder, without paths of the machine.
 
   Raises:
-    UserError: if there are none.
+    UserError: if the run has no results.
   """
   content = json_files.read_json(run / run_dir.RESULTS, *_FIELDS, option='run')
-  kept = {name: x for name, x in content.items() if name not in _PATHS}
-  where.mkdir(parents=True, exist_ok=True)
-  text = json.dumps(kept, indent=1)
-  (where / f'{run.resolve().name}.json').write_text(f'{text}\n', 'utf-8')
+  content = {name: x for name, x in content.items() if name not in _PATHS}
+  folder.mkdir(parents=True, exist_ok=True)
+  text = json.dumps(content, indent=1)
+  (folder / f'{run.resolve().name}.json').write_text(f'{text}\n', 'utf-8')
 
 
-def read(where: pathlib.Path) -> dict[str, dict[str, Any]]:
-  """The stored results by the names of their runs, in their order."""
+def read(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
+  """Reads the stored results, sorted by the names of their runs."""
   return {
     path.stem: json_files.read_json(path, *_FIELDS, option='results')
-    for path in sorted(where.glob('*.json'))
+    for path in sorted(folder.glob('*.json'))
   }
 
 
 def rebuild(
   text: str, stored: dict[str, dict[str, Any]], columns: tuple[str, ...]
 ) -> str:
-  """A page with the table between its two marks made anew."""
+  """Returns a page with a new table between the two marker lines.
+
+  Raises:
+    UserError: if the page has no such lines.
+  """
   before, _, rest = text.partition(_BEGIN)
   _, mark, after = rest.partition(_END)
   if not mark:
@@ -101,7 +106,7 @@ def rebuild(
 def make_table(
   stored: dict[str, dict[str, Any]], columns: tuple[str, ...]
 ) -> list[str]:
-  """Lines of a Markdown table, a row for each run."""
+  """Returns the lines of a Markdown table with a row for each run."""
   rows = [columns, ('---',) * len(columns)]
   for name, content in stored.items():
     cells = _cells(name, content)
@@ -110,6 +115,8 @@ def make_table(
 
 
 def _cells(name: str, content: dict[str, Any]) -> dict[str, str]:
+  """Returns the text of a run in each column."""
+
   def number(field: str, digits: int) -> str:
     value = content.get(field)
     return '' if value is None else f'{value:.{digits}f}'

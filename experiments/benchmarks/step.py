@@ -1,12 +1,12 @@
-"""The training step of `paper_blender_lego` beside matrix products.
+"""The training step of the paper's network, compared with matrix products.
 
     python experiments/benchmarks/step.py --microbatch=8,16,32,0
     python experiments/benchmarks/step.py --microbatch=32 \
         --dtype=float32,bfloat16 --remat=False,True
 
-Prints for each size of the pieces (0: as the config chooses), dtype and remat
-the memory that a step works in, its seconds, its GFLOP/s, and their ratio to
-the machine's rate in the same run.
+Prints for each microbatch (0: chosen automatically), dtype and remat the memory
+of a step's temporaries, its seconds, its GFLOP/s, and their ratio to the rate
+of matrix products in the same process.
 """
 
 import itertools
@@ -29,21 +29,23 @@ from experiments.processes import environment
 from nerf_haiku import devices
 
 _MICROBATCH = flags.DEFINE_list(
-  'microbatch', ['8', '16', '32', '64', '0'], 'Rays of a piece.'
+  'microbatch', ['8', '16', '32', '64', '0'], 'Rays of a microbatch.'
 )
-_DTYPE = flags.DEFINE_list('dtype', ['float32'], 'Of the features.')
-_REMAT = flags.DEFINE_list('remat', ['False'], 'Rematerialisation.')
+_DTYPE = flags.DEFINE_list('dtype', ['float32'], 'Data types of the networks.')
+_REMAT = flags.DEFINE_list(
+  'remat', ['False'], 'Whether gradients recompute activations.'
+)
 _NUM_RAND = flags.DEFINE_integer('num_rand', 1024, 'Rays of a step.')
 _NUM_IMPORTANCE = flags.DEFINE_integer('num_importance', 128, 'Fine samples.')
-_TURNS = flags.DEFINE_integer('turns', 5, 'Times that each step is taken.')
+_TURNS = flags.DEFINE_integer('turns', 5, 'Repetitions of each step.')
 
 
 class Step(NamedTuple):
-  """A step that can be taken again and again."""
+  """A compiled step."""
 
-  take: Callable[[], None]  # Waits for its end.
+  take: Callable[[], None]  # takes the step, and waits for its end.
   flops: float
-  megabytes: float  # That it works in.
+  megabytes: float  # memory of its temporaries.
 
 
 def make_step(microbatch: int, dtype: str, remat: bool) -> Step:
@@ -66,7 +68,7 @@ def make_step(microbatch: int, dtype: str, remat: bool) -> Step:
 
   flops = machine.flops_per_ray(config, training=True) * config.num_rand
   memory = compiled.memory_analysis().temp_size_in_bytes
-  return Step(take, flops, memory / 2**20)
+  return Step(take=take, flops=flops, megabytes=memory / 2**20)
 
 
 def main(argv: list[str]) -> None:
@@ -84,17 +86,17 @@ def main(argv: list[str]) -> None:
   steps = [make_step(*x) for x in settings]
   products = machine.Products()
   for step in steps:
-    step.take()  # The first gets its memory from the system.
+    step.take()  # The first call allocates memory from the system.
   seconds: list[list[float]] = [[] for _ in steps]
   for _ in range(_TURNS.value):
-    for step, taken in zip(steps, seconds, strict=True):
+    for step, times in zip(steps, seconds, strict=True):
       products.sample()
-      taken.append(machine.timed(step.take))
+      times.append(machine.timed(step.take))
   rate = products.rate()
   print(
     f'{_NUM_RAND.value} rays of 64 + {_NUM_IMPORTANCE.value} samples; matrix '
     f'products run at {rate / 1e9:.0f} GFLOP/s; {_TURNS.value} turns: median '
-    '(least to greatest).'
+    '(min to max).'
   )
   rows = [
     [
@@ -102,11 +104,11 @@ def main(argv: list[str]) -> None:
       dtype,
       str(remat),
       f'{step.megabytes:.0f}',
-      machine.format_range(taken),
-      f'{step.flops / statistics.median(taken) / 1e9:.0f}',
-      machine.format_range([step.flops / x / rate for x in taken]),
+      machine.format_range(times),
+      f'{step.flops / statistics.median(times) / 1e9:.0f}',
+      machine.format_range([step.flops / x / rate for x in times]),
     ]
-    for (microbatch, dtype, remat), step, taken in zip(
+    for (microbatch, dtype, remat), step, times in zip(
       settings, steps, seconds, strict=True
     )
   ]

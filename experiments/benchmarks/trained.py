@@ -1,10 +1,11 @@
-"""Seconds of a view of a trained run, beside what the paper's network takes.
+"""Rendering with a trained run, compared with the paper's network.
 
     python experiments/benchmarks/trained.py --model_dir=runs/NAME --sizes=800
 
-Test cameras in turn, at other sizes. The paper's figure is not measured but the
-least that is possible: the operations of its matrix products (64 + 128 samples,
-8 x 256) at the machine's rate, sampled in turn with the views.
+Renders the test views in turn, at some sizes. The seconds of the paper's
+network are not measured, but a lower bound: the operations of its matrix
+products (64 + 128 samples, 8 x 256) at the machine's rate, sampled in turn with
+the views.
 """
 
 import functools
@@ -23,12 +24,14 @@ from experiments.configs import paper_blender_lego
 from experiments.outputs import trained_run
 from nerf_haiku import cameras
 
-_SIZES = flags.DEFINE_list('sizes', ['100', '800'], 'Height and width.')
-_TURNS = flags.DEFINE_integer('turns', 5, 'Views of each size.')
+_SIZES = flags.DEFINE_list(
+  'sizes', ['100', '800'], 'Heights and widths of the views.'
+)
+_TURNS = flags.DEFINE_integer('turns', 5, 'Number of views of each size.')
 
 
 def measure(run: trained_run.TrainedRun, size: int, turns: int) -> list[str]:
-  """A row of the table."""
+  """Returns a row of the table."""
   config = paper_blender_lego.get_config()
   flops = size**2 * machine.flops_per_ray(config, training=False)
   test = run.scene.test.cameras
@@ -55,7 +58,7 @@ def main() -> None:
   """Measures, and prints the table."""
   run = launch.load_trained_run(None)
   rows = [measure(run, int(size), _TURNS.value) for size in _SIZES.value]
-  print('Median (least to greatest).')
+  print('Median (min to max).')
   machine.print_table(
     ('view', 'views', 'seconds', "the paper's network, s", 'times faster'), rows
   )

@@ -1,6 +1,7 @@
-"""From a config to the scene that it names."""
+"""Loads the scene of a config."""
 
 from collections.abc import Callable
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -10,7 +11,7 @@ from nerf_haiku.datasets import blender, deepvoxels, llff, tiny
 from nerf_haiku.datasets.procedural import photographs
 
 # Near and far of the NeRF-synthetic scenes, and of the built-in one.
-_BOUNDS = (2.0, 6.0)
+_NEAR, _FAR = 2.0, 6.0
 
 
 def load_scene(
@@ -18,108 +19,124 @@ def load_scene(
 ) -> scenes.Scene:
   """Loads the scene of a config.
 
+  Args:
+    config: one that `schema.check` has passed.
+    data_dir: root of the data set's layout; None for the built-in scene.
+
   Raises:
-    ValueError: if the data, or the way to them, cannot be used.
+    UserError: if the data cannot be used, or `data_dir` is missing.
   """
-  if config.dataset_type == 'procedural' and data_dir is not None:
+  if config.dataset_type == 'procedural':
+    if data_dir is not None:
+      raise errors.UserError(
+        f'--data_dir: got {data_dir!r}, but the config uses the built-in '
+        'scene; choose another --config, or leave --data_dir out.'
+      )
+    return _make_procedural(config)
+  if data_dir is None:
     raise errors.UserError(
-      f'--data_dir: got {data_dir!r}, but the config draws the built-in '
-      'scene; choose another --config, or leave --data_dir out.'
+      '--data_dir is required: the root of the data set, or the folder of the '
+      'scene.'
     )
-  if config.dataset_type != 'procedural' and data_dir is None:
-    raise errors.UserError('--data_dir: say where the data set lies.')
-  return _READERS[config.dataset_type](config, data_dir)
+  return _LOADERS[config.dataset_type](config, data_dir)
 
 
-def _procedural(
-  config: ml_collections.ConfigDict, _: str | None
-) -> scenes.Scene:
-  near, far = _bounds(config)
-  made = photographs.make_scene(
-    near=near, far=far, num_poses=config.num_poses, **config.procedural
+def _make_procedural(config: ml_collections.ConfigDict) -> scenes.Scene:
+  scene = photographs.make_scene(
+    num_poses=config.num_poses,
+    **_bounds_or_default(config),
+    **config.procedural,
   )
   box = _box(config)
-  return made if box is None else made._replace(box=box)
+  return scene if box is None else scene._replace(box=box)
 
 
-def _blender(config: ml_collections.ConfigDict, data_dir: str) -> scenes.Scene:
-  near, far = _bounds(config)
+def _load_blender(
+  config: ml_collections.ConfigDict, data_dir: str
+) -> scenes.Scene:
   return blender.load(
     data_dir,
     config.shape,
     testskip=config.testskip,
-    down_factor=config.down_factor,
     num_poses=config.num_poses,
-    near=near,
-    far=far,
-    box=_box(config),
+    **_bounds_or_default(config),
+    **_shared_settings(config),
     **config.blender,
   )
 
 
-def _llff(config: ml_collections.ConfigDict, data_dir: str) -> scenes.Scene:
+def _load_llff(
+  config: ml_collections.ConfigDict, data_dir: str
+) -> scenes.Scene:
   return llff.load(
     data_dir,
     config.shape,
-    down_factor=config.down_factor,
     hold=config.llff.hold,
     spherify=config.llff.spherify,
     num_poses=config.num_poses,
-    near=config.near or None,
-    far=config.far or None,
-    box=_box(config),
+    **_bounds_or_none(config),
+    **_shared_settings(config),
   )
 
 
-def _deepvoxels(
+def _load_deepvoxels(
   config: ml_collections.ConfigDict, data_dir: str
 ) -> scenes.Scene:
   return deepvoxels.load(
     data_dir,
     config.shape,
     testskip=config.testskip,
-    down_factor=config.down_factor,
-    near=config.near or None,
-    far=config.far or None,
-    box=_box(config),
+    **_bounds_or_none(config),
+    **_shared_settings(config),
   )
 
 
-def _tiny(config: ml_collections.ConfigDict, data_dir: str) -> scenes.Scene:
-  near, far = _bounds(config)
+def _load_tiny(
+  config: ml_collections.ConfigDict, data_dir: str
+) -> scenes.Scene:
   return tiny.load(
     data_dir,
     config.shape,
     num_train=config.tiny.num_train,
     testskip=config.testskip,
-    down_factor=config.down_factor,
     num_poses=config.num_poses,
-    near=near,
-    far=far,
-    box=_box(config),
+    **_bounds_or_default(config),
+    **_shared_settings(config),
   )
 
 
-_READERS: dict[str, Callable[..., scenes.Scene]] = {
-  'blender': _blender,
-  'llff': _llff,
-  'deepvoxels': _deepvoxels,
-  'tiny': _tiny,
-  'procedural': _procedural,
+_LOADERS: dict[
+  str, Callable[[ml_collections.ConfigDict, str], scenes.Scene]
+] = {
+  'blender': _load_blender,
+  'llff': _load_llff,
+  'deepvoxels': _load_deepvoxels,
+  'tiny': _load_tiny,
 }
 
 
-def _bounds(config: ml_collections.ConfigDict) -> tuple[float, float]:
-  """Near and far where the data do not say."""
-  near, far = config.near or _BOUNDS[0], config.far or _BOUNDS[1]
+def _shared_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Returns the keyword arguments that all readers have."""
+  return {'down_factor': config.down_factor, 'box': _box(config)}
+
+
+def _bounds_or_none(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Returns near and far for readers whose data sets may have them."""
+  return {'near': config.near or None, 'far': config.far or None}
+
+
+def _bounds_or_default(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Returns near and far for readers whose data sets do not have them."""
+  near, far = config.near or _NEAR, config.far or _FAR
   if near >= far:
     raise errors.UserError(
-      f'config.near: got {near}; allowed: under config.far={far}.'
+      f'config.near: got {near}; must be less than config.far={far}.'
     )
-  return near, far
+  return {'near': near, 'far': far}
 
 
 def _box(config: ml_collections.ConfigDict) -> np.ndarray | None:
+  """Returns the corners `[2, 3]` of the config's box, if it has one."""
   if not config.box:
     return None
   return np.reshape(np.asarray(config.box, np.float32), (2, 3))

@@ -1,4 +1,4 @@
-"""Frames of a video on disk: rendered one by one, and encoded."""
+"""Frames of a video on disk: rendered one by one, and resumed."""
 
 import io
 import pathlib
@@ -15,34 +15,36 @@ from nerf_haiku.io import files, media, video
 _RGB, _DEPTH, _OPACITY, _STILL = 'rgb', 'depth', 'opacity', 'still'
 _DISPARITY = 'disparity'
 _SHEET = 'contact_sheet.png'
-_CELLS, _COLUMNS = 12, 4  # Of the contact sheet.
+# Cells of the contact sheet.
+_NUM_CELLS, _NUM_COLUMNS = 12, 4
 
-_ABOUT_DEPTH = """\
-Depth of each frame. t runs along the optical axis of the camera (not along the
-ray), in scene units; the depth of a pixel is the sum of weight times t over the
-samples of its ray, not divided by opacity, as in the original. Where opacity is
-nearly 1 this is the distance of what is seen; elsewhere divide by opacity.
+_DEPTH_README = """\
+Depth of each frame. t is measured along the optical axis of the camera (not
+along the ray), in scene units. The depth of a pixel is the sum of weight times
+t over the samples of its ray, not divided by opacity, as in the reference
+implementation (bmild/nerf). Where opacity is nearly 1 it is the distance of the
+surface; elsewhere divide it by opacity.
 
 NNN.npy        float32 [H, W], scene units.
 NNN_16bit.png  uint16 [H, W]: 65535 is a depth of {far:.9g}, 0 is 0, linear.
-NNN.png        for looking: depth divided by opacity, yellow at {near:.4g} or
-               nearer, blue at {far:.4g} or farther; white where nothing is.
+NNN.png        for viewing: depth divided by opacity, yellow at {near:.4g} or
+               nearer, blue at {far:.4g} or farther; white where opacity is 0.
 
-../disparity/NNN.npy is opacity divided by depth, 0 where nothing is (float32,
+../disparity/NNN.npy is opacity divided by depth, 0 where opacity is 0 (float32,
 1 / scene units); ../opacity/NNN.png is the sum of weights, 0 to 1 as 0 to 255.
 """
 
 
 class RenderedFrames(NamedTuple):
-  """The frames and files of a video."""
+  """The frames of a video, all on disk."""
 
-  new: int  # frames that were rendered now, not before.
+  new: int  # number of images rendered by this call.
   files: tuple[pathlib.Path, ...]  # videos and contact sheet.
 
 
 def render_frames(
   folder: pathlib.Path,
-  taken: cameras.Cameras,
+  path: cameras.Cameras,
   render: Callable[..., image_rendering.RenderedImage],
   *,
   near: float,
@@ -50,104 +52,110 @@ def render_frames(
   still: bool,
   fps: int,
 ) -> RenderedFrames:
-  """Renders the frames that are missing, and encodes videos of all.
+  """Renders the frames that are missing, and encodes videos of all frames.
 
   Args:
     folder: an existing folder.
-    taken: `N` cameras, one for each frame.
+    path: `N` cameras, one for each frame.
     render: `render(cameras, index, viewdir_camera=None)`, see
       `image_rendering.make_render_image`.
     near: depth that is shown as near.
-    far: depth that is shown as far, and the largest of 16 bits.
-    still: whether to render the first camera, with only the viewing
-      directions of the others, too.
+    far: depth that is shown as far, and the largest in 16 bits.
+    still: whether to render also a still video: the view of the first camera
+      in which only the viewing directions are those of the others.
     fps: frames per second of the videos.
   """
-  count = len(taken.sizes)
-  names = [f'{i:0{max(3, len(str(count - 1)))}}' for i in range(count)]
-  for name in (_RGB, _DEPTH, _OPACITY, _DISPARITY) + ((_STILL,) * still):
-    (folder / name).mkdir(exist_ok=True)
-  text = _ABOUT_DEPTH.format(near=near, far=far)
+  names = _frame_names(len(path.sizes))
+  parts = (_RGB, _STILL) if still else (_RGB,)
+  for part in (_DEPTH, _OPACITY, _DISPARITY, *parts):
+    (folder / part).mkdir(exist_ok=True)
+  text = _DEPTH_README.format(near=near, far=far)
   files.write(folder / _DEPTH / 'README.txt', text.encode())
-
-  def draw_frame(i):
-    _write_view(folder, names[i], render(taken, i), near, far)
-
-  def draw_still(i):
-    viewdir_camera = cameras.Cameras(*(x[i : i + 1] for x in taken))
-    image = render(taken, 0, viewdir_camera)
-    media.write_png(
-      folder / _STILL / f'{names[i]}.png', media.to_uint8(image.rgb)
-    )
-
-  parts = [(_RGB, draw_frame)] + [(_STILL, draw_still)] * still
   missing = [
-    (i, draw_part)
-    for part, draw_part in parts
+    (part, i)
+    for part in parts
     for i, name in enumerate(names)
     if not (folder / part / f'{name}.png').exists()
   ]
-  for i, draw_part in tqdm.tqdm(missing, 'frames', disable=None, leave=False):
-    draw_part(i)
-  made: tuple[pathlib.Path, ...] = ()
-  if len(image_sizes(taken)) == 1:
-    made = _join(folder, names, [part for part, _ in parts], fps)
-  return RenderedFrames(len(missing), made)
+  for part, i in tqdm.tqdm(missing, 'frames', disable=None, leave=False):
+    if part == _RGB:
+      _write_frame(folder, names[i], render(path, i), near, far)
+    else:
+      viewdir_camera = cameras.Cameras(*(x[i : i + 1] for x in path))
+      image = render(path, 0, viewdir_camera)
+      rgb = media.to_uint8(image.rgb)
+      media.write_png(folder / _STILL / f'{names[i]}.png', rgb)
+  videos: tuple[pathlib.Path, ...] = ()
+  if len(image_sizes(path)) == 1:
+    videos = _encode(folder, names, parts, fps)
+  return RenderedFrames(new=len(missing), files=videos)
 
 
-def _write_view(
+def _frame_names(count: int) -> list[str]:
+  """Returns numbers of equal width, whose order is that of the frames."""
+  width = max(3, len(str(count - 1)))
+  return [f'{i:0{width}}' for i in range(count)]
+
+
+def _write_frame(
   folder: pathlib.Path,
   name: str,
-  view: image_rendering.RenderedImage,
+  image: image_rendering.RenderedImage,
   near: float,
   far: float,
 ) -> None:
-  """Writes a frame; its colors last, which mark it as complete."""
-  depth = np.asarray(view.depth, np.float32)
-  fine = np.rint(np.clip(depth / far, 0, 1) * 65535).astype(np.uint16)
-  grey = media.to_uint8(view.opacity)
+  """Writes a frame; its colors come last, which mark it as complete."""
+  depth = np.asarray(image.depth, np.float32)
+  depth_16bit = np.rint(np.clip(depth / far, 0, 1) * 65535).astype(np.uint16)
+  opacity = media.to_uint8(image.opacity)
   files.write(folder / _DEPTH / f'{name}.npy', _npy(depth))
-  files.write(folder / _DISPARITY / f'{name}.npy', _npy(view.disparity))
-  files.write(folder / _DEPTH / f'{name}_16bit.png', media.encode_png(fine))
-  files.write(folder / _OPACITY / f'{name}.png', media.encode_png(grey))
+  files.write(folder / _DISPARITY / f'{name}.npy', _npy(image.disparity))
+  files.write(
+    folder / _DEPTH / f'{name}_16bit.png', media.encode_png(depth_16bit)
+  )
+  files.write(folder / _OPACITY / f'{name}.png', media.encode_png(opacity))
   media.write_png(
     folder / _DEPTH / f'{name}.png',
-    media.depth_image(view.depth, view.opacity, near, far),
+    media.depth_image(image.depth, image.opacity, near, far),
   )
-  media.write_png(folder / _RGB / f'{name}.png', media.to_uint8(view.rgb))
+  media.write_png(folder / _RGB / f'{name}.png', media.to_uint8(image.rgb))
 
 
-def _join(
-  folder: pathlib.Path, names: list[str], parts: list[str], fps: int
+def _encode(
+  folder: pathlib.Path, names: list[str], parts: tuple[str, ...], fps: int
 ) -> tuple[pathlib.Path, ...]:
-  """Encodes videos and a contact sheet of complete frames."""
+  """Writes the videos and the contact sheet of complete frames."""
   streams = {
-    'rgb' if part == _RGB else 'rgb_still': _pngs(folder / part, names)
+    'rgb' if part == _RGB else 'rgb_still': _read_pngs(folder / part, names)
     for part in parts
   }
-  streams['disp'] = _disparities(folder / _DISPARITY, names)
-  made = [
+  streams['disp'] = _read_disparities(folder / _DISPARITY, names)
+  videos = [
     video.write(folder / name, frames, fps=fps)
     for name, frames in streams.items()
   ]
-  chosen = [names[i * len(names) // _CELLS] for i in range(_CELLS)]
-  chosen = list(dict.fromkeys(chosen))
+  # Evenly among the frames, each once.
+  chosen = [names[i * len(names) // _NUM_CELLS] for i in range(_NUM_CELLS)]
+  cells = list(_read_pngs(folder / _RGB, list(dict.fromkeys(chosen))))
   sheet = folder / _SHEET
-  cells = list(_pngs(folder / _RGB, chosen))
-  media.write_png(sheet, media.contact_sheet(cells, min(_COLUMNS, len(cells))))
-  return (*made, sheet)
+  media.write_png(
+    sheet, media.contact_sheet(cells, min(_NUM_COLUMNS, len(cells)))
+  )
+  return (*videos, sheet)
 
 
-def video_notices(taken: cameras.Cameras) -> tuple[str, ...]:
-  """Returns notices about a video, before hours go into its frames."""
-  size, *others = image_sizes(taken)
+def video_notices(path: cameras.Cameras) -> tuple[str, ...]:
+  """Returns notices for the user, before hours are spent on the frames."""
+  size, *others = image_sizes(path)
   if others:
     count = 1 + len(others)
-    return (f'Views are of {count} sizes: frames alone, no video of them.',)
+    return (
+      f'The views have {count} sizes: only frames are written, no video.',
+    )
   if not video.has_encoder():
     return (
-      'No encoder for MP4 was found (imageio-ffmpeg brings one): videos are '
-      'GIF, of 256 colours.',
+      'No encoder for MP4 was found (imageio-ffmpeg includes one): videos are '
+      'GIF, with 256 colors.',
     )
   height, width = video.encoded_size(*size)
   if (height, width) == size:
@@ -158,25 +166,25 @@ def video_notices(taken: cameras.Cameras) -> tuple[str, ...]:
   )
 
 
-def image_sizes(taken: cameras.Cameras) -> list[tuple[int, int]]:
-  """Returns the distinct heights and widths of the images."""
-  return sorted({(int(h), int(w)) for h, w in taken.sizes})
+def image_sizes(path: cameras.Cameras) -> list[tuple[int, int]]:
+  """Returns the distinct heights and widths, sorted."""
+  return sorted({(int(h), int(w)) for h, w in path.sizes})
 
 
-def _pngs(folder: pathlib.Path, names: list[str]) -> Iterator[np.ndarray]:
+def _read_pngs(folder: pathlib.Path, names: list[str]) -> Iterator[np.ndarray]:
   for name in names:
     with Image.open(folder / f'{name}.png') as image:
       yield np.asarray(image)
 
 
-def _disparities(
+def _read_disparities(
   folder: pathlib.Path, names: list[str]
 ) -> Iterator[np.ndarray]:
-  """Yields disparity in gray, white at the maximum of all frames."""
+  """Yields disparities in gray; white is the largest of all frames."""
   paths = [folder / f'{name}.npy' for name in names]
-  most = max(float(np.load(path).max()) for path in paths) or 1.0
+  largest = max(float(np.load(path).max()) for path in paths) or 1.0
   for path in paths:
-    yield media.to_gray(np.load(path), most)
+    yield media.to_gray(np.load(path), largest)
 
 
 def _npy(array: arrays.Array) -> bytes:

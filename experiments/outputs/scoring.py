@@ -14,10 +14,11 @@ from nerf_haiku import arrays, image_rendering, scenes
 from nerf_haiku.io import media
 from nerf_haiku.metrics import image_quality, lpips
 
-# (view, truth), both `[H, W, 3]` uint8 -> a score; None where it has none.
+# (rendering, truth), both `[H, W, 3]` uint8 -> a score; None where it is not
+# defined.
 Measure = Callable[[np.ndarray, np.ndarray], float | None]
 
-# What scores mean, by their names.
+# Definitions of the scores, by their names.
 DEFINITIONS = image_quality.DEFINITIONS | lpips.DEFINITIONS
 
 # Views of the overview are at least half as wide, in pixels.
@@ -92,11 +93,12 @@ def score_views(
   Args:
     split: true images and their cameras.
     render: renders the view of a camera, by its index.
-    folder: where `view_000.png` and so on are written: rendering, truth and
-      depth beside each other; and `overview.png`, renderings over depths.
-    near: depth that is drawn as near.
-    far: depth that is drawn as far.
-    white_background: what alpha of the true images is composited over.
+    folder: folder for `view_000.png` and so on: rendering, truth and depth
+      beside each other; and for `overview.png`, renderings above depths.
+    near: depth that is shown as near.
+    far: depth that is shown as far.
+    white_background: whether true images with alpha are composited over white,
+      not black.
 
   Returns:
     Scores, their lists per view, and the median seconds per view.
@@ -104,21 +106,21 @@ def score_views(
   folder.mkdir(parents=True, exist_ok=True)
   measures = available_metrics()
   scores: dict[str, list[float | None]] = {name: [] for name in measures}
-  seconds, sums = [], []
-  pairs, chosen = [], choose_for_overview(split.cameras.sizes)
+  seconds, sums, pairs = [], [], []
+  chosen = choose_for_overview(split.cameras.sizes)
   bar = tqdm.tqdm(split.images, 'test views', disable=None, leave=False)
   for i, image in enumerate(bar):
     start = time.perf_counter()
-    view = render(i)
+    rendered = render(i)
     seconds.append(time.perf_counter() - start)
-    rgb = media.to_uint8(view.rgb)
+    rgb = media.to_uint8(rendered.rgb)
     truth = media.to_uint8(
       scenes.to_float(image, white_background=white_background)
     )
     sums.append(color_sums(truth))
     for name, measure in measures.items():
       scores[name].append(measure(rgb, truth))
-    depth = media.depth_image(view.depth, view.opacity, near, far)
+    depth = media.depth_image(rendered.depth, rendered.opacity, near, far)
     media.write_png(
       folder / f'view_{i:03}.png', media.side_by_side([rgb, truth, depth])
     )
@@ -136,7 +138,7 @@ def score_views(
 
 
 def available_metrics() -> dict[str, Measure]:
-  """How views are scored, by name: LPIPS where its weights are installed."""
+  """Returns the scores by name, with LPIPS if its weights are installed."""
   measures: dict[str, Measure] = {
     'psnr': image_quality.psnr,
     'ssim': image_quality.ssim,
@@ -147,27 +149,31 @@ def available_metrics() -> dict[str, Measure]:
 
 
 def color_sums(image: np.ndarray) -> np.ndarray:
-  """What `psnr_of_constant_color` asks of an image `[H, W, 3]` uint8.
+  """Returns the sums of an image that `psnr_of_constant_color` needs.
+
+  Args:
+    image: `[H, W, 3]` uint8.
 
   Returns:
-    `[3, 3]` int64: for each channel its pixels, their sum, that of squares.
+    `[3, 3]` int64: the number of pixels, the sums of their values and of their
+    squares, for each channel.
   """
   flat = image.reshape(-1, 3).astype(np.int64)
   return np.stack([np.ones_like(flat), flat, flat**2]).sum(axis=1)
 
 
 def psnr_of_constant_color(sums: Sequence[np.ndarray]) -> float | None:
-  """The mean PSNR of the best constant colour: what any run must surpass.
+  """Returns the mean PSNR of the best constant color, a lower bound for runs.
 
   Args:
     sums: `color_sums` of each true image.
 
   Returns:
-    Decibels; None if an image is of that colour alone.
+    PSNR in dB; None if an image has that color everywhere.
   """
   pixels, total, _ = np.sum(sums, axis=0)
-  colour = np.round(total / pixels).astype(np.int64)
-  errors = [np.sum(s2 - 2 * colour * s + n * colour**2) for n, s, s2 in sums]
+  color = np.round(total / pixels).astype(np.int64)
+  errors = [np.sum(s2 - 2 * color * s + n * color**2) for n, s, s2 in sums]
   mses = [
     error / np.sum(n) for error, (n, _, _) in zip(errors, sums, strict=True)
   ]
@@ -177,24 +183,24 @@ def psnr_of_constant_color(sums: Sequence[np.ndarray]) -> float | None:
 
 
 def choose_for_overview(sizes: arrays.Array) -> list[int]:
-  """Up to four views for the overview, evenly among those of the first size.
+  """Returns up to four views, evenly among those of the first one's size.
 
   Args:
     sizes: `[N, 2]` heights and widths of all views.
   """
-  alike = np.flatnonzero(np.all(sizes == sizes[0], axis=1))
-  count = min(4, len(alike))
-  return [int(alike[i * len(alike) // count]) for i in range(count)]
+  same_size = np.flatnonzero(np.all(sizes == sizes[0], axis=1))
+  count = min(4, len(same_size))
+  return [int(same_size[i * len(same_size) // count]) for i in range(count)]
 
 
 def overview(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-  """Renderings above their depths.
+  """Returns a picture of renderings above their depths.
 
   Args:
     pairs: renderings and depths, `[H, W, 3]` uint8, all of one size.
 
   Returns:
-    One picture, enlarged by a whole number where images are small.
+    One picture, enlarged by an integer factor if the images are small.
   """
   factor = max(1, _OVERVIEW_WIDTH // pairs[0][0].shape[1])
   large = [
@@ -206,6 +212,6 @@ def overview(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-  """The mean, or None where a value is missing."""
+  """Returns the mean, or None if a value is None."""
   known = [x for x in values if x is not None]
   return float(np.mean(known)) if len(known) == len(values) else None

@@ -113,7 +113,7 @@ def load(
 def _read_settings(model_dir: pathlib.Path) -> dict[str, Any]:
   if not (model_dir / run_dir.CONFIG).exists():
     raise errors.UserError(
-      f'--model_dir: {model_dir} holds no run: there is no {run_dir.CONFIG}.'
+      f'--model_dir: {model_dir} holds no run: it has no {run_dir.CONFIG}.'
     )
   return json_files.read_json(
     model_dir / run_dir.CONFIG, 'seed', 'data_dir', 'init_from'

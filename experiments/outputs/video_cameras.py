@@ -1,4 +1,4 @@
-"""The cameras of a video."""
+"""Cameras of a video."""
 
 import pathlib
 
@@ -29,18 +29,19 @@ def choose_cameras(
   """Returns the cameras of a video.
 
   Args:
-    scene: the scene to render.
+    scene: the scene that is rendered.
     video_set: one of `SETS`: the scene's own path (`render`, `poses`), or the
       cameras of a split.
-    path: one of `PATHS`: these cameras as they are, or a path of `num_poses`
-      through them, around the point they look at, or on a spiral among them.
-    num_poses: number of cameras of a new path.
+    path: one of `PATHS`: the cameras as given, or a path of `num_poses` poses
+      that interpolates them, circles the point they look at, or is a spiral
+      between them.
+    num_poses: number of poses of a path other than `given`.
     render_factor: height and width are divided by it; 0 is 1.
-    camera_file: cameras instead of those of the scene, see `camera_files`;
-      `render_factor` does not change the sizes it gives.
+    camera_file: cameras to use instead of the scene's, see `camera_files`;
+      their images have the sizes given there, whatever `render_factor` is.
 
   Raises:
-    UserError: if there is no such path along these cameras, or their images
+    UserError: if there is no such path for these cameras, or their images
       would be empty.
   """
   if camera_file is not None:
@@ -48,7 +49,7 @@ def choose_cameras(
   elif video_set in ('render', 'poses'):
     given = scene.path
     if path not in ('given', 'interpolate'):
-      given = _all(scene)  # As readers do it.
+      given = _all_cameras(scene)  # As readers do.
   else:
     given = getattr(scene, video_set).cameras
   if not len(given.sizes):
@@ -56,99 +57,107 @@ def choose_cameras(
       f'--render_video_set: there are no {video_set} cameras.'
     )
   try:
-    path_cameras = _along(given, scene, path, num_poses)
-    _check_ndc(path_cameras, scene)
+    chosen = _make_path(given, scene, path, num_poses)
+    _check_ndc(chosen, scene)
   except errors.UserError as error:
     flag = f'--cameras={camera_file}' if camera_file else f'--path={path}'
     raise errors.UserError(f'{flag}: {error}') from error
-  return _reduce(path_cameras, max(render_factor, 1))
+  return _downscale(chosen, max(render_factor, 1))
 
 
-def _all(scene: scenes.Scene) -> cameras.Cameras:
-  """Returns the cameras of all splits; two splits may be the same."""
+def _all_cameras(scene: scenes.Scene) -> cameras.Cameras:
+  """Returns the cameras of all splits; validation and test may be the same."""
   splits = [scene.train, scene.test]
   if scene.val is not scene.test:
     splits.append(scene.val)
-  path_cameras = [split.cameras for split in splits]
-  return cameras.Cameras(*map(np.concatenate, zip(*path_cameras, strict=True)))
+  parts = [split.cameras for split in splits]
+  return cameras.Cameras(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _check_ndc(path_cameras: cameras.Cameras, scene: scenes.Scene) -> None:
-  """Refuses cameras outside of normalized device coordinates."""
+def _check_ndc(path: cameras.Cameras, scene: scenes.Scene) -> None:
+  """Refuses cameras that normalized device coordinates do not cover."""
   if scene.ndc is None:
     return
-  depth = -path_cameras.camera_to_world[:, 2, 3]
-  away = cameras.min_cosines(path_cameras) < cameras.MIN_COSINE
-  bad = np.flatnonzero(away | (depth >= scene.ndc.near))
+  depth = -path.camera_to_world[:, 2, 3]
+  faces_away = cameras.min_cosines(path) < cameras.MIN_COSINE
+  bad = np.flatnonzero(faces_away | (depth >= scene.ndc.near))
   if len(bad):
-    what = 'looks aside' if away[bad[0]] else 'stands behind the near plane'
+    is_away = faces_away[bad[0]]
+    problem = 'does not face -z' if is_away else 'is beyond the near plane'
     raise errors.UserError(
-      f'camera {bad[0]} (of {len(bad)} such ones) {what}: in normalised device '
-      'coordinates, which the run was trained in, all must face -z. Take other '
-      'cameras.'
+      f'camera {bad[0]} (the first of {len(bad)}) {problem}: the run was '
+      'trained in normalized device coordinates, where all cameras must face '
+      '-z and none may be beyond the near plane. Choose other cameras.'
     )
 
 
-def _along(
+def _make_path(
   given: cameras.Cameras, scene: scenes.Scene, path: str, num_poses: int
 ) -> cameras.Cameras:
-  given_poses = np.asarray(given.camera_to_world)
+  """Returns the cameras of a path of `PATHS` among the given ones."""
   if path == 'given':
     return given
   if path == 'interpolate':
-    if len(np.unique(given.sizes, axis=0)) > 1:
-      raise errors.UserError('the cameras have images of several sizes.')
-    made = cameras.with_poses(
-      camera_paths.interpolate(given_poses, num_poses), given
-    )
-    times = np.linspace(0, len(given_poses) - 1, num_poses)
-    lens = [
-      np.interp(times, range(len(given_poses)), x) for x in given.intrinsics.T
-    ]
-    return made._replace(intrinsics=np.stack(lens, axis=1).astype(np.float32))
+    return _interpolate(given, num_poses)
+  camera_to_world = np.asarray(given.camera_to_world)
   if path == 'circle':
-    up = np.sum(given_poses[:, :, 1], axis=0)
-    frame = poses.upright(poses.focus(given_poses), up)
-    return cameras.with_poses(
-      camera_paths.orbit(given_poses, frame, num_poses), given
+    up = np.sum(camera_to_world[:, :, 1], axis=0)
+    frame = poses.upright(poses.focus(camera_to_world), up)
+    path_poses = camera_paths.orbit(camera_to_world, frame, num_poses)
+  else:
+    path_poses = camera_paths.spiral(
+      camera_to_world, scene.near, scene.far, num_poses, flat=path == 'flat'
     )
-  spiral = camera_paths.spiral(
-    given_poses, scene.near, scene.far, num_poses, flat=path == 'flat'
+  return cameras.with_poses(path_poses, given)
+
+
+def _interpolate(given: cameras.Cameras, num_poses: int) -> cameras.Cameras:
+  """Returns a path through all cameras; intrinsics are interpolated too."""
+  if len(np.unique(given.sizes, axis=0)) > 1:
+    raise errors.UserError('the cameras have images of several sizes.')
+  camera_to_world = np.asarray(given.camera_to_world)
+  path = cameras.with_poses(
+    camera_paths.interpolate(camera_to_world, num_poses), given
   )
-  return cameras.with_poses(spiral, given)
+  count = len(camera_to_world)
+  times = np.linspace(0, count - 1, num_poses)
+  columns = [np.interp(times, range(count), x) for x in given.intrinsics.T]
+  intrinsics = np.stack(columns, axis=1).astype(np.float32)
+  return path._replace(intrinsics=intrinsics)
 
 
-def _reduce(path_cameras: cameras.Cameras, factor: int) -> cameras.Cameras:
-  sizes = np.asarray(path_cameras.sizes) // factor
+def _downscale(path: cameras.Cameras, factor: int) -> cameras.Cameras:
+  """Returns the cameras with images that are smaller by a factor."""
+  sizes = np.asarray(path.sizes) // factor
   if sizes.min() < 1:
     raise errors.UserError(
-      f'config.render_factor: got {factor}; allowed: up to '
-      f'{np.min(path_cameras.sizes)}, the shortest side of an image.'
+      f'config.render_factor: got {factor}; must be at most '
+      f'{np.min(path.sizes)}, the shortest side of an image.'
     )
-  return cameras.scale(path_cameras, sizes)
+  return cameras.scale(path, sizes)
 
 
-def describe_cameras(path_cameras: cameras.Cameras) -> str:
-  """Returns the number and the sizes of the images."""
-  return f'{len(path_cameras.sizes)} frames of {describe_sizes(path_cameras)}'
+def describe_cameras(path: cameras.Cameras) -> str:
+  """Returns the number of frames and their sizes, for the user."""
+  return f'{len(path.sizes)} frames of {describe_sizes(path)}'
 
 
-def describe_sizes(path_cameras: cameras.Cameras) -> str:
-  """Returns the widths and heights of the images, the first three."""
-  sizes = sorted({(int(w), int(h)) for h, w in path_cameras.sizes})
+def describe_sizes(path: cameras.Cameras) -> str:
+  """Returns the widths and heights of images, the first three, for the user."""
+  sizes = sorted({(int(w), int(h)) for h, w in path.sizes})
   shown = ', '.join(f'{w}x{h}' for w, h in sizes[:3])
   return shown + (f' and {len(sizes) - 3} more sizes' if len(sizes) > 3 else '')
 
 
-def save_cameras(path: str, path_cameras: cameras.Cameras) -> None:
-  """Writes the cameras of a video, for `--cameras`.
+def save_cameras(file: str, path: cameras.Cameras) -> None:
+  """Writes the cameras of a video to a file that `--cameras` reads.
 
   Raises:
     UserError: if the file cannot be written.
   """
   try:
-    camera_files.write(pathlib.Path(path).expanduser(), path_cameras)
+    camera_files.write(pathlib.Path(file).expanduser(), path)
   except OSError as error:
     raise errors.UserError(
-      f'--save_path: {path} cannot be written ({error.strerror}).'
+      f'--save_path: {file} cannot be written ({error.strerror}).'
     ) from error

@@ -60,11 +60,11 @@ class TableTest(chex.TestCase):
     )
 
 
-class VariedTest(chex.TestCase):
+class VaryTest(chex.TestCase):
   def test_fields_are_set_as_their_types_are(self):
     config = quickstart.get_config()
     text = 'hash.color_depth=2,adam_b2=0.5,field=mlp,perturb=False'
-    found = ablation.varied(config, text)
+    found = ablation.vary(config, text)
     self.assertEqual(found.hash.color_depth, 2)
     self.assertEqual(found.adam_b2, 0.5)
     self.assertEqual(found.field, 'mlp')
@@ -73,7 +73,7 @@ class VariedTest(chex.TestCase):
 
   def test_a_value_out_of_range_is_refused(self):
     with self.assertRaisesRegex(ValueError, 'config.adam_b2'):
-      ablation.varied(quickstart.get_config(), 'adam_b2=1.0')
+      ablation.vary(quickstart.get_config(), 'adam_b2=1.0')
 
 
 @pytest.mark.slow

@@ -100,7 +100,7 @@ class BadInputTest(chex.TestCase):
     (
       'no_data',
       [f'--config={_CONFIGS}/paper_blender_lego.py'],
-      '--data_dir: say where',
+      '--data_dir is required',
     ),
     (
       'nothing_there',

@@ -28,16 +28,16 @@ class PreemptionTest(chex.TestCase):
     self.folder = pathlib.Path(self.create_tempdir().full_path)
     self.enterContext(mock.patch.dict(os.environ, environment.make(1)))
 
-  def test_killed_at_random_moments_it_ends_with_the_same_bits(self):
+  def test_a_run_killed_at_random_times_ends_with_the_same_bits(self):
     whole = preemption.run(self.folder / 'whole')
     self.assertEqual(whole.code, 0, whole.err)
     seed = random.randrange(2**31)
     print(f'seed {seed}')  # Shown if it fails.
-    draw = random.Random(seed)
-    moments = [draw.uniform(0, whole.seconds) for _ in range(3)]
+    generator = random.Random(seed)
+    times = [generator.uniform(0, whole.seconds) for _ in range(3)]
     numbers = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL]
     model_dir = self.folder / 'killed'
-    preemption.killed_round(model_dir, moments, numbers)
+    preemption.run_with_kills(model_dir, times, numbers)
     self.assertEmpty(
       preemption.differing(
         preemption.last_state(model_dir),

@@ -11,14 +11,14 @@ from nerf_haiku import camera_paths, cameras, scenes
 _SIZE = (30, 44)
 
 
-def _taken(poses, size=_SIZE):
+def _cameras(poses, size=_SIZE):
   sizes = np.tile(size, (len(poses), 1))
   return cameras.pinhole(poses, sizes, np.full(len(poses), 50.0))
 
 
 def _split(poses, size=_SIZE):
   none = scenes.LazyImages(len(poses), lambda i: np.zeros((*size, 3), np.uint8))
-  return scenes.Split(none, _taken(poses, size))
+  return scenes.Split(none, _cameras(poses, size))
 
 
 def _scene(**changes):
@@ -30,7 +30,7 @@ def _scene(**changes):
     'near': 2.0,
     'far': 4.0,
     'box': None,
-    'path': _taken(camera_paths.circle(5)),
+    'path': _cameras(camera_paths.circle(5)),
     'notices': (),
   }
   return scenes.Scene(**(parts | changes))
@@ -54,37 +54,37 @@ class ChooseTest(chex.TestCase):
     ('val', 'val', 2),
     ('test', 'test', 3),
   )
-  def test_sets(self, video_set, name, count):
-    taken = _choose(video_set=video_set)
+  def test_chooses_the_cameras_of_a_set(self, video_set, name, count):
+    path = _choose(video_set=video_set)
     given = getattr(_scene(), name)
     given = given if name == 'path' else given.cameras
-    chex.assert_trees_all_equal(taken, given)
-    self.assertLen(taken.sizes, count)
+    chex.assert_trees_all_equal(path, given)
+    self.assertLen(path.sizes, count)
 
   def test_a_smaller_video_has_the_same_angle_of_view(self):
-    taken = _choose(render_factor=4)
-    np.testing.assert_array_equal(taken.sizes, [[7, 11]] * 5)
+    path = _choose(render_factor=4)
+    np.testing.assert_array_equal(path.sizes, [[7, 11]] * 5)
     # Each axis by the ratio of its sizes: 30 to 7, and 44 to 11.
     expected = [50 * 11 / 44, 50 * 7 / 30, 5.5, 3.5]
-    np.testing.assert_allclose(taken.intrinsics, [expected] * 5, rtol=1e-6)
+    np.testing.assert_allclose(path.intrinsics, [expected] * 5, rtol=1e-6)
     chex.assert_trees_all_equal(_choose(render_factor=0), _choose())
     with self.assertRaisesRegex(ValueError, r'config.render_factor: got 31'):
       _choose(render_factor=31)
 
   def test_interpolation_passes_through_a_split(self):
-    taken = _choose(video_set='test', path='interpolate', num_poses=5)
+    path = _choose(video_set='test', path='interpolate', num_poses=5)
     given = _scene().test.cameras
     np.testing.assert_allclose(
-      taken.camera_to_world[::2], given.camera_to_world, atol=1e-5
+      path.camera_to_world[::2], given.camera_to_world, atol=1e-5
     )
-    np.testing.assert_allclose(taken.intrinsics[::2], given.intrinsics)
+    np.testing.assert_allclose(path.intrinsics[::2], given.intrinsics)
 
-  def test_interpolation_of_lenses(self):
+  def test_interpolates_intrinsics(self):
     scene = _scene()
     given = scene.test.cameras
     given.intrinsics[1, :2] = 70.0
-    taken = _choose(scene, video_set='test', path='interpolate', num_poses=5)
-    np.testing.assert_allclose(taken.intrinsics[:, 0], [50, 60, 70, 60, 50])
+    path = _choose(scene, video_set='test', path='interpolate', num_poses=5)
+    np.testing.assert_allclose(path.intrinsics[:, 0], [50, 60, 70, 60, 50])
 
   def test_a_circle_around_what_cameras_look_at(self):
     """Around the origin, and moved with the cameras."""
@@ -93,18 +93,18 @@ class ChooseTest(chex.TestCase):
     poses[:, :, 3] += shift
     moved = _split(poses)
     scene = _scene(train=moved, val=moved, test=moved)
-    taken = _choose(scene, path='circle')
-    self.assertLen(taken.sizes, 9)
-    away = taken.camera_to_world[:, :, 3] - shift
+    path = _choose(scene, path='circle')
+    self.assertLen(path.sizes, 9)
+    away = path.camera_to_world[:, :, 3] - shift
     np.testing.assert_allclose(np.linalg.norm(away, axis=1), 3.0, rtol=1e-5)
     np.testing.assert_allclose(away[:, 2], 3 * np.sin(np.pi / 9), rtol=1e-4)
     np.testing.assert_allclose(
-      taken.camera_to_world[:, :, 2], away / 3.0, atol=1e-5
+      path.camera_to_world[:, :, 2], away / 3.0, atol=1e-5
     )
 
   @parameterized.parameters(('spiral', 9), ('flat', 4))
-  def test_spirals(self, path, count):
-    taken = _choose(path=path)
+  def test_spirals_go_among_all_cameras(self, path, count):
+    chosen = _choose(path=path)
     poses = [
       split.cameras.camera_to_world
       for split in (_scene().train, _scene().test, _scene().val)
@@ -112,25 +112,23 @@ class ChooseTest(chex.TestCase):
     expected = camera_paths.spiral(
       np.concatenate(poses), 2.0, 4.0, 9, flat=path == 'flat'
     )
-    self.assertLen(taken.sizes, count)
-    np.testing.assert_array_equal(taken.camera_to_world, expected)
+    self.assertLen(chosen.sizes, count)
+    np.testing.assert_array_equal(chosen.camera_to_world, expected)
 
-  def test_a_file_of_cameras(self):
+  def test_reads_a_file_of_cameras(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
-    taken = _choose(video_set='test')
-    video_cameras.save_cameras(str(folder / 'taken.json'), taken)
+    path = _choose(video_set='test')
+    video_cameras.save_cameras(str(folder / 'path.json'), path)
     for factor in (1, 3):  # Sizes are those that the file says.
       again = _choose(
-        camera_file=str(folder / 'taken.json'), render_factor=factor
+        camera_file=str(folder / 'path.json'), render_factor=factor
       )
-      chex.assert_trees_all_equal(again, taken)
-    self.assertLen(
-      json.loads((folder / 'taken.json').read_text())['cameras'], 3
-    )
+      chex.assert_trees_all_equal(again, path)
+    self.assertLen(json.loads((folder / 'path.json').read_text())['cameras'], 3)
     with self.assertRaisesRegex(ValueError, '--save_path: .* cannot be writ'):
-      video_cameras.save_cameras(str(folder / 'none' / 'x.json'), taken)
+      video_cameras.save_cameras(str(folder / 'none' / 'x.json'), path)
 
-  def test_what_can_not_be(self):
+  def test_refuses_impossible_paths(self):
     with self.assertRaisesRegex(
       ValueError, '--path=interpolate: a path needs at least two'
     ):
@@ -154,22 +152,22 @@ class ChooseTest(chex.TestCase):
         path='circle',
       )
 
-  def test_device_coordinates_have_no_place_for_some(self):
+  def test_refuses_cameras_outside_device_coordinates(self):
     forward = np.repeat(np.eye(4, dtype=np.float32)[None, :3], 3, axis=0)
     forward[:, 0, 3] = [-0.1, 0.0, 0.1]
     ndc = cameras.Ndc((2.0, 2.0))
-    scene = _scene(train=_split(forward), path=_taken(forward), ndc=ndc)
+    scene = _scene(train=_split(forward), path=_cameras(forward), ndc=ndc)
     self.assertLen(_choose(scene).sizes, 3)
     turned, ahead = forward.copy(), forward.copy()
     turned[1, :, :3] = np.diag([-1.0, 1.0, -1.0])
     ahead[2, 2, 3] = -1.5
     for poses, message in (
-      (turned, r'camera 1 \(of 1 such ones\) looks aside'),
-      (ahead, r'camera 2 \(of 1 such ones\) stands behind the near plane'),
+      (turned, r'camera 1 \(the first of 1\) does not face -z'),
+      (ahead, r'camera 2 \(the first of 1\) is beyond the near plane'),
     ):
       with self.assertRaisesRegex(ValueError, f'--path=given: {message}'):
-        _choose(scene._replace(path=_taken(poses)))
+        _choose(scene._replace(path=_cameras(poses)))
 
-  def test_description(self):
+  def test_describes_frames_and_sizes(self):
     text = video_cameras.describe_cameras(_choose(render_factor=2))
     self.assertEqual(text, '5 frames of 22x15')
