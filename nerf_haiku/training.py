@@ -435,7 +435,7 @@ def ray_weights(
     index: `[R]` int32, of the rays in the whole batch.
     num_rays: rays of the whole batch, at most 2**24.
     fraction: of the rays that have a weight; they are spread over all indices,
-      so that each device has as many.
+      so that each device has about as many.
 
   Returns:
     `[R]`, each 0 or the same positive number.

@@ -3,9 +3,12 @@
 What one test compiles is kept for the others, and for the next time.
 """
 
+from collections.abc import Iterator
+
 import chex
 import hypothesis
 import jax
+import pytest
 from absl import flags
 
 from experiments.processes import environment
@@ -14,6 +17,7 @@ from tests.support import environment as test_environment
 # `create_tempdir` of absl's test cases asks for a flag.
 flags.FLAGS.mark_as_parsed()
 # Results are compared exactly, and devices are four: on the CPU everywhere.
+test_environment.compile_quickly()
 jax.config.update('jax_platforms', 'cpu')
 chex.set_n_cpu_devices(4)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -33,3 +37,14 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile('long', max_examples=60, **_COMMON)
 hypothesis.settings.load_profile('short')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _free_compiled_functions() -> Iterator[None]:
+  """Frees what the tests of a file compiled.
+
+  Each function takes some of the memory maps of its process, of which Linux
+  allows 65,530: without, XLA ends the process after some thousand functions.
+  """
+  yield
+  jax.clear_caches()

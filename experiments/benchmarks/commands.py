@@ -7,12 +7,8 @@ import sys
 import time
 
 _TRAIN = pathlib.Path(__file__).parents[1] / 'train.py'
-# A scene and networks so small that they take next to no time.
-TINY = (
-  '--config.num_rand=32',
-  '--config.procedural.size=16',
-  '--config.procedural.num_train=3',
-  '--config.procedural.num_test=2',
+# Networks and samples so small that they take next to no time.
+SMALL_NETWORKS = (
   '--config.model.net_width=16',
   '--config.model.net_depth=2',
   '--config.model.skips=()',
@@ -21,6 +17,14 @@ TINY = (
   '--config.model_fine.skips=()',
   '--config.num_samples=8',
   '--config.num_importance=8',
+)
+# With a scene that takes no time either.
+TINY = (
+  '--config.num_rand=32',
+  '--config.procedural.size=16',
+  '--config.procedural.num_train=3',
+  '--config.procedural.num_test=2',
+  *SMALL_NETWORKS,
 )
 
 

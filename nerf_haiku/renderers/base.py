@@ -36,7 +36,11 @@ class RaySamples(Protocol):
     """`[R]` int32, the samples of each ray."""
 
   def keep(self, mask: jax.Array) -> Self:
-    """Returns these samples with none on rays whose mask `[R]` is false."""
+    """Counts no samples on rays whose mask `[R]` is false.
+
+    Such rays cost nothing where a renderer has a budget. What is rendered along
+    them is not defined: a loss must give them no weight.
+    """
 
 
 Samples = TypeVar('Samples', bound=RaySamples)

@@ -23,10 +23,7 @@ class HierarchicalSamples(NamedTuple):
   fine_noise: jax.Array  # [R, S + N] the same for the fine network.
 
   def keep(self, mask: jax.Array) -> Self:
-    """Counts no samples on rays whose mask `[R]` is false.
-
-    `render` renders them all the same: they must have no weight in a loss.
-    """
+    """See `base.RaySamples`."""
     return self._replace(num_samples=jnp.where(mask, self.num_samples, 0))
 
 

@@ -55,7 +55,7 @@ class MarchedSamples(NamedTuple):
   keys: jax.Array  # [R] for the noise.
 
   def keep(self, mask: jax.Array) -> Self:
-    """Returns these samples with none on rays whose mask `[R]` is false."""
+    """See `base.RaySamples`."""
     return self._replace(num_samples=jnp.where(mask, self.num_samples, 0))
 
 

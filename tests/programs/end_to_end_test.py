@@ -16,23 +16,13 @@ import numpy as np
 import pytest
 from absl.testing import parameterized
 
+from experiments.benchmarks import commands
 from nerf_haiku.datasets import writers
 from nerf_haiku.datasets.procedural import photographs
 from tests.support import environment, shared
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _CONFIGS = _ROOT / 'experiments' / 'configs'
-# A network and a number of samples that take no time.
-_SMALL = (
-  '--config.model.net_width=16',
-  '--config.model.net_depth=2',
-  '--config.model.skips=()',
-  '--config.model_fine.net_width=16',
-  '--config.model_fine.net_depth=2',
-  '--config.model_fine.skips=()',
-  '--config.num_samples=8',
-  '--config.num_importance=8',
-)
 _SMALL_HASH = (
   '--config.hash.num_levels=2',
   '--config.hash.hashmap_size=512',
@@ -41,7 +31,10 @@ _SMALL_HASH = (
 )
 # The stored results of a run hold its config, as its config.json does.
 _SAVED = f'{_CONFIGS}/saved.py:{_ROOT}/docs/results/laptop_procedural.json'
-_LAPTOP = (f'--config={_CONFIGS}/laptop_procedural.py', *_SMALL)
+_LAPTOP = (
+  f'--config={_CONFIGS}/laptop_procedural.py',
+  *commands.SMALL_NETWORKS,
+)
 
 
 def _run(program, *arguments, folder, devices=1, status=0):
@@ -222,7 +215,7 @@ class TrainTest(chex.TestCase):
     )
     writers.write_blender(made, folder / 'my data' / 'still')
     out, err = _train(
-      *_SMALL,
+      *commands.SMALL_NETWORKS,
       f'--config={_CONFIGS}/test_blender_lego.py',
       '--data_dir=my data',
       '--config.shape=still',
@@ -277,7 +270,7 @@ class TrainTest(chex.TestCase):
     config = (f'--config={_CONFIGS}/{name}.py', *changes)
     out, err = _train(
       *config,
-      *_SMALL,
+      *commands.SMALL_NETWORKS,
       f'--data_dir={data}',
       '--config.num_steps=2',
       '--model_dir=run',

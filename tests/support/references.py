@@ -1,4 +1,4 @@
-"""Numbers of the original implementation, see tests/reference/README.md."""
+"""Numbers of the reference implementation, see `reference/README.md`."""
 
 import pathlib
 

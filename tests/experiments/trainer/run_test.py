@@ -14,10 +14,10 @@ from experiments.builders import experiment as experiment_lib
 from experiments.builders import scene_loader
 from experiments.configs import quickstart
 from experiments.outputs import run_dir
-from experiments.trainer import progress, run, steps, tensorboard
+from experiments.trainer import run
 from nerf_haiku import cameras, checkpoints, devices
 from nerf_haiku.datasets.procedural import photographs, still_life
-from tests.support import configs
+from tests.support import configs, fitting
 
 
 def _config(**changes):
@@ -302,28 +302,10 @@ class GeometryTest(chex.TestCase):
     config = quickstart.get_config()
     config.procedural.update(size=32, num_train=40)
     config.update(num_steps=250, num_rand=1024)
-    scene = scene_loader.load_scene(config, None)
-    experiment = experiment_lib.make_experiment(config, scene)
-    where = pathlib.Path(self.create_tempdir().full_path)
-    log = progress.Log(where / 'log.txt')
-    with (
-      contextlib.redirect_stdout(io.StringIO()),
-      checkpoints.Checkpoints(where / 'checkpoints') as existing,
-      tensorboard.SummaryWriter(where / 'board') as writer,
-    ):
-      outputs = steps.Outputs(
-        checkpoints=existing,
-        log=log,
-        writer=writer,
-        profile=progress.Profile(None, log),
-        validate=lambda variables, step: 0.0,
-        render_test=lambda info, variables: None,
-        render_video=lambda info, variables: None,
-      )
-      state, _ = steps.fit(
-        experiment, outputs, seed=0, start=time.perf_counter()
-      )
-    variables = devices.replicate(state.variables())
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    fitted = fitting.fit(config, folder)
+    experiment, scene = fitted.experiment, fitted.experiment.scene
+    variables = devices.replicate(fitted.state.variables())
     views = scene.test.cameras
     errors, hits, misses = [], [], []
     for i in (3, 12, 21):

@@ -1,11 +1,8 @@
 """Signals, collapses and resuming: none leaves a trace in the parameters."""
 
-import contextlib
-import io
 import os
 import pathlib
 import signal
-import time
 from unittest import mock
 
 import chex
@@ -13,12 +10,10 @@ import jax
 import numpy as np
 from absl.testing import parameterized
 
-from experiments.builders import experiment as experiment_lib
-from experiments.builders import scene_loader
 from experiments.processes import signals
-from experiments.trainer import progress, steps, tensorboard
+from experiments.trainer import progress, steps
 from nerf_haiku import checkpoints, collapse
-from tests.support import configs
+from tests.support import configs, fitting
 
 
 def _config(**changes):
@@ -39,32 +34,17 @@ class FitTest(chex.TestCase):
   def _folder(self):
     return pathlib.Path(self.create_tempdir().full_path)
 
-  def _fit(self, folder, seed=0, validate=None, render_video=None, **changes):
+  def _fit(self, folder, seed=0, **changes):
     """Returns the last state, the metadata and what was printed."""
-    config = _config(**changes)
-    log, text = progress.Log(folder / 'log.txt'), io.StringIO()
-    with (
-      contextlib.redirect_stdout(text),
-      checkpoints.Checkpoints(folder / 'checkpoints') as existing,
-      tensorboard.SummaryWriter(folder / 'tensorboard') as writer,
-    ):
-      outputs = steps.Outputs(
-        checkpoints=existing,
-        log=log,
-        writer=writer,
-        profile=progress.Profile(None, log),
-        validate=validate or (lambda variables, step: 30.0 - step),
-        render_test=lambda info, variables: None,
-        render_video=render_video or (lambda info, variables: None),
-      )
-      scene = scene_loader.load_scene(config, None)
-      state, metadata = steps.fit(
-        experiment_lib.make_experiment(config, scene),
-        outputs,
-        seed=seed,
-        start=time.perf_counter(),
-      )
-    return state, metadata, text.getvalue()
+    settings = {
+      name: changes.pop(name)
+      for name in ('validate', 'render_video')
+      if name in changes
+    }
+    # Less every time: the first validation is the best.
+    settings.setdefault('validate', lambda variables, step: 30.0 - step)
+    fitted = fitting.fit(_config(**changes), folder, seed=seed, **settings)
+    return fitted.state, fitted.metadata, fitted.printed
 
   def test_a_video_that_fails_does_not_end_the_run(self):
     steps_rendered = []
