@@ -18,13 +18,21 @@ SMALL_NETWORKS = (
   '--config.num_samples=8',
   '--config.num_importance=8',
 )
-# With a scene that takes no time either.
-TINY = (
+# A scene that takes no time either.
+_SMALL_SCENE = (
   '--config.num_rand=32',
   '--config.procedural.size=16',
   '--config.procedural.num_train=3',
   '--config.procedural.num_test=2',
-  *SMALL_NETWORKS,
+)
+TINY = (*_SMALL_SCENE, *SMALL_NETWORKS)
+# The same for the quickstart's field and renderer.
+TINY_HASH = (
+  *_SMALL_SCENE,
+  '--config.hash.num_levels=2',
+  '--config.hash.hashmap_size=512',
+  '--config.hash.color_width=8',
+  '--config.occupancy.max_samples=2048',
 )
 
 

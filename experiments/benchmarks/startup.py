@@ -18,6 +18,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 from experiments.benchmarks import commands, machine
 
 _TURNS = flags.DEFINE_integer('turns', 5, 'Number of runs of each kind.')
+_ARGUMENTS = flags.DEFINE_list(
+  'arguments', [], 'Further arguments of train.py, separated by commas.'
+)
 
 
 def main(argv: list[str]) -> None:
@@ -31,6 +34,7 @@ def main(argv: list[str]) -> None:
           '--compilation_cache=cache',
           '--config.i_print=1',
           f'--model_dir=run_{turn}_{kind}',
+          *_ARGUMENTS.value,
         ]
         seconds.append(commands.run_until('step   1', arguments, folder)[0])
   print(f'{_TURNS.value} runs of each: median (min to max).')

@@ -36,6 +36,7 @@ _REMAT = flags.DEFINE_list(
   'remat', ['False'], 'Whether gradients recompute activations.'
 )
 _NUM_RAND = flags.DEFINE_integer('num_rand', 1024, 'Rays of a step.')
+_NET_WIDTH = flags.DEFINE_integer('net_width', 256, 'Width of the layers.')
 _NUM_IMPORTANCE = flags.DEFINE_integer('num_importance', 128, 'Fine samples.')
 _TURNS = flags.DEFINE_integer('turns', 5, 'Repetitions of each step.')
 
@@ -53,6 +54,8 @@ def make_step(microbatch: int, dtype: str, remat: bool) -> Step:
   config = paper_blender_lego.get_config()
   config.num_rand = _NUM_RAND.value
   config.num_importance = _NUM_IMPORTANCE.value
+  for model in (config.model, config.model_fine):
+    model.net_width = _NET_WIDTH.value
   config.microbatch, config.dtype, config.remat = microbatch, dtype, remat
   scene = machine.make_scene(800)
   experiment = experiment_lib.make_experiment(config, scene)

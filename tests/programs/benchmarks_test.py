@@ -1,6 +1,5 @@
 """Benchmarks count right, and run."""
 
-import os
 import pathlib
 import subprocess
 import sys
@@ -9,8 +8,9 @@ import chex
 import pytest
 from absl.testing import parameterized
 
-from experiments.benchmarks import ablation, communication, machine
+from experiments.benchmarks import ablation, commands, communication, machine
 from experiments.configs import paper_blender_lego, quickstart
+from tests.support import environment
 
 _FOLDER = pathlib.Path(machine.__file__).parent
 
@@ -78,6 +78,8 @@ class VaryTest(chex.TestCase):
 
 @pytest.mark.slow
 class CommandsTest(chex.TestCase):
+  """With a smaller network, views or scene than the figures are of."""
+
   @parameterized.parameters(
     (
       'step.py',
@@ -85,22 +87,26 @@ class CommandsTest(chex.TestCase):
         '--microbatch=1',
         '--num_rand=2',
         '--num_importance=3',
+        '--net_width=16',
         '--turns=1',
-        '--remat=False,True',
+        '--remat=True',
       ],
       r'\| 1 +\| float32 \| True +\|',
     ),
     ('render.py', ['--sizes=4', '--turns=1'], r'\| 4x4 +\| 1 +\|'),
-    ('startup.py', ['--turns=1'], r'\| warm +\| \d+\.\d \('),
+    (
+      'startup.py',
+      ['--turns=1', '--arguments', ','.join(commands.TINY_HASH)],
+      r'\| warm +\| \d+\.\d \(',
+    ),
   )
   def test_it_prints_its_table(self, name, arguments, row):
-    one_device = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
     done = subprocess.run(
       [sys.executable, _FOLDER / name, *arguments],
       capture_output=True,
       text=True,
       check=True,
       timeout=300,
-      env=one_device,
+      env=environment.make(1),
     )
     self.assertRegex(done.stdout, row)

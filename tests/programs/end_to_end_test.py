@@ -19,16 +19,10 @@ from absl.testing import parameterized
 from experiments.benchmarks import commands
 from nerf_haiku.datasets import writers
 from nerf_haiku.datasets.procedural import photographs
-from tests.support import environment, shared
+from tests.support import environment, forked, shared
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _CONFIGS = _ROOT / 'experiments' / 'configs'
-_SMALL_HASH = (
-  '--config.hash.num_levels=2',
-  '--config.hash.hashmap_size=512',
-  '--config.hash.color_width=8',
-  '--config.occupancy.max_samples=2048',
-)
 # The stored results of a run hold its config, as its config.json does.
 _SAVED = f'{_CONFIGS}/saved.py:{_ROOT}/docs/results/laptop_procedural.json'
 _LAPTOP = (
@@ -55,7 +49,7 @@ _train = functools.partial(_run, 'train')
 
 
 class BadInputTest(chex.TestCase):
-  @parameterized.named_parameters(
+  _CASES = (
     ('field', ['--config.num_steps=0'], 'config.num_steps: got 0; must be 1'),
     (
       'unknown_field',
@@ -101,13 +95,25 @@ class BadInputTest(chex.TestCase):
       "data_dir='no where' is not a folder",
     ),
   )
-  def test_one_line_and_nothing_written(self, arguments, message):
-    folder = self.create_tempdir().full_path
-    out, err = _train(*arguments, folder=folder, status=1)
-    self.assertEmpty(out)
-    self.assertLen(err, 1)
-    self.assertStartsWith(err[0], f'Error: {message}')
-    self.assertEmpty(os.listdir(folder))
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    folder = cls.enterClassContext(tempfile.TemporaryDirectory())
+    lines = [arguments for _, arguments, _ in cls._CASES]
+    cls.ended = forked.run_each('train', pathlib.Path(folder), lines)
+    cls.left = os.listdir(folder)
+
+  @parameterized.named_parameters(
+    (name, i) for i, (name, _, _) in enumerate(_CASES)
+  )
+  def test_one_line_and_nothing_written(self, i):
+    ended, message = self.ended[i], self._CASES[i][-1]
+    self.assertEqual(ended.code, 1)
+    self.assertEmpty(ended.out)
+    self.assertLen(ended.err, 1)
+    self.assertStartsWith(ended.err[0], f'Error: {message}')
+    self.assertEmpty(self.left)
 
 
 @pytest.mark.slow
@@ -180,10 +186,9 @@ class TrainTest(chex.TestCase):
     """But with a few that make the quickstart quicker."""
     folder = self._folder()
     out, err = _train(
-      *_SMALL_HASH,
+      *commands.TINY_HASH,
       '--config.num_steps=5',
       '--config.i_print=2',
-      '--config.procedural.size=16',
       '--config.procedural.num_test=3',
       folder=folder,
     )
@@ -368,21 +373,35 @@ class RenderTest(chex.TestCase):
         (self.folder / 'again' / name).read_bytes(),
       )
 
-  @parameterized.parameters(
-    (['--model_dir=none'], '--model_dir: there is no folder none'),
-    ([], '--model_dir is required'),
-    (['--model_dir=run', '--step=3'], 'no checkpoint of step 3'),
-    (['--model_dir=run', '--render_video_set=all'], 'should be one of'),
-    (['--model_dir=run', '--cameras=run/config.json'], 'run/config.json: must'),
-    (['--model_dir=run', '--config.model.net_width=8'], 'of another network'),
-    (['--model_dir=run', '--save_dir=run/log.txt'], '--save_dir: run/log.txt'),
-    (['--model_dir=run', '--config.render_factor=99'], 'render_factor: got 99'),
-    (['--model_dir=run', '--config.chunk=0'], 'config.chunk: got 0'),
-  )
-  def test_one_line_for_what_is_wrong(self, arguments, message):
+  def test_one_line_for_what_is_wrong(self):
+    cases = (
+      (['--model_dir=none'], '--model_dir: there is no folder none'),
+      ([], '--model_dir is required'),
+      (['--model_dir=run', '--step=3'], 'no checkpoint of step 3'),
+      (['--model_dir=run', '--render_video_set=all'], 'should be one of'),
+      (
+        ['--model_dir=run', '--cameras=run/config.json'],
+        'run/config.json: must',
+      ),
+      (['--model_dir=run', '--config.model.net_width=8'], 'of another network'),
+      (
+        ['--model_dir=run', '--save_dir=run/log.txt'],
+        '--save_dir: run/log.txt',
+      ),
+      (
+        ['--model_dir=run', '--config.render_factor=99'],
+        'render_factor: got 99',
+      ),
+      (['--model_dir=run', '--config.chunk=0'], 'config.chunk: got 0'),
+    )
     before = sorted(self.folder.rglob('*'))
-    out, err = _run('render', *arguments, folder=self.folder, status=1)
-    self.assertEmpty(out)
-    self.assertLen(err, 1)
-    self.assertRegex(err[0], rf'^Error: .*({message})')
+    ended = forked.run_each('render', self.folder, [x for x, _ in cases])
     self.assertEqual(sorted(self.folder.rglob('*')), before)
+    for (arguments, message), (code, out, err) in zip(
+      cases, ended, strict=True
+    ):
+      with self.subTest(' '.join(arguments)):
+        self.assertEqual(code, 1)
+        self.assertEmpty(out)
+        self.assertLen(err, 1)
+        self.assertRegex(err[0], rf'^Error: .*({message})')
