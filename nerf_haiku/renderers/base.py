@@ -126,10 +126,9 @@ def within_budget(num_samples: jax.Array, max_samples: int | None) -> jax.Array:
   """
   if max_samples is None:
     return jnp.ones(num_samples.shape, dtype=jnp.bool_)
-  # A sum of uint32 wraps in the end. Capped, one ray cannot carry it from
-  # within the budget to past the wrap, so the first excess is always seen.
-  capped = jnp.minimum(num_samples, max_samples + 1).astype(jnp.uint32)
-  exceeds = jnp.cumsum(capped) > max_samples
+  # A sum of uint32 wraps in the end, but one int32 cannot carry it from within
+  # the budget to past the wrap, so the first excess is always seen.
+  exceeds = jnp.cumsum(num_samples.astype(jnp.uint32)) > max_samples
   num_fitting = jnp.where(
     jnp.any(exceeds), jnp.argmax(exceeds), len(num_samples)
   )

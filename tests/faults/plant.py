@@ -5,8 +5,9 @@
     python tests/faults/plant.py --table=docs/testing.md
 
 Each fault is planted in a copy of the checkout. The tests of its own file run
-first, then all that are not slow, up to the first failure. A fault that no test
-notices survives: it is printed at the end, and needs a test.
+first, then those of the library, then all that are not slow, up to the first
+failure. A fault that no test notices survives: it is printed at the end, and
+needs a test.
 """
 
 import argparse
@@ -29,7 +30,9 @@ _LIST = pathlib.Path(__file__).with_name('faults.txt')
 _PACKAGE = 'nerf_haiku'
 # Seconds for all tests; a fault that runs longer has made a loop endless.
 _LIMIT = 1500.0
-_FAILED = re.compile(r'^(?:FAILED|ERROR) (\S+)', re.MULTILINE)
+_FAILED = re.compile(
+  r'^(?:FAILED|ERROR|SUBFAILED\S*) (tests/\S+)', re.MULTILINE
+)
 _MARK = '<!-- planted faults -->\n'
 
 
@@ -97,7 +100,8 @@ def _copy_checkout(folder: pathlib.Path) -> pathlib.Path:
 def _first_failure(root: pathlib.Path, *args: str) -> str | None:
   """Runs tests up to the first failure, and returns its name."""
   options = ['-n0', '-x', '--tb=no', '-p', 'no:cacheprovider', '-rfE']
-  options += ['-m', 'not slow']
+  # Those of the list of faults fail with each of them.
+  options += ['-m', 'not slow', '--ignore=tests/faults']
   process = subprocess.Popen(
     [sys.executable, '-m', 'pytest', *options, *args],
     cwd=root,
@@ -133,10 +137,9 @@ def _try_fault(root: pathlib.Path, fault: Fault) -> Result:
   started = time.monotonic()
   source = plant(root, fault)
   try:
-    own = _own_tests(root, fault.path)
-    caught_by = _first_failure(root, *own) if own else None
-    if caught_by is None:
-      caught_by = _first_failure(root)
+    stages = [_own_tests(root, fault.path), [f'tests/{_PACKAGE}'], ['tests']]
+    failures = (_first_failure(root, *tests) for tests in stages if tests)
+    caught_by = next((x for x in failures if x), None)
   finally:
     (root / _PACKAGE / fault.path).write_text(source, encoding='utf-8')
   return Result(fault, caught_by, time.monotonic() - started)

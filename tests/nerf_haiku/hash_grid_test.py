@@ -109,6 +109,21 @@ class HashGridTest(chex.TestCase):
         jacobian[:, k, 0], (ahead - behind) / 2e-4, rtol=1e-2, atol=1e-2
       )
 
+  def test_gradient_at_the_upper_faces_is_that_of_the_last_cell(self):
+    tables = _grid(self._LEVELS)
+    corner = np.ones((3, 1))
+    jacobian = jax.jacobian(
+      lambda x: hash_grid.interpolate(tables, x, self._LEVELS)[:, 0]
+    )(jnp.asarray(corner, jnp.float32))
+    at_corner = _slow_hash_grid(tables, corner[:, 0], self._LEVELS)
+    for k in range(3):
+      behind = corner.copy()
+      behind[k] -= 1e-3
+      slope = at_corner - _slow_hash_grid(tables, behind[:, 0], self._LEVELS)
+      np.testing.assert_allclose(
+        jacobian[:, k, 0], slope / 1e-3, rtol=1e-3, atol=1e-3
+      )
+
   def test_no_jump_across_the_borders_of_cells(self):
     tables = _grid(self._LEVELS)
     for side in self._LEVELS.resolutions:

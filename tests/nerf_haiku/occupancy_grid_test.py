@@ -31,6 +31,16 @@ class GridTest(chex.TestCase):
         np.flatnonzero(ray_marching.count_samples(marched)), [i]
       )
 
+  def test_offsets_reach_from_corner_to_corner(self):
+    index, box = jnp.array([0, 63]), np.array([[0.0, 1, 2], [4, 9, 6]])
+    for offset, expected in (
+      ([0, 0, 0], [[0, 1, 2], [3, 7, 5]]),
+      ([1, 0.5, 0.25], [[1, 2, 2.25], [4, 8, 5.25]]),
+    ):
+      offset = jnp.tile(jnp.array([offset], jnp.float32), (2, 1))
+      points = occupancy_grid.cell_points(index, offset, box, 4)
+      np.testing.assert_allclose(points, expected, rtol=1e-6)
+
   def test_densities_decay_when_a_cell_is_measured(self):
     grid = occupancy_grid.init_grid(2)
     chex.assert_shape(grid, (2, 2, 2))

@@ -72,6 +72,17 @@ class CompositeTest(chex.TestCase):
       np.testing.assert_array_equal(history.t, inputs['t'])
       np.testing.assert_array_equal(history.width, np.ones((2, 5)))
 
+  def test_nothing_is_rendered_along_a_ray_without_length(self):
+    inputs = _inputs(1.0)
+    inputs['t'] = jnp.ones((2, 5))
+    inputs['near'] = inputs['far'] = jnp.ones((2, 1))
+    for infinite_end in (False, True):
+      outputs, _ = volume.composite(
+        **inputs, white_background=True, infinite_end=infinite_end
+      )
+      np.testing.assert_array_equal(outputs.opacity, 0.0)
+      np.testing.assert_array_equal(outputs.rgb, 1.0)
+
   def test_distortion_of_half_opaque_samples(self):
     """Weights 1/2, 1/4, 1/8, 1/16 at 1, 2, 3, 4 of a ray from 1 to 5."""
     _, history = volume.composite(

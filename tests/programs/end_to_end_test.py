@@ -33,23 +33,16 @@ _LAPTOP = (
 
 def _run(program, *arguments, folder, devices=1, status=0):
   """Runs a program in a folder; gives its two outputs, line by line."""
-  done = subprocess.run(
-    [sys.executable, _ROOT / 'experiments' / f'{program}.py', *arguments],
-    cwd=folder,
-    env=environment.make(devices),
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
-  assert done.returncode == status, done.stderr
-  return done.stdout.splitlines(), done.stderr.splitlines()
+  ended = forked.run(program, *arguments, folder=folder, devices=devices)
+  assert ended.code == status, '\n'.join(ended.err)
+  return ended.out, ended.err
 
 
 _train = functools.partial(_run, 'train')
 
 
 class BadInputTest(chex.TestCase):
-  _CASES = (
+  @parameterized.named_parameters(
     ('field', ['--config.num_steps=0'], 'config.num_steps: got 0; must be 1'),
     (
       'unknown_field',
@@ -77,7 +70,11 @@ class BadInputTest(chex.TestCase):
       [f'--config={_SAVED}'],
       '--model_dir is required with --config=saved.py',
     ),
-    ('init_from', ['--init_from=no'], '--init_from: There is no checkpoint'),
+    (
+      'init_from',
+      ['--init_from=no', *commands.TINY_HASH],
+      '--init_from: There is no checkpoint',
+    ),
     ('config_file', ['--config=no.py'], '--config: there is no file no.py'),
     (
       'field_before_config',
@@ -95,25 +92,13 @@ class BadInputTest(chex.TestCase):
       "data_dir='no where' is not a folder",
     ),
   )
-
-  @classmethod
-  def setUpClass(cls):
-    super().setUpClass()
-    folder = cls.enterClassContext(tempfile.TemporaryDirectory())
-    lines = [arguments for _, arguments, _ in cls._CASES]
-    cls.ended = forked.run_each('train', pathlib.Path(folder), lines)
-    cls.left = os.listdir(folder)
-
-  @parameterized.named_parameters(
-    (name, i) for i, (name, _, _) in enumerate(_CASES)
-  )
-  def test_one_line_and_nothing_written(self, i):
-    ended, message = self.ended[i], self._CASES[i][-1]
-    self.assertEqual(ended.code, 1)
-    self.assertEmpty(ended.out)
-    self.assertLen(ended.err, 1)
-    self.assertStartsWith(ended.err[0], f'Error: {message}')
-    self.assertEmpty(self.left)
+  def test_one_line_and_nothing_written(self, arguments, message):
+    folder = self.create_tempdir().full_path
+    out, err = _train(*arguments, folder=folder, status=1)
+    self.assertEmpty(out)
+    self.assertLen(err, 1)
+    self.assertStartsWith(err[0], f'Error: {message}')
+    self.assertEmpty(os.listdir(folder))
 
 
 @pytest.mark.slow
@@ -185,14 +170,23 @@ class TrainTest(chex.TestCase):
   def test_without_a_flag(self):
     """But with a few that make the quickstart quicker."""
     folder = self._folder()
-    out, err = _train(
-      *commands.TINY_HASH,
-      '--config.num_steps=5',
-      '--config.i_print=2',
-      '--config.procedural.num_test=3',
-      folder=folder,
+    done = subprocess.run(
+      [
+        sys.executable,
+        _ROOT / 'experiments' / 'train.py',
+        *commands.TINY_HASH,
+        '--config.num_steps=5',
+        '--config.i_print=2',
+        '--config.procedural.num_test=3',
+      ],
+      cwd=folder,
+      env=environment.make(1, quick=False),
+      capture_output=True,
+      text=True,
+      timeout=300,
     )
-    self.assertEmpty(err)  # No library's chatter.
+    self.assertEqual((done.returncode, done.stderr), (0, ''))  # No chatter.
+    out = done.stdout.splitlines()
     steps = [x for x in out if x.startswith('step')]
     self.assertLen(steps, 3)
     self.assertRegex(
@@ -246,10 +240,10 @@ class TrainTest(chex.TestCase):
   @parameterized.parameters(
     (
       'test_blender_lego',
-      ['--config.testskip=200'],
-      '100 train views of 400x400; 1 val views of 400x400; '
-      '1 test views of 400x400',
-      (3, 50, 50),
+      ['--config.testskip=200', '--config.down_factor=8'],
+      '100 train views of 100x100; 1 val views of 100x100; '
+      '1 test views of 100x100',
+      (3, 12, 12),
     ),
     (
       'test_llff_fern',
@@ -260,14 +254,14 @@ class TrainTest(chex.TestCase):
     ),
     (
       'test_dvox_greek',
-      ['--config.shape=lego', '--config.testskip=16'],
-      '40 train views of 512x512; 1 val views of 512x512; '
-      '1 test views of 512x512',
-      (1, 64, 64),
+      ['--config.shape=lego', '--config.testskip=16', '--config.down_factor=4'],
+      '40 train views of 128x128; 1 val views of 128x128; '
+      '1 test views of 128x128',
+      (1, 16, 16),
     ),
   )
   def test_the_original_s_configs(self, name, changes, splits, video):
-    """One of each layout starts, steps and renders; with tiny networks.
+    """One of each layout starts, steps and renders; few samples, tiny networks.
 
     The others differ from them in numbers, which `config_test` knows.
     """
@@ -276,6 +270,8 @@ class TrainTest(chex.TestCase):
     out, err = _train(
       *config,
       *commands.SMALL_NETWORKS,
+      '--config.num_samples=3',
+      '--config.num_importance=2',
       f'--data_dir={data}',
       '--config.num_steps=2',
       '--model_dir=run',
@@ -373,35 +369,21 @@ class RenderTest(chex.TestCase):
         (self.folder / 'again' / name).read_bytes(),
       )
 
-  def test_one_line_for_what_is_wrong(self):
-    cases = (
-      (['--model_dir=none'], '--model_dir: there is no folder none'),
-      ([], '--model_dir is required'),
-      (['--model_dir=run', '--step=3'], 'no checkpoint of step 3'),
-      (['--model_dir=run', '--render_video_set=all'], 'should be one of'),
-      (
-        ['--model_dir=run', '--cameras=run/config.json'],
-        'run/config.json: must',
-      ),
-      (['--model_dir=run', '--config.model.net_width=8'], 'of another network'),
-      (
-        ['--model_dir=run', '--save_dir=run/log.txt'],
-        '--save_dir: run/log.txt',
-      ),
-      (
-        ['--model_dir=run', '--config.render_factor=99'],
-        'render_factor: got 99',
-      ),
-      (['--model_dir=run', '--config.chunk=0'], 'config.chunk: got 0'),
-    )
+  @parameterized.parameters(
+    (['--model_dir=none'], '--model_dir: there is no folder none'),
+    ([], '--model_dir is required'),
+    (['--model_dir=run', '--step=3'], 'no checkpoint of step 3'),
+    (['--model_dir=run', '--render_video_set=all'], 'should be one of'),
+    (['--model_dir=run', '--cameras=run/config.json'], 'run/config.json: must'),
+    (['--model_dir=run', '--config.model.net_width=8'], 'of another network'),
+    (['--model_dir=run', '--save_dir=run/log.txt'], '--save_dir: run/log.txt'),
+    (['--model_dir=run', '--config.render_factor=99'], 'render_factor: got 99'),
+    (['--model_dir=run', '--config.chunk=0'], 'config.chunk: got 0'),
+  )
+  def test_one_line_for_what_is_wrong(self, arguments, message):
     before = sorted(self.folder.rglob('*'))
-    ended = forked.run_each('render', self.folder, [x for x, _ in cases])
+    out, err = _run('render', *arguments, folder=self.folder, status=1)
+    self.assertEmpty(out)
+    self.assertLen(err, 1)
+    self.assertRegex(err[0], rf'^Error: .*({message})')
     self.assertEqual(sorted(self.folder.rglob('*')), before)
-    for (arguments, message), (code, out, err) in zip(
-      cases, ended, strict=True
-    ):
-      with self.subTest(' '.join(arguments)):
-        self.assertEqual(code, 1)
-        self.assertEmpty(out)
-        self.assertLen(err, 1)
-        self.assertRegex(err[0], rf'^Error: .*({message})')

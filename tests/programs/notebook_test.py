@@ -27,7 +27,8 @@ nbformat.write(notebook, sys.argv[1])
 
 
 def _environment(folder):
-  made = environment.make(1) | {'IPYTHONDIR': f'{folder}/ipython'}
+  # It computes more than it compiles.
+  made = environment.make(1, quick=False) | {'IPYTHONDIR': f'{folder}/ipython'}
   # A backend for plots would be chosen over the notebook's own.
   made.pop('MPLBACKEND', None)
   return made

@@ -1,22 +1,26 @@
-"""Runs a program with several command lines, each in a process of its own.
+"""Runs the programs without waiting for their imports.
 
-The processes are forked from one that has imported what the program imports:
-most of what a program takes that only refuses its arguments.
+Half of the time of a small run is the import of libraries. A server imports
+them once and forks a process for each run, which is then a process like any
+other, with its own flags, devices, outputs and exit code.
 """
 
+import atexit
+import functools
 import json
 import os
 import pathlib
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from tests.support import environment
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
+_LIMIT = 300  # Seconds; a process that takes longer is ended.
 
 
 class Ended(NamedTuple):
@@ -27,64 +31,75 @@ class Ended(NamedTuple):
   err: list[str]
 
 
-def run_each(
-  program: str, folder: pathlib.Path, lines: Sequence[Sequence[str]]
-) -> list[Ended]:
-  """Runs `experiments/{program}.py` with each of some lists of arguments.
-
-  Args:
-    program: its name.
-    folder: where the processes start.
-    lines: the arguments of each process.
-  """
+def run(
+  program: str, *arguments: str, folder: str | os.PathLike, devices: int = 1
+) -> Ended:
+  """Runs `experiments/{program}.py` in a folder, with virtual devices."""
   with tempfile.TemporaryDirectory() as outputs:
-    subprocess.run(
-      [sys.executable, '-m', 'tests.support.forked', program, folder, outputs],
-      cwd=_ROOT,
-      env=environment.make(1),
-      input=json.dumps(lines),
-      text=True,
-      check=True,
-      timeout=300,
+    request = {
+      'program': program,
+      'arguments': arguments,
+      'folder': os.fspath(folder),
+      'flags': environment.make(devices)['XLA_FLAGS'],
+      'outputs': outputs,
+    }
+    server = _server()
+    server.stdin.write(json.dumps(request) + '\n')
+    server.stdin.flush()
+    code = int(server.stdout.readline())
+    out, err = (
+      (pathlib.Path(outputs) / name).read_text().splitlines()
+      for name in ('out', 'err')
     )
-    codes = json.loads((pathlib.Path(outputs) / 'codes').read_text())
-    return [
-      Ended(
-        code,
-        *(
-          (pathlib.Path(outputs) / f'{i}.{name}').read_text().splitlines()
-          for name in ('out', 'err')
-        ),
-      )
-      for i, code in enumerate(codes)
-    ]
+  return Ended(code, out, err)
 
 
-def _run_child(program: str, folder: str, output: str, line: list[str]) -> None:
-  """Becomes the program."""
-  for descriptor, name in ((1, 'out'), (2, 'err')):
-    opened = os.open(f'{output}.{name}', os.O_WRONLY | os.O_CREAT)
-    os.dup2(opened, descriptor)
-  os.chdir(folder)
-  path = str(_ROOT / 'experiments' / f'{program}.py')
-  sys.argv = [path, *line]
-  runpy.run_path(path, run_name='__main__')
+@functools.cache
+def _server() -> subprocess.Popen:
+  """Starts the server of this process; it ends with it."""
+  server = subprocess.Popen(
+    [sys.executable, '-m', 'tests.support.forked'],
+    cwd=_ROOT,
+    env=environment.make(1),
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  atexit.register(server.communicate)  # The end of its input ends it.
+  return server
 
 
-def _main(program: str, folder: str, outputs: str) -> None:
+def _serve() -> None:
+  os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'  # As `lazy_tensorflow` has it.
+  import tensorflow  # noqa: F401
+
   from experiments import launch  # noqa: F401
   from experiments.outputs import videos  # noqa: F401
   from experiments.trainer import dry_run, run  # noqa: F401
 
-  codes = []
-  for i, line in enumerate(json.load(sys.stdin)):
+  for line in sys.stdin:
     child = os.fork()
     if not child:
-      _run_child(program, folder, f'{outputs}/{i}', line)
-      sys.exit()
-    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-  (pathlib.Path(outputs) / 'codes').write_text(json.dumps(codes))
+      _become_program(**json.loads(line))
+      return
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def _become_program(
+  program: str, arguments: list[str], folder: str, flags: str, outputs: str
+) -> None:
+  signal.alarm(_LIMIT)
+  os.close(0)
+  for descriptor, name in ((1, 'out'), (2, 'err')):
+    opened = os.open(f'{outputs}/{name}', os.O_WRONLY | os.O_CREAT)
+    os.dup2(opened, descriptor)
+  os.chdir(folder)
+  os.environ['XLA_FLAGS'] = flags
+  path = str(_ROOT / 'experiments' / f'{program}.py')
+  sys.argv = [path, *arguments]
+  runpy.run_path(path, run_name='__main__')
 
 
 if __name__ == '__main__':
-  _main(*sys.argv[1:])
+  _serve()

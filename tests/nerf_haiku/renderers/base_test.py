@@ -13,6 +13,7 @@ class WithinBudgetTest(chex.TestCase):
     ([3, 4, 0, 5, 1], 13, [1, 1, 1, 1, 1]),
     ([9, 0, 0], 8, [0, 0, 0]),  # Rays behind the excess do not fit.
     ([0, 2**31 - 1, 1], 8, [1, 0, 0]),
+    ([2**30, 2**31 - 1], 2**30, [1, 0]),  # The largest sum at first excess.
   )
   def test_rays_fit_until_the_first_excess(self, count, max_samples, expected):
     found = base.within_budget(jnp.asarray(count, jnp.int32), max_samples)

@@ -157,6 +157,19 @@ class HierarchicalTest(chex.TestCase):
     for one, other in zip(trained, evaluated, strict=True):
       chex.assert_trees_all_equal(one.outputs, other.outputs)
 
+  def test_noise_has_the_standard_deviation(self):
+    even = hierarchical.without_noise(jnp.ones((500, 4)), 6)
+    for std in (0.5, 2.0):
+      noisy = hierarchical.add_noise(
+        _keys(500), even, perturb=False, raw_noise_std=std
+      )
+      for noise, size in ((noisy.coarse_noise, 2000), (noisy.fine_noise, 5000)):
+        self.assertEqual(noise.size, size)
+        # Within four standard errors.
+        error = 4 * std / np.sqrt(size)
+        np.testing.assert_allclose(jnp.mean(noise), 0.0, atol=error)
+        np.testing.assert_allclose(jnp.std(noise), std, atol=error)
+
   def test_noise_reaches_each_network(self):
     """Empty space with noise of 1 has the density of a rectified normal."""
 
