@@ -34,8 +34,8 @@ class PreemptionTest(chex.TestCase):
     seed = random.randrange(2**31)
     print(f'seed {seed}')  # Shown if it fails.
     generator = random.Random(seed)
-    times = [generator.uniform(0, whole.seconds) for _ in range(3)]
-    numbers = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL]
+    numbers = [signal.SIGKILL, signal.SIGTERM]
+    times = [generator.uniform(0, whole.seconds) for _ in numbers]
     model_dir = self.folder / 'killed'
     preemption.run_with_kills(model_dir, times, numbers)
     self.assertEmpty(

@@ -301,7 +301,9 @@ class GeometryTest(chex.TestCase):
     """Nothing but colours is shown to the run; its depth must be right."""
     config = quickstart.get_config()
     config.procedural.update(size=32, num_train=40)
-    config.update(num_steps=250, num_rand=1024)
+    config.update(num_steps=250, num_rand=512)
+    config.hash.update(num_levels=6, hashmap_size=2**13, max_resolution=64)
+    config.occupancy.update(max_samples=2**13, resolution=32)
     folder = pathlib.Path(self.create_tempdir().full_path)
     fitted = fitting.fit(config, folder)
     experiment, scene = fitted.experiment, fitted.experiment.scene

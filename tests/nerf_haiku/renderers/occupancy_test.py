@@ -145,6 +145,34 @@ class RenderingTest(chex.TestCase):
     outputs = _evaluate(renderer, rays).outputs
     np.testing.assert_allclose(outputs.rgb, expected.rgb, atol=1e-5)
 
+  def test_a_ray_ends_where_it_is_opaque(self):
+    """In rounds of few samples nothing is queried behind an opaque wall."""
+
+    def wall(params, points, viewdirs):
+      # Opaque below x = 0.5; the field is not defined below -0.5.
+      x = points[..., 0]
+      density = jnp.where(x < 0.5, 1e3, 0.0) * params['ball']['bias']
+      density = jnp.where(x < -0.5, jnp.nan, density)
+      return density, jnp.ones(points.shape) + 0 * viewdirs
+
+    wall = _ball()._replace(
+      init=lambda *_: {'ball': {'bias': jnp.ones(())}}, apply=wall
+    )
+    num_rays = 8
+    forward = jnp.tile(jnp.array([[-1.0, 0.0, 0.0]]), (num_rays, 1))
+    y = jnp.linspace(-0.9, 0.9, num_rays)
+    rays = cameras.Rays(
+      origins=jnp.stack([jnp.full(num_rays, 3.0), y, y], axis=-1),
+      directions=forward,
+      viewdirs=forward,
+      near=jnp.zeros((num_rays, 1)),
+      far=jnp.full((num_rays, 1), 40.0),
+    )
+    renderer = _make(wall, {'max_samples': 64})
+    outputs = _evaluate(renderer, rays).outputs
+    np.testing.assert_allclose(outputs.opacity, 1.0, atol=1e-4)
+    np.testing.assert_allclose(outputs.depth, 2.5, atol=_STEP)
+
   def test_an_infinite_end_is_opaque(self):
     rays = _rays()
     haze = _ball()._replace(  # Up to the faces of the box.
@@ -290,6 +318,23 @@ class UpdateStateTest(chex.TestCase):
   def test_nothing_happens_between_updates(self):
     chex.assert_trees_all_equal(self._after(3), occupancy_grid.init_grid(8))
     chex.assert_trees_all_equal(self._after(7), self._after(4))
+
+  def test_each_update_measures_other_points(self):
+    def place(params, points, viewdirs):
+      del params
+      return 2.0 + points[..., 0], jnp.ones(points.shape) + 0 * viewdirs
+
+    renderer = _make(_ball()._replace(apply=place))
+    variables, key = _variables(renderer), jax.random.key(0)
+    first, second = (
+      renderer.update_state(variables, key, jnp.asarray(step)).density
+      for step in (4, 8)
+    )
+    # Points are random in cells of 0.25, so that densities differ by 0.08 on
+    # the average.
+    self.assertGreater(float(jnp.mean(jnp.abs(first - second))), 0.05)
+    center = (jnp.arange(8) / 4 + 1.125)[None, None]
+    chex.assert_trees_all_close(first, center + 0 * first, atol=0.1251)
 
   def test_after_the_warmup_a_quarter_is_measured(self):
     """A field that has vanished: old densities decay, part by part."""
