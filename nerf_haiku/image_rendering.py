@@ -75,7 +75,7 @@ def make_render_image(
     rays_per_call: rays that a device is given per call, rounded up to whole
       chunks.
     chunk: rays rendered at a time; it bounds the memory.
-    ndc: normalised device coordinates that the renderer takes its rays in;
+    ndc: normalized device coordinates that the renderer takes its rays in;
       None: rays of the world.
     network: which rendering: the last is the result, 0 the coarse one.
     num_devices: number of devices that hold the parameters; None: all.

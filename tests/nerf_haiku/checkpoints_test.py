@@ -335,7 +335,7 @@ class FullDiskTest(chex.TestCase):
       self._kept.save(_state(step=2), {})
     self._check_the_next_is_kept()
 
-  def test_a_folder_that_can_not_be_made(self):
+  def test_a_folder_that_cannot_be_made(self):
     """Stands for a read-only one: root may write there all the same."""
     file = self.create_tempfile().full_path
     kept = checkpoints.Checkpoints(pathlib.Path(file) / 'checkpoints')

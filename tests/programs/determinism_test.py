@@ -1,7 +1,7 @@
 """The same seed, machine and number of devices give the same bits.
 
-The other two pairs are in `fit_test.test_going_on_equals_an_unbroken_run`;
-processes in `preemption_test`.
+The other two pairs are in `trainer/steps_test.py`
+(`test_a_resumed_run_equals_an_unbroken_one`); processes in `preemption_test`.
 """
 
 import functools

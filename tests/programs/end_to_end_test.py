@@ -112,8 +112,8 @@ class StopTest(chex.TestCase):
     '--config.procedural.num_test=1',
   )
 
-  def test_a_stopped_run_goes_on(self):
-    """By SIGINT; `preemption_test` and `fit_test` see that no bit differs."""
+  def test_a_stopped_run_resumes(self):
+    """By SIGINT; `preemption_test` and `steps_test` see that no bit differs."""
     folder = pathlib.Path(self.create_tempdir().full_path)
     process = subprocess.Popen(
       [
@@ -260,7 +260,7 @@ class TrainTest(chex.TestCase):
       (1, 16, 16),
     ),
   )
-  def test_the_original_s_configs(self, name, changes, splits, video):
+  def test_configs_of_the_reference(self, name, changes, splits, video):
     """One of each layout starts, steps and renders; few samples, tiny networks.
 
     The others differ from them in numbers, which `config_test` knows.

@@ -83,7 +83,9 @@ class ConfigsTest(chex.TestCase):
     (paper_blender_lego, 1, 128, 500_000, 500),
     (test_blender_lego, 2, 64, 200_000, 250),
   )
-  def test_the_original_s(self, module, down_factor, importance, steps, decay):
+  def test_of_the_reference(
+    self, module, down_factor, importance, steps, decay
+  ):
     config = module.get_config()
     schema.check(config, num_devices=4)
     self.assertEqual(

@@ -208,7 +208,7 @@ class ClaimOutputTest(chex.TestCase):
     ({'steps': 8}, 'steps is 7 there, 8 here'),
     ({'config': {'white_bkgd': False}}, 'white_bkgd is True there, False here'),
   )
-  def test_something_else_is_left_alone_unless_told(self, changes, message):
+  def test_something_else_is_left_alone_unless_asked(self, changes, message):
     other = self._IDENTITY | changes
     with self.assertRaisesRegex(
       errors.UserError, rf'--save_dir: .*\({message}\)'

@@ -74,7 +74,7 @@ class RunTest(chex.TestCase):
     with Image.open(path) as image:
       return np.asarray(image).astype(int)
 
-  def test_videos_on_the_way(self):
+  def test_videos_during_training(self):
     for step in (10, 20):
       where = self.run_dir / f'video_{step:07}'
       self.assertIn(f'step {step}  3 frames of 8x8: ', self.said)
@@ -142,7 +142,7 @@ class RunTest(chex.TestCase):
     text = self._render_only(render_test=True)
     self.assertIn('test_0000020/results.json', text)
 
-  def test_what_can_not_be_loaded(self):
+  def test_what_cannot_be_loaded(self):
     with self.assertRaisesRegex(
       ValueError, 'no checkpoint of step 11 .*10, 20'
     ):

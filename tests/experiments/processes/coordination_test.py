@@ -74,7 +74,7 @@ class BindAddressTest(chex.TestCase):
     self.assertIsNone(coordination.bind_address('127.0.0.1:1234'))
 
   @parameterized.parameters(('127.0.0.1:1234', '127.0.0.1:1234'), (None, None))
-  def test_jax_listens_there(self, coordinator, expected):
+  def test_jax_listens_at_that_address(self, coordinator, expected):
     with (
       mock.patch.object(jax.distributed, 'initialize') as initialize,
       mock.patch.object(jax.config, 'update'),

@@ -72,7 +72,7 @@ class HeartbeatTest(chex.TestCase):
       self.reported.decode(),
     )
 
-  def test_goes_on_while_another_process_sends_heartbeats(self):
+  def test_continues_while_another_process_sends_heartbeats(self):
     self._start(timeout=1.0)
     for number in range(75):
       self._beat(number)
@@ -80,7 +80,7 @@ class HeartbeatTest(chex.TestCase):
     self.assertFalse(self.exited.is_set())
     self.assertGreater(int(self.store.values['heartbeat/0']), 1)
 
-  def test_goes_on_after_another_process_has_finished(self):
+  def test_continues_after_another_process_has_finished(self):
     self._start()
     self._beat(1)
     self.store.key_value_set('exit/1', '')

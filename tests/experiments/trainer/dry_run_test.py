@@ -22,7 +22,7 @@ class DryRunTest(chex.TestCase):
     self.assertRegex(text, r'hash/layer_0 +4 -> 64\n')
     self.assertRegex(text, r'Occupancy: 64\^3 cells .*steps of 0.1, up to')
 
-  def test_what_is_told(self):
+  def test_what_is_printed(self):
     config = laptop_procedural.get_config()
     config.update(num_steps=10**9, num_rand=64, num_importance=8)
     config.procedural.update(size=16, num_train=3, num_test=2)

@@ -53,7 +53,7 @@ class ProgressTest(chex.TestCase):
     _, rate = self._run([0.5], every=9)
     self.assertEqual(rate, 0.0)
 
-  def test_a_run_that_goes_on_counts_from_where_it_was(self):
+  def test_a_resumed_run_counts_from_where_it_was(self):
     lines, rate = self._run([0.5, 0.4, 0.3], every=2, first=99, seconds=0.5)
     self.assertEqual(
       [x.split('  ')[0] for x in lines], ['step 100', 'step 102']
@@ -93,7 +93,7 @@ class LogTest(chex.TestCase):
     lines = path.read_text().splitlines()
     self.assertEqual([x.split('  ')[1] for x in lines], ['one', 'two', 'three'])
 
-  def test_a_file_that_can_not_be_written_is_told_once(self):
+  def test_a_file_that_cannot_be_written_is_reported_once(self):
     folder = pathlib.Path(self.create_tempdir().full_path) / 'gone'
     log, text = progress.Log(folder / 'log.txt'), io.StringIO()
     with contextlib.redirect_stdout(text):
@@ -109,7 +109,7 @@ class LogTest(chex.TestCase):
     told += 'Training continues.'
     self.assertEqual(lines, ['one', told, 'two', 'three', 'four', told])
 
-  def test_an_output_that_can_not_be_written_stops_nothing(self):
+  def test_an_output_that_cannot_be_written_stops_nothing(self):
     """/dev/full is a disk that is full, as for `train.py > run.txt`."""
     path = pathlib.Path(self.create_tempdir().full_path) / 'log.txt'
     with open('/dev/full', 'w', buffering=1) as full:

@@ -115,7 +115,7 @@ class TrainTest(chex.TestCase):
     _, text = self._train(folder, num_steps=30)
     self.assertIn('finished after 40 steps', text)
 
-  def test_what_is_said_is_in_the_log(self):
+  def test_what_is_printed_is_in_the_log(self):
     folder = self._folder()
     _, text = self._train(folder, i_img=30, batch_warmup_steps=2)
     log = (folder / run_dir.LOG).read_text()
@@ -155,7 +155,7 @@ class TrainTest(chex.TestCase):
       read.Scalars('final/psnr')[0].value, content['psnr'], rtol=1e-5
     )
 
-  def test_the_test_set_on_the_way(self):
+  def test_the_test_set_during_training(self):
     folder = self._folder()
     content, text = self._train(folder, num_steps=30, i_testset=10)
     scores = [content['psnr']]
@@ -236,7 +236,7 @@ class TrainTest(chex.TestCase):
     with self.assertRaisesRegex(ValueError, 'Step 2: the loss holds'):
       self._train(folder, learning_rate=1e30)  # It resumes, and stops again.
 
-  def test_updates_are_skipped_but_not_for_ever(self):
+  def test_a_hundred_skipped_updates_end_the_run(self):
     folder = self._folder()
     with self.assertRaisesRegex(
       ValueError, 'Step 101: the loss holds a NaN .* 100 steps in a row'
@@ -274,7 +274,7 @@ class TrainTest(chex.TestCase):
     ):
       self.assertEqual(again[name], content[name])
 
-  def test_a_folder_that_can_not_be(self):
+  def test_a_folder_that_cannot_be_made(self):
     file = self.create_tempfile().full_path
     with self.assertRaisesRegex(ValueError, '--model_dir: .* cannot be writ'):
       self._train(pathlib.Path(file) / 'run')

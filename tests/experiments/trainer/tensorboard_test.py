@@ -32,7 +32,7 @@ class SummariesTest(chex.TestCase):
     self.assertEqual((shown.step, shown.height, shown.width), (2, 5, 7))
     np.testing.assert_array_equal(iio.imread(shown.encoded_image_string), image)
 
-  def test_a_run_that_goes_on_is_shown_once(self):
+  def test_a_resumed_run_is_shown_once(self):
     """What came after the checkpoint it goes on from is forgotten."""
     folder = pathlib.Path(self.create_tempdir().full_path)
     with tensorboard.SummaryWriter(folder) as board:
@@ -62,7 +62,7 @@ class SummariesTest(chex.TestCase):
     (final,) = read.Scalars('final/psnr')
     self.assertEqual(final.value, 26.5)
 
-  def test_a_full_disk_is_told_once_and_leaves_no_half_record(self):
+  def test_a_full_disk_is_reported_once_and_leaves_no_half_record(self):
     """No file may grow by more than some bytes: as on a disk that fills up."""
     folder, said = pathlib.Path(self.create_tempdir().full_path), []
     board = tensorboard.SummaryWriter(folder, said.append)

@@ -28,7 +28,9 @@ class CutsTest(chex.TestCase):
     (0.0, 0.0, 0.0, []),
     (0.3, 0.3, 1.0, ['begin', 'end']),
   )
-  def test_much_at_an_end_is_told(self, near, far, opacity, expected):
+  def test_much_weight_at_an_end_is_reported(
+    self, near, far, opacity, expected
+  ):
     said = validation.describe_cuts(_view(near, far, opacity), _scene())
     self.assertLen(said, len(expected))
     for text, part in zip(said, expected, strict=True):

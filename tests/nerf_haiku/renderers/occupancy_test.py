@@ -95,7 +95,7 @@ def _plain(field, rays, *, white_background=True):
 
 
 def _variables(renderer):
-  return renderer.init(jax.random.key(0))
+  return jax.jit(renderer.init)(jax.random.key(0))
 
 
 def _train(renderer, rays, variables=None):
@@ -295,8 +295,8 @@ class RandomTest(chex.TestCase):
 
 
 class UpdateStateTest(chex.TestCase):
-  def _after(self, steps, **changes):
-    renderer = _make(_ball(4.0), changes)
+  def _after(self, steps, field=None):
+    renderer = _make(field or _ball(4.0))
     variables = _variables(renderer)
     update_state = jax.jit(renderer.update_state)
     for step in range(1, steps + 1):
@@ -315,8 +315,26 @@ class UpdateStateTest(chex.TestCase):
     self.assertTrue(np.all(occupied[radius < 0.7 - margin]))
     self.assertFalse(np.any(occupied[radius > 0.7 + margin]))
 
+  def test_a_step_through_an_occupied_cell_has_some_opacity(self):
+    """Of at least 0.01, which is a density of 0.14 with steps of 0.07."""
+
+    def slabs(params, points, viewdirs):
+      del params
+      z = points[..., 2]
+      density = jnp.where(z > 0, 9.0, jnp.where(z < -0.5, 0.13, 0.15))
+      return density, jnp.ones(points.shape) + 0 * viewdirs
+
+    occupied = self._after(8, _ball()._replace(apply=slabs)).occupied
+    np.testing.assert_array_equal(occupied[2:], True)
+    np.testing.assert_array_equal(occupied[:2], False)
+
   def test_nothing_happens_between_updates(self):
-    chex.assert_trees_all_equal(self._after(3), occupancy_grid.init_grid(8))
+    grid, renderer = occupancy_grid.init_grid(8), _make()
+    start = renderer.update_state(
+      _variables(renderer), jax.random.key(3), jnp.zeros((), jnp.int32)
+    )
+    chex.assert_trees_all_equal(start, grid)
+    chex.assert_trees_all_equal(self._after(3), grid)
     chex.assert_trees_all_equal(self._after(7), self._after(4))
 
   def test_each_update_measures_other_points(self):
