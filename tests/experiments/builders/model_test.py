@@ -66,6 +66,11 @@ def _render(config, train):
   return jax.jit(renderer.render_eval)(_variables(), rays)
 
 
+@functools.cache
+def _render_usual(train):
+  return _render(configs.changed(), train)
+
+
 def _make_optimizer(config):
   schedule = training_step.make_schedule(config)
   return training_step.make_optimizer(config, schedule)
@@ -117,10 +122,8 @@ class RendererTest(chex.TestCase):
     ('raw_noise_std', 1.0, True),
   )
   def test_fields_that_change_what_is_rendered(self, name, value, train):
-    usual, other = (
-      _render(c, train)
-      for c in (configs.changed(), configs.changed(**{name: value}))
-    )
+    usual = _render_usual(train)
+    other = _render(configs.changed(**{name: value}), train)
     self.assertGreater(
       float(jnp.max(jnp.abs(usual[1].outputs.rgb - other[1].outputs.rgb))), 1e-6
     )
@@ -129,9 +132,7 @@ class RendererTest(chex.TestCase):
     changed = _render(
       configs.changed(perturb=False, raw_noise_std=1.0), train=False
     )
-    chex.assert_trees_all_equal(
-      changed, _render(configs.changed(), train=False)
-    )
+    chex.assert_trees_all_equal(changed, _render_usual(train=False))
 
 
 class PairsTest(chex.TestCase):

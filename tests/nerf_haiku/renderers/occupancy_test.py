@@ -140,10 +140,23 @@ class RenderingTest(chex.TestCase):
   def test_rounds_of_any_budget_render_the_same(self, max_samples):
     """51 is the smallest budget: the positions of one ray."""
     rays = _rays()
-    expected, _ = _plain(_ball(0.5), rays)
-    renderer = _make(_ball(0.5), {'max_samples': max_samples})
-    outputs = _evaluate(renderer, rays).outputs
-    np.testing.assert_allclose(outputs.rgb, expected.rgb, atol=1e-5)
+    in_haze = _ball(0.5)._replace(  # With weight at both ends of a ray.
+      init=lambda *_: {'ball': {'bias': jnp.asarray(0.2)}}
+    )
+    expected, history = _plain(in_haze, rays)
+    renderer = _make(in_haze, {'max_samples': max_samples})
+    rendering = _evaluate(renderer, rays)
+    for name in ('rgb', 'opacity', 'depth', 'disparity'):
+      np.testing.assert_allclose(
+        getattr(rendering.outputs, name),
+        getattr(expected, name),
+        atol=1e-5,
+        err_msg=name,
+      )
+    np.testing.assert_allclose(
+      rendering.boundary_weight, volume.boundary_weight(history), atol=1e-5
+    )
+    self.assertGreater(float(rendering.boundary_weight[:, 1].max()), 1e-3)
 
   def test_a_ray_ends_where_it_is_opaque(self):
     """In rounds of few samples nothing is queried behind an opaque wall."""
@@ -181,11 +194,20 @@ class RenderingTest(chex.TestCase):
         jnp.full(x.shape, 0.5),
       )
     )
-    hit = np.asarray(cameras.clip(rays, _BOX).far > 0)[:, 0]
-    for infinite in (True, False):
-      outputs = _evaluate(_make(haze, infinite_end=infinite), rays).outputs
-      opaque = np.asarray(outputs.opacity)[hit] > 0.999
-      self.assertEqual(bool(np.all(opaque)), infinite)
+    clipped = cameras.clip(rays, _BOX)
+    hit = np.asarray(clipped.far > clipped.near)[:, 0]
+    length = np.asarray(clipped.far - clipped.near)[:, 0] * np.linalg.norm(
+      rays.directions, axis=-1
+    )
+    outputs = _evaluate(_make(haze, infinite_end=True), rays).outputs
+    np.testing.assert_array_less(0.999, outputs.opacity[hit])
+    # The first interval begins at the first position, half a step from near.
+    expected = 1 - np.exp(-0.3 * np.maximum(length - 0.5 * _STEP, 0.0))
+    renderer = _make(haze, infinite_end=False)
+    outputs = _evaluate(renderer, rays).outputs
+    np.testing.assert_allclose(outputs.opacity, expected, atol=1e-5)
+    trained = _train(renderer, rays)[0].outputs
+    np.testing.assert_allclose(trained.opacity, expected, atol=1e-5)
 
   def test_empty_cells_have_no_samples(self):
     rays, renderer = _rays(), _make(_ball(4.0))
