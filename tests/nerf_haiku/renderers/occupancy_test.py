@@ -304,6 +304,14 @@ class RandomTest(chex.TestCase):
     alone = render(*jax.tree.map(lambda x: x[7:8], (keys(0), rays)))
     np.testing.assert_allclose(alone, one[7:8], atol=1e-5)
 
+  def test_each_sample_has_its_own_noise(self):
+    """In empty space half of it is density: some on any ray of 20 samples."""
+    renderer, rays = _make(_ball(0.0), raw_noise_std=1.0), _rays()
+    rendering, samples = _train(renderer, rays)
+    some = np.asarray(samples.num_samples) >= 20
+    self.assertGreater(some.sum(), 10)
+    np.testing.assert_array_less(0.01, rendering.outputs.opacity[some])
+
   def test_shifts_are_even_over_a_step(self):
     """Opacity of a ball, averaged over shifts, is that of fine steps."""
     rays = jax.tree.map(lambda x: jnp.repeat(x[:1], 3000, axis=0), _rays())
