@@ -345,8 +345,8 @@ class FullDiskTest(chex.TestCase):
       kept.save(_state(), {})
 
   def test_what_a_killed_save_has_left_is_cleared(self):
-    half = self._path / '2.orbax-checkpoint-tmp' / 'state'
-    half.mkdir(parents=True)
+    for name in ('2.orbax-checkpoint-tmp', '7.orbax-checkpoint-tmp-17'):
+      (self._path / name / 'state').mkdir(parents=True)
     with checkpoints.Checkpoints(self._path) as kept:
       self.assertEqual(kept.steps(), [1])
       kept.save(_state(step=2), {})

@@ -86,6 +86,20 @@ class _Fake:
 
 
 class RenderImageTest(chex.TestCase):
+  @parameterized.parameters(0, 1)
+  def test_the_image_of_either_network(self, network):
+    views = _views((6, 5))
+    pixel = cameras.pixels(6, 5)
+    rays = _cast()(views, np.zeros(30, np.int32), pixel)
+    expected = jax.jit(_renderer().render_eval)(_variables(), rays)
+    render_image = image_rendering.make_render_image(
+      _renderer(), _cast(), chunk=30, network=network
+    )
+    image = render_image(devices.replicate(_variables()), views, 0)
+    for i in range(2):
+      off = np.max(np.abs(image.rgb.reshape(30, 3) - expected[i].outputs.rgb))
+      self.assertEqual(off < 1e-4, i == network, off)
+
   @parameterized.parameters((48, 32), (33, 17), (1, 1))
   def test_any_size_equals_all_rays_at_once(self, height, width):
     views = _views((4, 4), (height, width))

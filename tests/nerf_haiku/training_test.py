@@ -110,6 +110,21 @@ def _whole_gradient():
   return jax.jit(gradient)(_variables(renderer), _keys(), _batch())
 
 
+class RandomTest(chex.TestCase):
+  def test_each_step_draws_other_numbers(self):
+    """For the same batch and the same parameters again."""
+    renderer, cast = _problem()
+    frozen = optax.set_to_zero()
+    state = training.init_state(renderer, frozen, jax.random.key(0))
+    update = training.make_update(renderer, frozen, cast)
+    state, batch = devices.replicate(state, 1), devices.shard(_batch(), 1)
+    losses = []
+    for _ in range(2):
+      state, scalars = update(state, batch, jax.random.key(3))
+      losses.append(float(scalars['loss']))
+    self.assertGreater(abs(losses[0] - losses[1]), 1e-5)
+
+
 class GradientTest(chex.TestCase):
   def test_matches_the_reference_for_20_steps(self):
     reference = references.load('model')

@@ -157,6 +157,18 @@ class HierarchicalTest(chex.TestCase):
     for one, other in zip(trained, evaluated, strict=True):
       chex.assert_trees_all_equal(one.outputs, other.outputs)
 
+  def test_importance_samples_are_independent_of_the_strata(self):
+    even = hierarchical.without_noise(
+      jnp.tile(jnp.arange(6.0)[None], (2000, 1)), 6
+    )
+    random = hierarchical.add_noise(
+      _keys(2000), even, perturb=True, raw_noise_std=0.0
+    )
+    # Of 2,000 pairs, within 5 standard errors.
+    for i in range(6):
+      correlation = np.corrcoef(random.t[:, i], random.u[:, i])[0, 1]
+      self.assertLess(abs(correlation), 5 / np.sqrt(2000))
+
   def test_noise_has_the_standard_deviation(self):
     even = hierarchical.without_noise(jnp.ones((500, 4)), 6)
     for std in (0.5, 2.0):
