@@ -54,6 +54,12 @@ class CollapseTest(chex.TestCase):
     )
     self.assertIsNone(_describe(target, predicted))
 
+  def test_colors_that_vary_are_no_collapse_however_wrong(self):
+    """They are other rays' colors, a fifth as far from the mean."""
+    target = _scene('photo')
+    mean = target.mean(axis=(0, 1))
+    self.assertIsNone(_describe(target, mean + 0.2 * (target[:, ::-1] - mean)))
+
   @parameterized.parameters('dark', 'uniform')
   def test_one_color_that_is_nearly_right_is_no_collapse(self, kind):
     target = _scene(kind)

@@ -31,6 +31,14 @@ class SceneBoundsTest(chex.TestCase):
     self.assertTrue(np.all(box[1] > 1.2))
     self.assertTrue(np.all(np.abs(box) < 3.5))
 
+  def test_nothing_is_seen_nearer_than_near(self):
+    """Two of three cameras see from 2 to 6 before them, the third is apart."""
+    poses = np.tile(np.eye(4)[None, :3], (3, 1, 1))
+    poses[2, 2, 3] = 5.0  # Between near and the two others it sees alone.
+    cams = cameras.pinhole(poses, np.full((3, 2), 10), np.full(3, 20.0))
+    box = _bounds(cams).box
+    np.testing.assert_allclose(box[:, 2], [-6.0, -2.0], atol=0.25)
+
   def test_box_holds_what_any_camera_sees_if_no_point_is_seen_by_half(self):
     """Three cameras look apart."""
     poses = np.tile(np.eye(4)[None, :3], (3, 1, 1))
