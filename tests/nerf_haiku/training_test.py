@@ -365,6 +365,13 @@ def _run_weights(skip, colors):
 
 
 class NonfiniteTest(chex.TestCase):
+  @parameterized.parameters(np.nan, np.inf, -np.inf)
+  def test_one_number_among_finite_ones(self, value):
+    loss, grads = jnp.zeros(()), {'field': {'b': jnp.ones(2), 'w': jnp.ones(3)}}
+    self.assertEqual(int(training.first_nonfinite(loss, grads)), 0)
+    grads['field']['w'] = jnp.array([1.0, value, 2.0])
+    self.assertEqual(int(training.first_nonfinite(loss, grads)), 3)
+
   @parameterized.parameters(
     (np.nan, 0, 'the loss'),
     (np.inf, 0, 'the loss'),
@@ -410,6 +417,11 @@ class ColorStatsTest(chex.TestCase):
     states, _ = _run_weights(True, [(x, 0) for x in (0.9, np.nan, 0.3)])
     np.testing.assert_allclose(
       states[-1].color_stats.target, np.full(3, 0.98 * 0.9 + 0.3), rtol=1e-5
+    )
+    # The mean is over the two steps that were taken.
+    mean = training._mean_stats(states[-1])
+    np.testing.assert_allclose(
+      mean.target, np.full(3, (0.98 * 0.9 + 0.3) / 1.98), rtol=1e-5
     )
 
 
