@@ -137,7 +137,9 @@ def _try_fault(root: pathlib.Path, fault: Fault) -> Result:
   started = time.monotonic()
   source = plant(root, fault)
   try:
-    stages = [_own_tests(root, fault.path), [f'tests/{_PACKAGE}'], ['tests']]
+    library = f'tests/{_PACKAGE}'
+    others = ['tests', f'--ignore={library}']
+    stages = [_own_tests(root, fault.path), [library], others]
     failures = (_first_failure(root, *tests) for tests in stages if tests)
     caught_by = next((x for x in failures if x), None)
   finally:

@@ -34,6 +34,10 @@ def _environment(folder):
   return made
 
 
+def _shorten(source):
+  return source.replace(f' = {_STEPS},', f' = {_SHORT_STEPS},')
+
+
 def _read(path):
   return json.loads(path.read_text(encoding='utf-8'))
 
@@ -105,7 +109,7 @@ class RunTest(chex.TestCase):
     copy = pathlib.Path(shutil.copy(_NOTEBOOK, folder))
     source = copy.read_text(encoding='utf-8')
     self.assertEqual(source.count(f' = {_STEPS},'), 1)
-    copy.write_text(source.replace(f' = {_STEPS},', f' = {_SHORT_STEPS},'))
+    copy.write_text(_shorten(source), encoding='utf-8')
     done = subprocess.run(
       [sys.executable, '-c', _EXECUTE, copy],
       cwd=folder,
@@ -116,6 +120,9 @@ class RunTest(chex.TestCase):
     )
     self.assertEqual(done.returncode, 0, done.stderr)
     committed, executed = _read(_NOTEBOOK), _read(copy)
+    self.assertEqual(
+      _sources(executed), [_shorten(x) for x in _sources(committed)]
+    )
     self.assertEqual(_num_pictures(executed), _num_pictures(committed))
     self.assertNotIn('Warning', _text(executed))
     # What is shown is what this code does, but for another machine's rounding.
