@@ -58,7 +58,9 @@ def _load_blender(
     data_dir,
     config.shape,
     testskip=config.testskip,
+    holdout=config.holdout,
     num_poses=config.num_poses,
+    pixel_center=config.pixel_center,
     **_bounds_or_default(config),
     **_shared_settings(config),
     **config.blender,
@@ -86,6 +88,7 @@ def _load_deepvoxels(
     data_dir,
     config.shape,
     testskip=config.testskip,
+    holdout=config.holdout,
     **_bounds_or_none(config),
     **_shared_settings(config),
   )

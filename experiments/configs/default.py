@@ -140,6 +140,9 @@ def get_config() -> ml_collections.ConfigDict:
   # Only every N-th validation and test view is used; 0 is the same as 1. Not
   # for LLFF, which has `llff.hold`.
   config.testskip = 8
+  # Where the files have no validation and test views, every N-th training view
+  # is for both, and not for training. Not for LLFF, which has `llff.hold`.
+  config.holdout = 8
   config.num_poses = 40  # Cameras of the path that videos follow.
   # Where rays begin and end, in scene units along the optical axis; 0: as the
   # data set says. In normalized device coordinates: the depth of their near

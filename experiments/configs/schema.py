@@ -117,6 +117,7 @@ _RULES: dict[str, _Rule] = {
   'dataset_type': _one_of(*DATASET_TYPES),
   'down_factor': _at_least(1),
   'testskip': _at_least(0),
+  'holdout': _at_least(2),
   'num_poses': _between(1, camera_checks.MAX_POSES),
   'near': _zero_or(1 / camera_checks.MAX_MAGNITUDE),
   'far': _zero_or(1 / camera_checks.MAX_MAGNITUDE),

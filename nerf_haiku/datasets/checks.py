@@ -18,6 +18,7 @@ def check_settings(
   num_poses: int = 1,
   num_train: int = 1,
   hold: int = 0,
+  holdout: int = 2,
 ) -> None:
   """Checks the settings of a reader; near and far may be None.
 
@@ -30,6 +31,7 @@ def check_settings(
     ('num_poses', num_poses, 1),
     ('num_train', num_train, 1),
     ('hold', hold, 0),
+    ('holdout', holdout, 2),
   ):
     is_int = isinstance(value, int) and not isinstance(value, bool)
     if not is_int or value < minimum:

@@ -4,14 +4,17 @@
 `intrinsics.txt` (Sitzmann et al. 2019). The images are on white.
 """
 
+import os
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from nerf_haiku import camera_checks, cameras, errors, scenes
 from nerf_haiku.datasets import checks, image_files, scene_folders
+from nerf_haiku.datasets import splits as splits_lib
 from nerf_haiku.io import messages, safe_reading
 
 _SPLITS = ('train', 'validation', 'test')
@@ -29,6 +32,21 @@ class _Lens(NamedTuple):
   cy: float
   height: float
   width: float
+  world_to_camera: bool  # whether poses are the inverse of camera-to-world.
+  unused: bool  # whether center, near plane or scale are not the usual ones.
+
+
+class _Views(NamedTuple):
+  """`N` views of one split."""
+
+  lens: _Lens
+  poses: np.ndarray  # [N, 4, 4] float32, camera-to-world, OpenGL's axes.
+  images: tuple[pathlib.Path, ...]
+
+  def take(self, index: Sequence[int]) -> '_Views':
+    """Returns some of the views."""
+    images = tuple(self.images[i] for i in index)
+    return self._replace(poses=self.poses[list(index)], images=images)
 
 
 @safe_reading.wrap_os_errors()
@@ -41,11 +59,14 @@ def load(
   near: float | None = None,
   far: float | None = None,
   box: checks.Box = None,
+  holdout: int = 8,
 ) -> scenes.Scene:
   """Loads a scene; checks and decodes every image that is used.
 
   The rendered video follows the test cameras. Poses and images are paired in
-  the order of their names.
+  the order of their names. Where there are no validation views the test views
+  replace them, and the other way round; without both they are every
+  `holdout`-th training view.
 
   Args:
     data_dir: holds the folders `train`, `validation` and `test`, or a folder
@@ -58,6 +79,7 @@ def load(
       than the cameras' mean distance from the origin.
     far: where rays end. None: 1 more than that distance.
     box: `[2, 3]` corners that rays are clipped to, scene units, or None.
+    holdout: see above; 2 or more. `testskip` does not apply to such views.
 
   Returns:
     The scene.
@@ -67,38 +89,86 @@ def load(
     UserError: if a setting is out of range.
   """
   checks.check_settings(
-    testskip=testskip, down_factor=down_factor, near=near, far=far
+    testskip=testskip,
+    down_factor=down_factor,
+    near=near,
+    far=far,
+    holdout=holdout,
   )
   corners = checks.parse_box(box)
   root = _find_root(data_dir, shape)
-  folders = [root / split / shape for split in _SPLITS]
-  stride = max(testskip, 1)
-  pairs = [
-    _pair_files(folder, every)
-    for folder, every in zip(folders, (1, stride, stride), strict=True)
-  ]
-  poses = [np.stack([_read_pose(text) for text, _ in split]) for split in pairs]
-  lenses = [
-    _read_lens(_find_intrinsics(folder, folders[0])) for folder in folders
-  ]
+  splits = _read_splits(root, shape, max(testskip, 1), holdout)
+  views = [splits.train, splits.val, splits.test]
+  if splits.val is splits.test:
+    del views[1]
   files = image_files.open_splits(
-    [[image for _, image in split] for split in pairs], down_factor=down_factor
+    [split.images for split in views], down_factor=down_factor
   )
   image_files.check_equal_sizes(files)
-  split_cameras = [
-    _cameras(*parts) for parts in zip(poses, lenses, files, strict=True)
-  ]
-  near, far = _find_bounds(folders[0], np.concatenate(poses), near, far)
-  train, (val, test) = image_files.load_splits(files, split_cameras)
+  split_cameras = [_cameras(*parts) for parts in zip(views, files, strict=True)]
+  poses = np.concatenate([split.poses for split in views])
+  near, far = _find_bounds(root / _SPLITS[0] / shape, poses, near, far)
+  train, others = image_files.load_splits(files, split_cameras)
   return scenes.Scene(
     train=train,
-    val=val,
-    test=test,
+    val=others[0],
+    test=others[-1],
     near=near,
     far=far,
     box=corners,
-    path=test.cameras,
-    notices=image_files.notices(files, root),
+    path=others[-1].cameras,
+    notices=(
+      *splits.notices,
+      *_describe_unused(views),
+      *image_files.notices(files, root),
+    ),
+  )
+
+
+def _read_splits(
+  root: pathlib.Path, shape: str, stride: int, holdout: int
+) -> splits_lib.Splits[_Views]:
+  """Reads the views of all splits, and makes those that are missing."""
+  folders = [root / split / shape for split in _SPLITS]
+  train = _read_views(folders[0], folders[0], 1)
+  val, test = (
+    _read_held_out(folder, folders[0], stride) for folder in folders[1:]
+  )
+  return splits_lib.complete(
+    train, val, test, count=len(train.images), holdout=holdout, take=_Views.take
+  )
+
+
+def _read_held_out(
+  folder: pathlib.Path, train: pathlib.Path, stride: int
+) -> splits_lib.HeldOut[_Views]:
+  """Reads validation or test views; a folder without images is no split."""
+  name = f'{folder.parent.name}/{folder.name}'
+  if not os.path.lexists(folder):
+    return splits_lib.HeldOut(None, f'there is no folder {name}')
+  images = folder / 'rgb'
+  if not os.path.lexists(images) or not _find_files(images, '.png'):
+    return splits_lib.HeldOut(None, f'{name} has no images (rgb/*.png)')
+  return splits_lib.HeldOut(_read_views(folder, train, stride))
+
+
+def _read_views(
+  folder: pathlib.Path, train: pathlib.Path, stride: int
+) -> _Views:
+  """Reads every `stride`-th view of a split."""
+  pairs = _pair_files(folder, stride)
+  lens = _read_lens(_find_intrinsics(folder, train))
+  poses = [_read_pose(text, lens.world_to_camera) for text, _ in pairs]
+  return _Views(lens, np.stack(poses), tuple(image for _, image in pairs))
+
+
+def _describe_unused(views: Sequence[_Views]) -> tuple[str, ...]:
+  if not any(split.lens.unused for split in views):
+    return ()
+  return (
+    f'Lines 2 to 4 of {_INTRINSICS} (center, near plane and scale) are not '
+    'used: near and far are measured from the origin, in the units of the '
+    'poses.',
   )
 
 
@@ -175,17 +245,21 @@ def _natural_key(path: pathlib.Path) -> list[tuple[int, str]]:
 def _list_files(folder: pathlib.Path, suffix: str) -> list[pathlib.Path]:
   if not folder.is_dir():
     raise errors.DataError(f'{folder}: no such folder.')
-  found = sorted(
-    path
-    for path in folder.iterdir()
-    if path.suffix.lower() == suffix and not path.name.startswith('.')
-  )
+  found = _find_files(folder, suffix)
   if not found:
     raise errors.DataError(f'{folder}: has no {suffix} files.')
   return found
 
 
-def _read_pose(path: pathlib.Path) -> np.ndarray:
+def _find_files(folder: pathlib.Path, suffix: str) -> list[pathlib.Path]:
+  return sorted(
+    path
+    for path in folder.iterdir()
+    if path.suffix.lower() == suffix and not path.name.startswith('.')
+  )
+
+
+def _read_pose(path: pathlib.Path, world_to_camera: bool) -> np.ndarray:
   """Reads a `[4, 4]` pose, and converts it to OpenGL's axes."""
   numbers = _parse_numbers(path, safe_reading.read_text(path).split())
   if len(numbers) != 16:
@@ -194,6 +268,8 @@ def _read_pose(path: pathlib.Path) -> np.ndarray:
     )
   rows = np.reshape(numbers, (4, 4)).tolist()
   pose = camera_checks.parse_pose(f'{path}: the pose', rows)
+  if world_to_camera:
+    pose = np.linalg.inv(pose.astype(np.float64))
   return (pose @ _FLIP).astype(np.float32)
 
 
@@ -210,7 +286,8 @@ def _read_lens(path: pathlib.Path) -> _Lens:
   """Reads lines 1 and 5: focal length, cx and cy; height and width.
 
   Between them are the scene's center, near plane and scale, which the
-  reference implementation reads and does not use.
+  reference implementation reads and does not use. A sixth line of 1 says that
+  poses are world-to-camera.
   """
   lines = [line.split() for line in safe_reading.read_text(path).splitlines()]
   for i, min_words in enumerate((3, 3, 1, 1, 2)):
@@ -236,7 +313,22 @@ def _read_lens(path: pathlib.Path) -> _Lens:
       f'{camera_checks.MAX_MAGNITUDE:g} pixels, the last two at least 1, got '
       f'{cx:g}, {cy:g}, {height:g} and {width:g}.'
     )
-  return _Lens(focal=focal, cx=cx, cy=cy, height=height, width=width)
+  flag = lines[5] if len(lines) > 5 else []
+  if flag not in ([], ['0'], ['1']):
+    raise errors.DataError(
+      f'{path}: line 6 must be 1 if poses are world-to-camera, or else 0, got '
+      f'{messages.shorten(" ".join(flag))}.'
+    )
+  middle = _parse_numbers(path, [*lines[1][:3], lines[2][0], lines[3][0]])
+  return _Lens(
+    focal=focal,
+    cx=cx,
+    cy=cy,
+    height=height,
+    width=width,
+    world_to_camera=flag == ['1'],
+    unused=middle != [0, 0, 0, 1, 1],
+  )
 
 
 def _parse_numbers(path: pathlib.Path, words: list[str]) -> list[float]:
@@ -255,16 +347,17 @@ def _parse_numbers(path: pathlib.Path, words: list[str]) -> list[float]:
   return numbers
 
 
-def _cameras(
-  poses: np.ndarray, lens: _Lens, files: image_files.Files
-) -> cameras.Cameras:
+def _cameras(views: _Views, files: image_files.Files) -> cameras.Cameras:
   """Returns cameras of the downscaled images.
 
   Images may have been resized to squares: as in the reference implementation,
   the focal length is scaled by the height alone.
   """
+  lens = views.lens
   full = image_files.full_sizes(files)
-  cams = cameras.pinhole(poses, full, lens.focal * full[:, 0] / lens.height)
+  cams = cameras.pinhole(
+    views.poses, full, lens.focal * full[:, 0] / lens.height
+  )
   intrinsics = np.array(cams.intrinsics)
   intrinsics[:, 2] = lens.cx * full[:, 1] / lens.width
   intrinsics[:, 3] = lens.cy * full[:, 0] / lens.height

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable, Iterable
 
 from nerf_haiku import errors
-from nerf_haiku.io import messages, safe_reading
+from nerf_haiku.io import file_names, messages, safe_reading
 
 _MAX_NAMES = 20  # In a message.
 
@@ -35,11 +35,13 @@ def find_scene(
     DataError: if there is no such scene; lists those that there are.
   """
   root = check_folder(data_dir)
-  for folder in (root / shape, root / collection / shape):
+  for parent in (root, root / collection):
+    folder = similar(parent, shape)
     if shape and is_scene(folder):
       return folder, ()
   if is_scene(root):
-    if root.resolve().name == shape:
+    name = root.resolve().name
+    if file_names.normalize(name) == file_names.normalize(shape):
       return root, ()
     return root, (
       f'data_dir={messages.shorten(data_dir)} is itself a scene: '
@@ -50,6 +52,25 @@ def find_scene(
     f'shape={messages.shorten(shape)} is not a scene with {required_file} in '
     f'data_dir={messages.shorten(data_dir)}. Available scenes: {names}.'
   )
+
+
+def similar(parent: pathlib.Path, name: str) -> pathlib.Path:
+  """Returns a path in a folder, whatever case and Unicode form it is in.
+
+  If nothing there has such a name, or several have, it is the path of the name
+  as it is given.
+  """
+  path = parent / name
+  if not os.path.lexists(path) and os.path.isdir(parent):
+    wanted = file_names.normalize(name)
+    found = [x for x in parent.iterdir() if _has_name(x, wanted)]
+    if len(found) == 1:
+      return found[0]
+  return path
+
+
+def _has_name(path: pathlib.Path, normalized: str) -> bool:
+  return file_names.normalize(path.name) == normalized
 
 
 def list_scenes(

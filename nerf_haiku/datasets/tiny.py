@@ -62,7 +62,7 @@ def load(
   )
   corners = checks.parse_box(box)
   path = _find(data_dir, shape)
-  images, poses, focal = _read(path)
+  images, poses, focal, unused = _read(path)
   _check_counts(path, images.shape, num_train, down_factor)
   height, width = images.shape[1:3]
   full = np.tile((height, width), (len(images), 1))
@@ -71,11 +71,14 @@ def load(
   stored = _to_stored(images, height // down_factor, width // down_factor)
   train = _select(stored, cams, slice(num_train))
   test = _select(stored, cams, slice(num_train, None, max(testskip, 1)))
-  notices: tuple[str, ...] = ()
+  notices = []
+  if unused:
+    names = ', '.join(messages.shorten(name) for name in unused[:8])
+    notices.append(f'Arrays of {path.name} that are not used: {names}.')
   if height % down_factor or width % down_factor:
-    notices = (
+    notices.append(
       'The images have a size that down_factor does not divide: rounded down, '
-      'the focal length scaled by the real ratio of each axis.',
+      'the focal length scaled by the real ratio of each axis.'
     )
   return scenes.Scene(
     train=train,
@@ -85,7 +88,7 @@ def load(
     far=far,
     box=corners,
     path=cameras.with_poses(camera_paths.circle(num_poses), cams),
-    notices=notices,
+    notices=tuple(notices),
   )
 
 
@@ -110,7 +113,7 @@ def _find(data_dir: str, shape: str) -> pathlib.Path:
   if os.path.isfile(root):  # pathlib's raises for some strings.
     return root
   root = scene_folders.check_folder(data_dir)
-  path = root / f'{shape.removesuffix(".npz")}.npz'
+  path = scene_folders.similar(root, f'{shape.removesuffix(".npz")}.npz')
   if not path.is_file():
     names = ', '.join(sorted(p.stem for p in root.glob('*.npz'))) or 'none'
     raise errors.DataError(
@@ -121,9 +124,14 @@ def _find(data_dir: str, shape: str) -> pathlib.Path:
   return path
 
 
-def _read(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, float]:
-  """Reads images `[N, H, W, C]`, poses `[N, 4, 4]` and the focal length."""
-  arrays = safe_reading.read_npz(path, _KEYS)
+def _read(
+  path: pathlib.Path,
+) -> tuple[np.ndarray, np.ndarray, float, list[str]]:
+  """Reads images `[N, H, W, C]`, poses `[N, 4, 4]` and the focal length.
+
+  The names of other arrays, which have no effect, come last.
+  """
+  arrays, others = safe_reading.read_npz(path, _KEYS)
   for key in _KEYS:
     if key not in arrays:
       raise errors.DataError(
@@ -147,7 +155,7 @@ def _read(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, float]:
       f'{messages.shorten(length)}.'
     )
   camera_checks.check_focal_lengths(f'{path}: focal', np.array([length]))
-  return images, np.stack(parsed), float(length)
+  return images, np.stack(parsed), float(length), others
 
 
 def _check_images(path: pathlib.Path, images: np.ndarray) -> None:

@@ -122,7 +122,9 @@ def read_npy(path: pathlib.Path) -> np.ndarray:
     return _parse_npy(read_bytes(path, MAX_ARRAY_BYTES))
 
 
-def read_npz(path: pathlib.Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
+def read_npz(
+  path: pathlib.Path, keys: Sequence[str]
+) -> tuple[dict[str, np.ndarray], list[str]]:
   """Reads arrays of a `.npz` file; nothing is unpickled.
 
   Their sizes are checked before they are decompressed, their checksums after.
@@ -132,7 +134,7 @@ def read_npz(path: pathlib.Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
     keys: names of arrays.
 
   Returns:
-    Those of the arrays that the file holds.
+    Those of the arrays that the file holds, and the names of others in it.
 
   Raises:
     DataError: if the file is missing, too large, or holds something else.
@@ -147,10 +149,12 @@ def read_npz(path: pathlib.Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
       size = sum(member.file_size for member in members.values())
       if size > MAX_ARRAY_BYTES:
         raise ValueError(_too_large(size, MAX_ARRAY_BYTES))
-      return {
+      arrays = {
         key: _read_member(archive, key, member)
         for key, member in members.items()
       }
+      others = stored.keys() - {f'{key}.npy' for key in keys}
+      return arrays, sorted(name.removesuffix('.npy') for name in others)
 
 
 def _read_member(

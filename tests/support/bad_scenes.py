@@ -137,14 +137,17 @@ def _rgb(path: pathlib.Path) -> np.ndarray:
 def _read_blender(root: pathlib.Path) -> list[View]:
   views = []
   for split in ('train', 'val', 'test'):
-    text = (root / SHAPE / f'transforms_{split}.json').read_text('utf-8-sig')
-    content = json.loads(text)
+    file = root / SHAPE / f'transforms_{split}.json'
+    if not file.exists():  # The other one replaces it.
+      continue
+    content = json.loads(file.read_text('utf-8-sig'))
     focal = 0.5 / np.tan(0.5 * content['camera_angle_x'])
     for frame in content['frames']:
       name = root / SHAPE / frame['file_path']
       path = name if name.is_file() else name.with_name(f'{name.name}.png')
       pose = np.array(frame['transform_matrix'], np.float64)[:3]
-      views.append(View(_rgb(path), pose, float(focal)))
+      if path.exists():
+        views.append(View(_rgb(path), pose, float(focal)))
   return views
 
 
@@ -152,6 +155,8 @@ def _read_deepvoxels(root: pathlib.Path) -> list[View]:
   views = []
   for split in ('train', 'validation', 'test'):
     folder = root / split / SHAPE
+    if not folder.exists():  # The other one replaces it.
+      continue
     lens = folder / 'intrinsics.txt'
     if not lens.exists():  # As in the reference implementation.
       lens = root / 'train' / SHAPE / 'intrinsics.txt'

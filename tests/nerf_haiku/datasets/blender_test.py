@@ -1,6 +1,7 @@
 import json
 import math
 import pathlib
+import shutil
 import tempfile
 
 import chex
@@ -320,6 +321,161 @@ class FolderTest(_SceneTest):
       self.load(data_dir=self.root / 'gone')
 
 
+class ExporterTest(_SceneTest):
+  """What other programs leave out, or write beside it."""
+
+  def setUp(self):
+    super().setUp()
+    self.images = [_image(4, 6, seed=i) for i in range(5)]
+    self.write('train', self.images)
+
+  def assert_views(self, split, expected):
+    """Checks which of the training images a split has, with their poses."""
+    for image, i in zip(split.images, expected, strict=True):
+      np.testing.assert_array_equal(image, self.images[i])
+    np.testing.assert_allclose(
+      split.cameras.camera_to_world,
+      np.stack([_pose(i)[:3] for i in expected]),
+      atol=1e-6,
+    )
+
+  def merge(self, **lists):
+    """Leaves one `transforms.json`, and no other."""
+    path = self.scene / 'transforms_train.json'
+    content = json.loads(path.read_text()) | lists
+    (self.scene / 'transforms.json').write_text(json.dumps(content))
+    for split in _SPLITS:
+      (self.scene / f'transforms_{split}.json').unlink()
+
+  @parameterized.parameters(
+    ('val', 'test', False, 'Validation .* test .*no transforms_val.json'),
+    ('val', 'test', True, 'Validation .* test .*no image of transforms_val'),
+    ('test', 'val', False, 'Test .* validation .*no transforms_test.json'),
+    ('test', 'val', True, 'Test .* validation .*no image of transforms_test'),
+  )
+  def test_one_split_replaces_the_other(self, lost, kept, has_json, message):
+    self.write(kept, self.images[:3])
+    if has_json:
+      shutil.rmtree(self.scene / lost)
+    else:
+      (self.scene / f'transforms_{lost}.json').unlink()
+    scene = self.load(testskip=2)
+    self.assertIs(scene.val, scene.test)
+    self.assert_views(scene.train, range(5))
+    self.assert_views(scene.test, [0, 2])
+    self.assertLen(scene.notices, 1)
+    self.assertRegex(scene.notices[0], message)
+
+  @parameterized.parameters((2, [1, 3], [0, 2, 4]), (8, [1, 2, 3, 4], [0]))
+  def test_held_out_views_are_made(self, holdout, train, test):
+    (self.scene / 'transforms_val.json').unlink()
+    shutil.rmtree(self.scene / 'test')
+    scene = self.load(holdout=holdout, testskip=3)
+    self.assertIs(scene.val, scene.test)
+    self.assert_views(scene.train, train)
+    self.assert_views(scene.test, test)
+    self.assertRegex(
+      scene.notices[0],
+      rf'training view \({len(test)} of 5\) .*no image of '
+      rf'transforms_test\.json .*holdout={holdout}',
+    )
+
+  def test_one_file_of_all_views(self):
+    self.merge()
+    scene = self.load(holdout=3)
+    self.assert_views(scene.train, [1, 2, 4])
+    self.assert_views(scene.test, [0, 3])
+    self.assertRegex(scene.notices[0], r'3rd .* transforms\.json has all views')
+
+  def test_one_file_lists_its_splits(self):
+    names = [f'./train/r_{i}' for i in range(5)]
+    self.merge(
+      train_filenames=names[:2],
+      val_filenames=['train/r_2.png'],
+      test_filenames=names[3:],
+    )
+    scene = self.load()
+    self.assert_views(scene.train, [0, 1])
+    self.assert_views(scene.val, [2])
+    self.assert_views(scene.test, [3, 4])
+    self.assertEqual(scene.notices, ())
+
+  @parameterized.named_parameters(
+    ('no_train', {'test_filenames': ['train/r_0']}, 'train_filenames'),
+    ('unknown', {'train_filenames': ['x']}, "train_filenames has 'x'"),
+    ('no_list', {'train_filenames': 'x'}, 'must be a list of names'),
+  )
+  def test_refuses_lists_of_splits(self, lists, message):
+    self.merge(**lists)
+    with self.assertRaisesRegex(errors.DataError, message):
+      self.load()
+
+  def test_one_view_cannot_be_divided(self):
+    self.images = self.images[:1]
+    self.write('train', self.images)
+    self.merge()
+    with self.assertRaisesRegex(errors.UserError, 'one training view'):
+      self.load()
+
+  def test_lenses_of_files_and_frames(self):
+    self.write_json('val', **self.content('val', fl_x=30, w=12, h=8, cx=7))
+    self.write_frame('train', camera_angle_x=2 * math.atan(1.0), fl_y=5)
+    scene = self.load()
+    np.testing.assert_allclose(
+      scene.train.cameras.intrinsics[:2], [[3, 5, 3, 2], [6, 6, 3, 2]]
+    )
+    np.testing.assert_allclose(scene.val.cameras.intrinsics, [[15, 15, 3.5, 2]])
+
+  def content(self, split, **lens):
+    path = self.scene / f'transforms_{split}.json'
+    return {**lens, 'frames': json.loads(path.read_text())['frames']}
+
+  def test_a_principal_point_needs_centers_of_pixels(self):
+    self.write_json('val', **self.content('val', fl_x=30, cx=3))
+    self.load()
+    with self.assertRaisesRegex(
+      errors.UserError, r'pixel_center=False: .*transforms_val\.json has cx'
+    ):
+      self.load(pixel_center=False)
+
+  def test_scaled_images_scale_the_principal_point(self):
+    for split in _SPLITS:
+      self.write_json(split, **self.content(split, fl_x=4, fl_y=6, cx=5, cy=1))
+    scene = self.load(down_factor=2)
+    np.testing.assert_allclose(scene.val.cameras.intrinsics, [[2, 3, 2.5, 0.5]])
+
+  def test_refuses_a_lens_with_distortion(self):
+    self.write_json('val', **self.content('val', fl_x=30, k1=-0.2))
+    with self.assertRaisesRegex(errors.DataError, r'transforms_val.*k1=-0\.2'):
+      self.load()
+    self.write('val', [_image(4, 6)])
+    self.write_frame('val', mask_path='x.png')
+    with self.assertRaisesRegex(errors.DataError, r'frames\[0\]: mask_path'):
+      self.load()
+
+  def test_fields_without_effect_are_reported(self):
+    fields = {'aabb_scale': 4, 'foo': 1, 'applied_scale': 1.0}
+    self.write_json('val', **self.content('val', fl_x=30, **fields))
+    self.write_frame('train', bar=2, rotation=0.1, sharpness=3)
+    (notice,) = self.load().notices
+    self.assertRegex(notice, "not used: 'aabb_scale', 'bar', 'foo'\\.$")
+
+  def test_names_of_another_system(self):
+    names = [
+      r'.\train\r_0.png',
+      str(self.scene / 'train' / 'r_1.png'),
+      r'C:\Users\me\toy\train\r_2.png',
+      'train/R_3.PNG',
+      '/home/me/toy/train/r_4',
+    ]
+    path = self.scene / 'transforms_train.json'
+    content = json.loads(path.read_text())
+    for frame, name in zip(content['frames'], names, strict=True):
+      frame['file_path'] = name
+    path.write_text(json.dumps(content))
+    self.assert_views(self.load().train, range(5))
+
+
 class ErrorsTest(_SceneTest):
   def assert_refused(self, message, error=errors.DataError, **changes):
     with self.assertRaisesRegex(error, message):
@@ -338,6 +494,7 @@ class ErrorsTest(_SceneTest):
     ('near', math.nan),
     ('far', math.inf),
     ('far', '6'),
+    ('holdout', 1),
     ('box', [[0, 0, 0]]),
     ('box', [[0, 0, 1], [1, 1, 1]]),
     ('box', [[0, 0, 0], [1, 1, math.nan]]),
@@ -353,17 +510,16 @@ class ErrorsTest(_SceneTest):
       r'down_factor=5 .*train/r_0\.png.*6x4', ValueError, down_factor=5
     )
 
-  @parameterized.parameters(*_SPLITS)
-  def test_refuses_a_missing_json_file(self, split):
-    (self.scene / f'transforms_{split}.json').unlink()
-    self.assert_refused(rf'transforms_{split}\.json: no such file')
+  def test_refuses_a_missing_json_file(self):
+    (self.scene / 'transforms_train.json').unlink()
+    self.assert_refused(r'transforms_train\.json: no such file')
 
   @parameterized.named_parameters(
     ('json', '{\n"frames": [,]}', 'line 2 is not JSON'),
     ('empty', ' ', 'line 1 is not JSON'),
     ('list', '[]', 'must hold an object'),
     ('nested', '[' * 100_000, 'cannot be read'),
-    ('no_angle', '{"frames": []}', 'camera_angle_x.*nothing'),
+    ('no_angle', '{"frames": []}', 'has no camera_angle_x'),
     ('nan', '{"camera_angle_x": NaN}', 'camera_angle_x.*nan'),
     ('degrees', '{"camera_angle_x": 40}', 'camera_angle_x.*40'),
     ('zero', '{"camera_angle_x": 0.0}', 'camera_angle_x.*0.0'),
@@ -399,8 +555,8 @@ class ErrorsTest(_SceneTest):
 
   @parameterized.parameters('x\0y', 'x' * 5000, 'gone')
   def test_refuses_names_that_cannot_be_files(self, name):
-    self.write_frame('test', file_path=name)
-    self.assert_refused('no such image .*transforms_test.json')
+    self.write_frame('train', file_path=name)
+    self.assert_refused('no such image .*transforms_train.json')
 
   @parameterized.named_parameters(
     ('none', None, 'got nothing'),

@@ -1,5 +1,6 @@
 import math
 import pathlib
+import shutil
 import tempfile
 
 import chex
@@ -249,6 +250,75 @@ class SceneTest(_SceneTest):
     self.assertRegex(notice, r'1 of 4 images is gray.*first test/toy/rgb/0\.pn')
 
 
+class ExporterTest(_SceneTest):
+  """What other programs leave out, or write beside it."""
+
+  @parameterized.parameters('folder', 'rgb', 'files')
+  def test_without_validation_images_it_is_the_test_views(self, lacks):
+    self.write_image('test', _image(seed=3))
+    folder = self.folder('validation')
+    if lacks == 'folder':
+      shutil.rmtree(folder)
+    elif lacks == 'rgb':
+      shutil.rmtree(folder / 'rgb')
+    else:
+      for file in (folder / 'rgb').iterdir():
+        file.unlink()
+    scene = self.load()
+    self.assertIs(scene.val, scene.test)
+    np.testing.assert_array_equal(scene.val.images[0], _image(seed=3))
+    self.assertRegex(scene.notices[0], 'Validation .* test .*validation/toy')
+
+  def test_without_held_out_views_they_are_made(self):
+    for split in _SPLITS[1:]:
+      shutil.rmtree(self.folder(split))
+    for i in range(5):
+      self.write_image('train', _image(seed=i), i)
+      self.write_pose('train', _pose(10 + i), i)
+    scene = self.load(holdout=2, testskip=4)
+    for split, expected in ((scene.train, [1, 3]), (scene.test, [0, 2, 4])):
+      places = split.cameras.camera_to_world[:, 2, 3]
+      np.testing.assert_array_equal(places, [10 + i for i in expected])
+      for image, i in zip(split.images, expected, strict=True):
+        np.testing.assert_array_equal(image, _image(seed=i))
+    self.assertRegex(
+      scene.notices[0], r'Every 2nd training view \(3 of 5\).*holdout=2'
+    )
+
+  def test_poses_may_be_inverse(self):
+    rotation = [[0, 0.6, 0.8], [-1, 0, 0], [0, -0.8, 0.6]]
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = rotation, [1, 2, 3]
+    expected = self.load_pose(pose, _LENS)
+    for text, matrix in (
+      (f'{_LENS}0\n', pose),
+      (f'{_LENS}\n', pose),
+      (f'{_LENS}1\n', np.linalg.inv(pose)),
+    ):
+      found = self.load_pose(matrix, text)
+      np.testing.assert_allclose(found, expected, atol=1e-6)
+
+  def load_pose(self, pose, lens):
+    """Returns the first training pose; its text has full precision."""
+    (self.folder('train') / 'intrinsics.txt').write_text(lens)
+    self.write_pose('train', ' '.join(repr(float(x)) for x in pose.ravel()))
+    return self.load().train.cameras.camera_to_world[0]
+
+  @parameterized.parameters(
+    ('0. 0. 0.\n1.\n1.', False),
+    ('0. .1 0.\n1.\n1.', True),
+    ('0. 0. 0.\n2.\n1.', True),
+    ('0. 0. 0.\n1.\n2.', True),
+  )
+  def test_unused_lines_are_reported(self, lines, reported):
+    text = _LENS.replace('0. 0. 0.\n1.\n1.', lines)
+    (self.folder('train') / 'intrinsics.txt').write_text(text)
+    notices = self.load().notices
+    self.assertLen(notices, int(reported))
+    if reported:
+      self.assertRegex(notices[0], 'Lines 2 to 4 of intrinsics.txt')
+
+
 class ErrorsTest(_SceneTest):
   def assert_refused(self, message, error=errors.DataError, **changes):
     with self.assertRaisesRegex(error, message):
@@ -370,18 +440,21 @@ class ErrorsTest(_SceneTest):
       r'down_factor=17 .*/train/toy/rgb/0\.png', ValueError, down_factor=17
     )
 
-  @parameterized.parameters(('rgb', r'\.png'), ('pose', r'\.txt'))
-  def test_refuses_empty_folders(self, name, files):
-    path = self.folder('validation') / name
+  @parameterized.parameters(
+    ('train', 'rgb', r'\.png'), ('validation', 'pose', r'\.txt')
+  )
+  def test_refuses_empty_folders(self, split, name, files):
+    path = self.folder(split) / name
     for file in path.iterdir():
       file.unlink()
-    self.assert_refused(rf'/validation/toy/{name}: has no {files} files')
+    self.assert_refused(rf'/{split}/toy/{name}: has no {files} files')
     path.rmdir()
-    self.assert_refused(rf'/validation/toy/{name}: no such folder')
+    self.assert_refused(rf'/{split}/toy/{name}: no such folder')
 
-  def test_refuses_a_missing_split(self):
-    (self.root / 'validation').rename(self.root / 'val')
-    self.assert_refused('/validation/toy/pose: no such folder')
+  @parameterized.parameters('2', 'no', '1 1')
+  def test_refuses_an_unknown_kind_of_pose(self, flag):
+    (self.folder('train') / 'intrinsics.txt').write_text(f'{_LENS}{flag}\n')
+    self.assert_refused(rf"intrinsics\.txt: line 6 must be 1 .*got '{flag}'")
 
   @parameterized.parameters('tyo', '', 'toy/rgb/x')
   def test_refuses_an_unknown_scene(self, shape):

@@ -90,8 +90,10 @@ class ArraysTest(_FilesTest):
     arrays = {'a': np.arange(6.0).reshape(2, 3), 'b': np.array(3)}
     arrays = {k: np.asarray(v, order=order) for k, v in arrays.items()}
     np.savez(self.path.with_suffix('.npz'), **arrays, c=np.zeros(1))
-    read = safe_reading.read_npz(self.path.with_suffix('.npz'), ['a', 'b', 'd'])
+    path = self.path.with_suffix('.npz')
+    read, others = safe_reading.read_npz(path, ['a', 'b', 'd'])
     chex.assert_trees_all_equal(read, arrays)
+    self.assertEqual(others, ['c'])
     np.save(self.path.with_suffix('.npy'), arrays['a'])
     read = safe_reading.read_npy(self.path.with_suffix('.npy'))
     np.testing.assert_array_equal(read, arrays['a'])
@@ -120,7 +122,7 @@ class ArraysTest(_FilesTest):
           'is of 8 MB', safe_reading.read_npz, self.path, ['a']
         )
       read.assert_not_called()
-      self.assertEqual(safe_reading.read_npz(self.path, ['b']), {})
+      self.assertEqual(safe_reading.read_npz(self.path, ['b']), ({}, ['a']))
 
   def test_nothing_is_unpickled(self):
     made = self.path.with_name('exploded')
