@@ -10,6 +10,7 @@ from nerf_haiku import errors, poses
 # whose disparity is 3/4 of the way from that of near to that of five times far.
 _FAR_FACTOR, _FOCUS_FRACTION = 5.0, 0.75
 _PERCENTILE = 90  # Of the cameras' distances from the mean pose: the radii.
+_MIN_UP = 0.1  # Length of the cameras' mean up direction that is one.
 _DEPTH_FREQUENCY = 0.5  # Turns to and fro in depth for each turn around.
 
 
@@ -130,6 +131,31 @@ def orbit(
     backward = frame[:, :3] @ local
     path.append(poses.from_axes(backward, frame[:, 2], frame[:, 3] + backward))
   return np.stack(path).astype(np.float32)
+
+
+def around(camera_to_world: np.ndarray, num_poses: int) -> np.ndarray:
+  """Returns poses on a closed path that follows cameras.
+
+  It is a circle around the point that the cameras look at, with their mean
+  height and distance (see `orbit`), or if there is no such point, a path
+  through all of them (see `interpolate`).
+
+  Args:
+    camera_to_world: `[N, 3, 4]` poses of the cameras.
+    num_poses: number of poses.
+
+  Returns:
+    `[num_poses, 3, 4]` camera-to-world, float32.
+  """
+  target = poses.find_target(camera_to_world)
+  up = np.sum(np.asarray(camera_to_world, np.float64)[:, :3, 1], axis=0)
+  has_up = np.linalg.norm(up) > _MIN_UP * len(camera_to_world)
+  if target is not None and np.median(target.depths) > 0 and has_up:
+    frame = poses.upright(target.point, up)
+    return orbit(camera_to_world, frame, num_poses + 1)[:-1]
+  if len(camera_to_world) < 2:
+    return np.repeat(camera_to_world[:, :3], num_poses, axis=0)
+  return interpolate(camera_to_world, num_poses)
 
 
 def interpolate(camera_to_world: np.ndarray, num_poses: int) -> np.ndarray:

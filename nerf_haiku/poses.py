@@ -5,6 +5,8 @@ Axes are OpenGL's. The frames are those of the reference implementation
 motion.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from nerf_haiku import errors
@@ -18,6 +20,17 @@ _LEVEL = 1e-3
 # Largest condition number of the focus: that of axes that differ by some 0.1
 # degrees. Beyond it, the focus is lost in the rounding of float32 poses.
 _MAX_CONDITION = 1e6
+# Cameras have a common target if their axes differ by some 6 degrees or more
+# (the smallest eigenvalue of the mean projection is the squared sine of that),
+# and pass it within this fraction of their distance to it.
+_MIN_SPREAD, _MAX_MISS = 0.01, 0.25
+
+
+class Target(NamedTuple):
+  """The point that the optical axes of `N` cameras have in common."""
+
+  point: np.ndarray  # [3] scene units.
+  depths: np.ndarray  # [N] along each axis; negative behind the camera.
 
 
 def from_axes(
@@ -80,6 +93,28 @@ def focus(camera_to_world: np.ndarray) -> np.ndarray:
       'the cameras look in one direction: they have no focus.'
     )
   return np.linalg.solve(total, np.einsum('nij,nj->i', projections, centers))
+
+
+def find_target(camera_to_world: np.ndarray) -> Target | None:
+  """Returns the point that cameras look at, or all look away from.
+
+  Args:
+    camera_to_world: `[N, 3, 4]` poses.
+
+  Returns:
+    The target; None if the axes are nearly parallel, or pass no common point.
+  """
+  backward, centers = np.moveaxis(_to_float64(camera_to_world)[..., 2:], -1, 0)
+  spread = np.eye(3) - np.einsum('ni,nj->ij', backward, backward) / len(centers)
+  if np.linalg.eigvalsh(spread)[0] < _MIN_SPREAD:
+    return None
+  point = focus(camera_to_world)
+  offsets = point - centers
+  depths = -np.sum(offsets * backward, axis=-1)
+  misses = np.linalg.norm(offsets + depths[:, None] * backward, axis=-1)
+  if np.median(misses) > _MAX_MISS * np.median(np.abs(depths)):
+    return None
+  return Target(point, depths)
 
 
 def upright(center: np.ndarray, up: np.ndarray) -> np.ndarray:

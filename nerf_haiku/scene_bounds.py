@@ -1,15 +1,18 @@
-"""Bounds of a scene, from its cameras: a box, and a pixel's width in it."""
+"""Bounds of a scene, from its cameras: a box, near and far, a pixel's width."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from nerf_haiku import cameras
+from nerf_haiku import cameras, poses
 
 # A point is in the box if at least this fraction of the cameras sees it.
 _MIN_VISIBLE = 0.5
 _LATTICE = 40  # Points along each side at which visibility is counted.
 _MARGIN = 0.02  # Fraction of a box's sides that is added on each side.
+_BALL_MARGIN = 1.1  # Of the radius of the ball around a target.
+_MIN_NEAR = 0.05  # Fraction of the distance to a target.
+_NUM_RAYS = 1 << 16  # That are counted, at most about.
 
 
 class SceneBounds(NamedTuple):
@@ -17,6 +20,70 @@ class SceneBounds(NamedTuple):
 
   box: np.ndarray  # [2, 3] float32, lower and upper corner.
   pixel_width: float  # in the middle of the box, for the median camera.
+
+
+class FittingBounds(NamedTuple):
+  """Bounds that hold what cameras look at."""
+
+  near: float  # scene units along the optical axis.
+  far: float
+  box: np.ndarray  # [2, 3] float32.
+
+
+def fit_bounds(cams: cameras.Cameras, target: poses.Target) -> FittingBounds:
+  """Computes bounds of the ball around a target that the views are filled by.
+
+  Args:
+    cams: `N` cameras that look at the target.
+    target: as from `poses.find_target`.
+
+  Returns:
+    A cube around the ball, and near and far that hold it for all cameras.
+  """
+  half_sides = np.max(
+    np.asarray(cams.sizes)[:, ::-1] / cams.intrinsics[:, :2] / 2, axis=1
+  )
+  distances = np.abs(target.depths)
+  radii = distances * np.sin(np.arctan(half_sides))
+  radius = _BALL_MARGIN * float(np.median(radii))
+  nearest, farthest = float(distances.min()), float(distances.max())
+  box = np.stack([target.point - radius, target.point + radius])
+  return FittingBounds(
+    near=max(nearest - radius, _MIN_NEAR * nearest),
+    far=farthest + radius,
+    box=box.astype(np.float32),
+  )
+
+
+def fraction_of_rays(
+  cams: cameras.Cameras, near: float, far: float, box: np.ndarray
+) -> float:
+  """Returns the fraction of rays that meet a box between near and far.
+
+  Some 65,000 rays are counted, evenly over the images.
+
+  Args:
+    cams: `N` cameras.
+    near: where rays begin, scene units along the optical axis.
+    far: where rays end.
+    box: `[2, 3]` corners, scene units.
+  """
+  every = -(-16 * len(cams.sizes) // _NUM_RAYS)
+  cams = cameras.Cameras(*(np.asarray(x, np.float64)[::every] for x in cams))
+  side = min(max(int((_NUM_RAYS / len(cams.sizes)) ** 0.5), 4), 64)
+  places = (np.indices((side, side)).reshape(2, -1).T + 0.5) / side
+  pixels = places * cams.sizes[:, None]  # [N, side^2, 2] row, column.
+  fx, fy, cx, cy = cams.intrinsics.T[..., None]
+  x, y = (pixels[..., 1] - cx) / fx, -(pixels[..., 0] - cy) / fy
+  local = np.stack([x, y, -np.ones_like(x)], axis=-1)
+  directions = np.einsum('nij,nrj->nri', cams.camera_to_world[..., :3], local)
+  directions[directions == 0] = np.finfo(np.float64).tiny
+  offsets = np.asarray(box)[:, None, None] - cams.camera_to_world[:, None, :, 3]
+  with np.errstate(over='ignore'):
+    faces = offsets / directions  # [2, N, side^2, 3] in t.
+  enter = np.maximum(faces.min(0).max(-1), near)
+  leave = np.minimum(faces.max(0).min(-1), far)
+  return float(np.mean(enter < leave))
 
 
 def scene_bounds(

@@ -6,6 +6,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from experiments.builders import bounds
 from nerf_haiku import errors, scenes
 from nerf_haiku.datasets import blender, deepvoxels, llff, tiny
 from nerf_haiku.datasets.procedural import photographs
@@ -32,13 +33,20 @@ def load_scene(
         f'--data_dir: got {data_dir!r}, but the config uses the built-in '
         'scene; choose another --config, or leave --data_dir out.'
       )
-    return _make_procedural(config)
+    return _with_bounds(config, _make_procedural(config))
   if data_dir is None:
     raise errors.UserError(
       '--data_dir is required: the root of the data set, or the folder of the '
       'scene.'
     )
-  return _LOADERS[config.dataset_type](config, data_dir)
+  scene = _LOADERS[config.dataset_type](config, data_dir)
+  return _with_bounds(config, scene)
+
+
+def _with_bounds(
+  config: ml_collections.ConfigDict, scene: scenes.Scene
+) -> scenes.Scene:
+  return bounds.fit(config, scene) if config.bounds == 'cameras' else scene
 
 
 def _make_procedural(config: ml_collections.ConfigDict) -> scenes.Scene:
@@ -61,6 +69,7 @@ def _load_blender(
     holdout=config.holdout,
     num_poses=config.num_poses,
     pixel_center=config.pixel_center,
+    original_path=config.video_path == 'original',
     **_bounds_or_default(config),
     **_shared_settings(config),
     **config.blender,
@@ -103,6 +112,7 @@ def _load_tiny(
     num_train=config.tiny.num_train,
     testskip=config.testskip,
     num_poses=config.num_poses,
+    original_path=config.video_path == 'original',
     **_bounds_or_default(config),
     **_shared_settings(config),
   )
@@ -125,12 +135,17 @@ def _shared_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 def _bounds_or_none(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Returns near and far for readers whose data sets may have them."""
+  if config.bounds == 'cameras':
+    return _bounds_or_default(config)  # Replaced later.
   return {'near': config.near or None, 'far': config.far or None}
 
 
 def _bounds_or_default(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Returns near and far for readers whose data sets do not have them."""
   near, far = config.near or _NEAR, config.far or _FAR
+  if config.bounds == 'cameras':  # Replaced later, where not set.
+    near = config.near or far / 2
+    far = config.far or near * 2
   if near >= far:
     raise errors.UserError(
       f'config.near: got {near}; must be less than config.far={far}.'

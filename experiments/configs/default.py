@@ -144,13 +144,20 @@ def get_config() -> ml_collections.ConfigDict:
   # is for both, and not for training. Not for LLFF, which has `llff.hold`.
   config.holdout = 8
   config.num_poses = 40  # Cameras of the path that videos follow.
-  # Where rays begin and end, in scene units along the optical axis; 0: as the
-  # data set says. In normalized device coordinates: the depth of their near
+  # That path: 'cameras', around what the training cameras look at, or for
+  # Blender and tiny scenes 'original', the reference implementation's circle
+  # of radius 4 around the origin.
+  config.video_path = 'cameras'
+  # Where near, far and box come from if they are not set below: 'data', as the
+  # data set says, or 'cameras': what the training cameras look at.
+  config.bounds = 'data'
+  # Where rays begin and end, in scene units along the optical axis; 0: see
+  # `bounds`. In normalized device coordinates: the depth of their near
   # plane (default: 1), and the depth that values are limited to.
   config.near = 0.0
   config.far = 0.0
   # Box that rays are clipped to: its lower and its upper corner, as (x, y, z,
-  # x, y, z). Empty: the scene's own box, if it has one.
+  # x, y, z). Empty: see `bounds`.
   config.box = ()
 
   config.blender = ml_collections.ConfigDict()

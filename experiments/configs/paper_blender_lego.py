@@ -16,4 +16,5 @@ def get_config() -> ml_collections.ConfigDict:
   config.num_steps = 500_000
   config.lr_decay = 500
   config.white_bkgd = True
+  config.video_path = 'original'
   return config

@@ -17,6 +17,8 @@ DATASET_TYPES = ('llff', 'blender', 'deepvoxels', 'tiny', 'procedural')
 FIELDS = ('mlp', 'hash')
 RENDERERS = ('hierarchical', 'occupancy')
 LAST_INTERVALS = ('infinite', 'far')
+BOUNDS = ('data', 'cameras')
+VIDEO_PATHS = ('cameras', 'original')
 
 # Whether a value is allowed, and what a value must be, for the user.
 _Rule = tuple[Callable[[Any], bool], str]
@@ -118,6 +120,8 @@ _RULES: dict[str, _Rule] = {
   'down_factor': _at_least(1),
   'testskip': _at_least(0),
   'holdout': _at_least(2),
+  'bounds': _one_of(*BOUNDS),
+  'video_path': _one_of(*VIDEO_PATHS),
   'num_poses': _between(1, camera_checks.MAX_POSES),
   'near': _zero_or(1 / camera_checks.MAX_MAGNITUDE),
   'far': _zero_or(1 / camera_checks.MAX_MAGNITUDE),
@@ -298,6 +302,13 @@ def _check_data(config: ml_collections.ConfigDict) -> None:
       config.box,
       '() without config.llff.spherify=True: rays in normalized device '
       'coordinates are already bounded',
+    )
+  if in_ndc and config.bounds == 'cameras':
+    raise _error(
+      'bounds',
+      config.bounds,
+      "'data' without config.llff.spherify=True: normalized device coordinates "
+      'are bounded by the depths of the data set',
     )
   if config.dataset_type == 'deepvoxels' and not config.white_bkgd:
     raise _error(

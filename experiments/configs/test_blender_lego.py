@@ -19,4 +19,5 @@ def get_config() -> ml_collections.ConfigDict:
   config.white_bkgd = True
   config.i_print = 500
   config.render_factor = 2
+  config.video_path = 'original'
   return config

@@ -19,4 +19,5 @@ def get_config() -> ml_collections.ConfigDict:
   config.lr_decay = 250
   config.llff.hold = 8
   config.num_poses = 120
+  config.video_path = 'original'
   return config

@@ -40,6 +40,7 @@ class RenderedFrames(NamedTuple):
 
   new: int  # number of images rendered by this call.
   files: tuple[pathlib.Path, ...]  # videos and contact sheet.
+  empty: bool  # whether nothing is seen in any frame.
 
 
 def render_frames(
@@ -88,7 +89,9 @@ def render_frames(
   videos: tuple[pathlib.Path, ...] = ()
   if len(image_sizes(path)) == 1:
     videos = _encode(folder, names, parts, fps)
-  return RenderedFrames(new=len(missing), files=videos)
+  opacities = _read_pngs(folder / _OPACITY, names)
+  empty = not any(np.any(opacity) for opacity in opacities)
+  return RenderedFrames(new=len(missing), files=videos, empty=empty)
 
 
 def _frame_names(count: int) -> list[str]:

@@ -40,6 +40,7 @@ MAY_CHANGE = (
   'render_test',
   'render_factor',
   'num_poses',
+  'video_path',
   'chunk',
   'microbatch',
   'remat',

@@ -59,6 +59,12 @@ def render_video(
   existing = '' if rendered.new else ', all rendered before'
   what = video_cameras.describe_cameras(path)
   say(f'{what}{existing}: {save_dir} ({files})')
+  if rendered.empty:
+    say(
+      'All frames are empty: nothing is where their rays go, from near='
+      f'{run.scene.near:g} to far={run.scene.far:g}. Choose other cameras '
+      '(--path, --render_video_set, --cameras, config.video_path).'
+    )
 
 
 def score_test_views(

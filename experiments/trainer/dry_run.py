@@ -9,8 +9,8 @@ import jax
 import ml_collections
 import numpy as np
 
+from experiments.builders import bounds, model, scene_loader
 from experiments.builders import experiment as experiment_lib
-from experiments.builders import model, scene_loader
 from experiments.configs import schema
 from experiments.trainer import run
 from nerf_haiku import arrays, cameras, devices, scenes
@@ -30,11 +30,13 @@ def describe_run(
     UserError: if the data cannot be used.
   """
   scene = scene_loader.load_scene(config, data_dir)
+  bounds_notices = bounds.check(scene)
   experiment = experiment_lib.make_experiment(config, scene)
   return '\n'.join(
     [
       run.describe_scene(scene),
       *schema.notices(config),
+      *bounds_notices,
       *_describe_cameras(scene),
       *_describe_networks(experiment.renderer),
       *_describe_march(experiment.renderer),

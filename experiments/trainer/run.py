@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from experiments.builders import bounds, scene_loader
 from experiments.builders import experiment as experiment_lib
-from experiments.builders import scene_loader
 from experiments.configs import schema
 from experiments.outputs import (
   json_files,
@@ -61,6 +61,7 @@ def train(
   if results is not None:
     return results
   scene = scene_loader.load_scene(config, data_dir)
+  bounds_notices = bounds.check(scene)
   experiment = experiment_lib.make_experiment(config, scene)
   init_params = multihost.run_on_main(
     lambda: _read_params(experiment, init_from)
@@ -70,7 +71,8 @@ def train(
     # The main process tells the others if it cannot write there.
     folder = run_dir.prepare_run_dir(model_dir, settings)
     multihost.run_on_main(lambda: stack.enter_context(folder))
-    log.info('\n'.join([describe_scene(scene), *schema.notices(config)]))
+    lines = [describe_scene(scene), *schema.notices(config), *bounds_notices]
+    log.info('\n'.join(lines))
     run = _Run(experiment, model_dir, settings, log, seed)
     outputs = run.open_outputs(stack, profiled=profiled)
     state, metadata = steps.fit(

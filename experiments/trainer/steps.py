@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments.builders import bounds, training_step
 from experiments.builders import experiment as experiment_lib
-from experiments.builders import training_step
 from experiments.processes import multihost, signals
 from experiments.trainer import progress, tensorboard, validation
 from nerf_haiku import checkpoints, collapse, devices, errors, training
@@ -89,7 +89,8 @@ def fit(
     The state at the end, of host arrays, and the run's metadata.
 
   Raises:
-    UserError: if a loss or gradient is not finite.
+    UserError: if a loss or gradient is not finite, or if the run collapses and
+      hardly any ray meets the scene's box.
     signals.StoppedError: if a signal stopped the run; it has a checkpoint then.
     checkpoints.SaveError: if the last checkpoint cannot be written.
   """
@@ -107,6 +108,7 @@ def fit(
       try:
         state, metadata = trainer.run(state, metadata, listener)
       except collapse.CollapseError as error:
+        bounds.check_restart(experiment.scene)
         metadata = _restart(error, metadata, outputs)
         state = _init_state(experiment, metadata['seed'], init_params)
   return state, metadata

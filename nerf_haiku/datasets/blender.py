@@ -70,6 +70,7 @@ def load(
   follow_links: bool = False,
   holdout: int = 8,
   pixel_center: bool = True,
+  original_path: bool = False,
 ) -> scenes.Scene:
   """Loads a scene; checks and decodes every image that is used.
 
@@ -86,7 +87,7 @@ def load(
     testskip: every `testskip`-th view of validation and test is used; 0 and 1
       mean all. Training views are all used.
     down_factor: factor that images are downscaled by, by area averaging.
-    num_poses: cameras on the circle of the rendered video; they have the size
+    num_poses: cameras on the path of the rendered video; they have the size
       and intrinsics of the first training image.
     near: where rays begin, scene units along the optical axis.
     far: where rays end.
@@ -96,6 +97,7 @@ def load(
     holdout: see above; 2 or more. `testskip` does not apply to such views.
     pixel_center: whether rays pass through the centers of pixels. A file with
       `cx` or `cy`, which are counted from the corner of the image, needs it.
+    original_path: see `make_path`.
 
   Returns:
     The scene; images of three or four channels.
@@ -132,7 +134,6 @@ def load(
   files = image_files.open_splits(paths, down_factor=down_factor)
   split_cameras = [_cameras(*x) for x in zip(frames, files, strict=True)]
   train, others = image_files.load_splits(files, split_cameras)
-  circle = camera_paths.circle(num_poses)
   return scenes.Scene(
     train=train,
     val=others[0],
@@ -140,7 +141,7 @@ def load(
     near=near,
     far=far,
     box=corners,
-    path=cameras.with_poses(circle, split_cameras[0]),
+    path=make_path(split_cameras[0], num_poses, original_path),
     notices=(
       *notices,
       *splits.notices,
@@ -148,6 +149,25 @@ def load(
       *image_files.notices(files, folder),
     ),
   )
+
+
+def make_path(
+  cams: cameras.Cameras, num_poses: int, original: bool
+) -> cameras.Cameras:
+  """Returns the cameras of the rendered video.
+
+  Args:
+    cams: the training cameras.
+    num_poses: number of cameras, with the first one's lens and image size.
+    original: whether they are on the reference implementation's circle of
+      radius 4 around the origin. Else they follow the training cameras, see
+      `camera_paths.around`.
+  """
+  if original:
+    path = camera_paths.circle(num_poses)
+  else:
+    path = camera_paths.around(np.asarray(cams.camera_to_world), num_poses)
+  return cameras.with_poses(path, cams)
 
 
 def _is_scene(folder: pathlib.Path) -> bool:

@@ -5,8 +5,8 @@ import pathlib
 
 import numpy as np
 
-from nerf_haiku import camera_checks, camera_paths, cameras, errors, scenes
-from nerf_haiku.datasets import area_resize, checks, scene_folders
+from nerf_haiku import camera_checks, cameras, errors, scenes
+from nerf_haiku.datasets import area_resize, blender, checks, scene_folders
 from nerf_haiku.io import messages, safe_reading
 
 _KEYS = ('images', 'poses', 'focal')
@@ -26,6 +26,7 @@ def load(
   near: float,
   far: float,
   box: checks.Box = None,
+  original_path: bool = False,
 ) -> scenes.Scene:
   """Loads a scene.
 
@@ -40,10 +41,11 @@ def load(
       validation and test.
     testskip: every `testskip`-th of the others is used; 0 and 1 mean all.
     down_factor: factor that images are downscaled by, by area averaging.
-    num_poses: cameras on the circle of the rendered video.
+    num_poses: cameras on the path of the rendered video.
     near: where rays begin, scene units along the optical axis.
     far: where rays end.
     box: `[2, 3]` corners that rays are clipped to, scene units, or None.
+    original_path: see `blender.make_path`.
 
   Returns:
     The scene.
@@ -87,7 +89,7 @@ def load(
     near=near,
     far=far,
     box=corners,
-    path=cameras.with_poses(camera_paths.circle(num_poses), cams),
+    path=blender.make_path(train.cameras, num_poses, original_path),
     notices=tuple(notices),
   )
 

@@ -132,6 +132,45 @@ class OrbitTest(chex.TestCase):
     )
 
 
+class AroundTest(chex.TestCase):
+  def test_is_a_circle_that_follows_the_cameras(self):
+    center = np.array([3.0, -2.0, 5.0])
+    given = np.concatenate(
+      [
+        camera_paths.circle(9, elevation=-20.0, radius=0.5),
+        camera_paths.circle(9, elevation=-60.0, radius=0.5),
+      ]
+    )
+    given[:, :, 3] += center
+    path = camera_paths.around(given, 12)
+    chex.assert_shape(path, (12, 3, 4))
+    _assert_look_at(path, center, np.array([0.0, 0.0, 1.0]))
+    offsets = path[:, :, 3] - center
+    # Their mean height, and their distance.
+    height = 0.25 * (np.sin(np.deg2rad(20)) + np.sin(np.deg2rad(60)))
+    np.testing.assert_allclose(offsets[:, 2], height, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(offsets, axis=-1), 0.5, rtol=1e-5)
+    turns = np.unwrap(np.arctan2(offsets[:, 1], offsets[:, 0]))
+    np.testing.assert_allclose(np.abs(np.diff(turns)), np.pi / 6, rtol=1e-4)
+
+  @parameterized.named_parameters(
+    ('outwards', np.diag([1.0, -1.0, -1.0])), ('to_one_side', None)
+  )
+  def test_else_it_passes_through_the_cameras(self, turn):
+    given = camera_paths.circle(5).astype(np.float64)
+    if turn is None:
+      given[:, :, :3] = np.eye(3)
+    else:
+      given[:, :, :3] = given[:, :, :3] @ turn
+    path = camera_paths.around(given, 9)
+    np.testing.assert_allclose(path[::2], given, atol=1e-5)
+
+  def test_one_camera_stays(self):
+    given = camera_paths.circle(1)
+    path = camera_paths.around(given, 3)
+    np.testing.assert_array_equal(path, np.repeat(given, 3, axis=0))
+
+
 class InterpolateTest(chex.TestCase):
   @parameterized.parameters((5, 1), (5, 4), (2, 3), (3, 2))
   def test_passes_through_the_given_poses(self, num, steps):

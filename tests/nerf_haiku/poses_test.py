@@ -128,6 +128,40 @@ class FocusTest(chex.TestCase):
     )
 
 
+class TargetTest(chex.TestCase):
+  def test_is_what_cameras_look_at(self):
+    point = np.array([2.0, -1.0, 0.5])
+    given = _around(point)
+    target = poses.find_target(given)
+    distances = np.linalg.norm(given[:, :, 3] - point, axis=-1)
+    np.testing.assert_allclose(target.point, point, atol=1e-6)
+    np.testing.assert_allclose(target.depths, distances, rtol=1e-6)
+
+  def test_is_behind_cameras_that_look_away(self):
+    given = _around(np.zeros(3))
+    away = given * np.array([1.0, -1.0, -1.0, 1.0])
+    np.testing.assert_allclose(
+      poses.find_target(away).depths, -poses.find_target(given).depths
+    )
+
+  @parameterized.parameters((3.0, False), (15.0, True))
+  def test_axes_must_differ(self, degrees, expected):
+    # Evenly on a cone of that half angle; 45 degrees about x would do as well.
+    turns = np.arange(0, 360, 45)
+    rotations = transform.Rotation.from_euler(
+      'xz', [(degrees, turn) for turn in turns], degrees=True
+    ).as_matrix()
+    given = _poses(rotations, 4 * rotations[:, :, 2])
+    self.assertEqual(poses.find_target(given) is not None, expected)
+
+  @parameterized.parameters((0.05, True), (1.5, False))
+  def test_axes_must_pass_the_point(self, miss, expected):
+    given = _around(np.zeros(3), num=40)
+    noise = np.random.default_rng(1).normal(size=(40, 3))
+    given[:, :, 3] += miss * noise
+    self.assertEqual(poses.find_target(given) is not None, expected)
+
+
 class UprightTest(chex.TestCase):
   def test_axes_match_hand_computed_values(self):
     up = np.array([1.0, 0.5, 4.0])

@@ -1,7 +1,7 @@
 import chex
 import numpy as np
 
-from nerf_haiku import camera_paths, cameras, scene_bounds
+from nerf_haiku import camera_paths, cameras, poses, scene_bounds
 
 
 def _bounds(cams, box=None, ndc=None):
@@ -58,3 +58,66 @@ class SceneBoundsTest(chex.TestCase):
     bounds = _bounds(cams, ndc=ndc)
     np.testing.assert_allclose(bounds.box, [[-1.04] * 3, [1.04] * 3], atol=1e-3)
     np.testing.assert_allclose(bounds.pixel_width, 2 / 8)
+
+
+class FittingTest(chex.TestCase):
+  def test_bounds_hold_the_ball_that_all_views_show(self):
+    cams = _circles()
+    target = poses.find_target(cams.camera_to_world)
+    fitted = scene_bounds.fit_bounds(cams, target)
+    radius = 1.1 * 4 * np.sin(np.arctan(50 / 138.9))
+    np.testing.assert_allclose(
+      fitted.box, radius * np.array([[-1] * 3, [1] * 3]), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+      [fitted.near, fitted.far], [4 - radius, 4 + radius], rtol=1e-5
+    )
+
+  def test_the_wider_side_and_the_nearest_and_farthest_camera_count(self):
+    given = camera_paths.circle(8)
+    given[::2, :, 3] *= 2
+    cams = cameras.pinhole(given, np.full((8, 2), (10, 40)), np.full(8, 20.0))
+    target = poses.find_target(given)
+    fitted = scene_bounds.fit_bounds(cams, target)
+    radius = 1.1 * 6 * np.sin(np.pi / 4)  # The median of 4 and 8.
+    np.testing.assert_allclose(fitted.far, 8 + radius, rtol=1e-5)
+    np.testing.assert_allclose(fitted.near, 0.05 * 4, rtol=1e-5)
+    np.testing.assert_allclose(fitted.box[1], radius, rtol=1e-5)
+
+
+class FractionTest(chex.TestCase):
+  def test_equals_that_of_all_clipped_rays(self):
+    cams = _circles()
+    box = np.array([[-0.7, -0.2, -0.9], [0.4, 0.6, 1.1]], np.float32)
+    rays = [
+      cameras.cast(
+        cams,
+        np.full(10_000, i, np.int32),
+        cameras.pixels(100, 100),
+        near=3.9,
+        far=4.3,
+        box=box,
+        pixel_center=True,
+      )
+      for i in (0, 13, 39)
+    ]
+    hits = np.concatenate([ray.near < ray.far for ray in rays])
+    some = cameras.Cameras(*(x[[0, 13, 39]] for x in cams))
+    fraction = scene_bounds.fraction_of_rays(some, 3.9, 4.3, box)
+    np.testing.assert_allclose(fraction, hits.mean(), atol=3e-3)
+
+  def test_half_of_the_rays_meet_half_a_space(self):
+    """A camera at the origin; the box is where x is over 0."""
+    cams = cameras.pinhole(np.eye(4)[None, :3], [[7, 12]], [9.0])
+    box = np.array([[0, -99, -99], [99, 99, 99]], np.float32)
+    np.testing.assert_allclose(
+      scene_bounds.fraction_of_rays(cams, 1.0, 2.0, box), 0.5
+    )
+    self.assertEqual(scene_bounds.fraction_of_rays(cams, 100, 101, box), 0)
+    self.assertEqual(scene_bounds.fraction_of_rays(cams, 1, 2, -box[::-1]), 0.5)
+
+  def test_many_cameras(self):
+    given = np.repeat(camera_paths.circle(10), 1000, axis=0)
+    cams = cameras.pinhole(given, np.full((10_000, 2), 8), np.full(10_000, 9.0))
+    box = np.array([[-9] * 3, [9] * 3], np.float32)
+    self.assertEqual(scene_bounds.fraction_of_rays(cams, 2.0, 6.0, box), 1)

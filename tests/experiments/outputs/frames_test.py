@@ -26,9 +26,10 @@ def _read(path):
 class _Render:
   """Renders images with values that depend on the index."""
 
-  def __init__(self, fails_at=None):
+  def __init__(self, fails_at=None, sees_from=0):
     self.calls = []
     self._fails_at = fails_at
+    self._sees_from = sees_from  # Images before this one are empty.
 
   def __call__(self, path, index, viewdir_camera=None):
     if index == self._fails_at:
@@ -40,6 +41,7 @@ class _Render:
       level = level + 0.5
     rows = np.linspace(0, 1, height, dtype=np.float32)[:, None]
     opacity = np.broadcast_to(rows, (height, width))
+    opacity = opacity * (index >= self._sees_from)
     depth = (2.0 + index) * opacity
     return image_rendering.RenderedImage(
       np.repeat(level[..., None], 3, -1),
@@ -100,6 +102,13 @@ class FramesTest(chex.TestCase):
     np.testing.assert_array_equal(still, 153)
     sheet = _read(folder / 'contact_sheet.png')
     self.assertEqual(sheet.shape, (16, 3 * 20 + 2 * 4, 3))
+
+  def test_knows_whether_all_frames_are_empty(self):
+    for seen, expected in ((2, False), (3, True)):
+      folder = self._folder()
+      for _ in range(2):  # Rendered, and then found on disk.
+        rendered = self._render(folder, _path(3), _Render(sees_from=seen))
+        self.assertEqual(rendered.empty, expected)
 
   def test_the_still_video_has_the_directions_of_the_path(self):
     path, render = _path(3), _Render()

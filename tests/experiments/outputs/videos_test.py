@@ -4,12 +4,13 @@ import json
 import pathlib
 import tempfile
 import time
+from unittest import mock
 
 import chex
 import numpy as np
 from PIL import Image
 
-from experiments.outputs import trained_run, video_cameras, videos
+from experiments.outputs import frames, trained_run, video_cameras, videos
 from experiments.trainer import run
 from tests.support import configs
 
@@ -73,6 +74,21 @@ class RunTest(chex.TestCase):
     path = self.folder / name / part / f'{index:03}.png'
     with Image.open(path) as image:
       return np.asarray(image).astype(int)
+
+  def test_a_video_without_anything_in_it_says_so(self):
+    run = self._load()
+    for empty in (False, True):
+      rendered, said = frames.RenderedFrames(1, (), empty), []
+      with mock.patch.object(frames, 'render_frames', return_value=rendered):
+        videos.render_video(
+          run,
+          run.scene.path,
+          self.folder / f'empty_{empty}',
+          fps=30,
+          say=said.append,
+        )
+      text = ' '.join(said)
+      self.assertEqual('All frames are empty' in text, empty)
 
   def test_videos_during_training(self):
     for step in (10, 20):

@@ -88,7 +88,7 @@ class RealTest(chex.TestCase):
 
   def test_matches_the_reference(self):
     reference = references.load('blender_half')
-    scene = self.load(down_factor=2)
+    scene = self.load(down_factor=2, original_path=True)
     splits = (scene.train, scene.val, scene.test)
     np.testing.assert_array_equal(
       [len(split.images) for split in splits], reference['counts']
@@ -117,6 +117,14 @@ class RealTest(chex.TestCase):
       scene.path.camera_to_world, reference['render_poses'][:, :3], atol=1e-4
     )
     self.assertEqual(scene.notices, ())
+
+  def test_the_path_follows_the_cameras(self):
+    """Lego's cameras are on a hemisphere of radius 4.03 around the origin."""
+    path = self.load().path.camera_to_world
+    centers = path[:, :, 3]
+    distances = np.linalg.norm(centers, axis=-1)
+    np.testing.assert_allclose(distances, 4.03, atol=0.01)
+    np.testing.assert_allclose(path[:, :, 2], centers / 4.03, atol=0.02)
 
   def test_full_size_images_equal_the_files(self):
     scene = self.load()

@@ -1,0 +1,137 @@
+"""Near, far and box of a scene: from its cameras, or checked against them."""
+
+import ml_collections
+import numpy as np
+
+from nerf_haiku import errors, poses, scene_bounds, scenes
+
+# A smaller fraction of rays that meet the box is reported.
+_MIN_FRACTION = 0.01
+
+
+def fit(config: ml_collections.ConfigDict, scene: scenes.Scene) -> scenes.Scene:
+  """Replaces the bounds that the config does not set by those of the cameras.
+
+  Raises:
+    UserError: if the cameras do not look at one point, or near and far that
+      result are in the wrong order.
+  """
+  target = _target(scene)
+  if target is None or np.median(target.depths) < 0:
+    raise errors.UserError(
+      "config.bounds='cameras': the training cameras do not look at one point: "
+      "set config.bounds='data', with config.near, config.far and config.box."
+    )
+  fitted = scene_bounds.fit_bounds(scene.train.cameras, target)
+  near, far = config.near or fitted.near, config.far or fitted.far
+  if near >= far:
+    raise errors.UserError(
+      f'config.near: got {near:.4g}; must be less than far={far:.4g} (those '
+      'that the config does not set are from the cameras).'
+    )
+  box = scene.box if config.box else fitted.box
+  return scene._replace(near=near, far=far, box=box)
+
+
+def check(scene: scenes.Scene) -> list[str]:
+  """Checks, before the first step, that rays meet the box.
+
+  Returns:
+    Notices for the user.
+
+  Raises:
+    UserError: if no ray meets the box between near and far.
+  """
+  if scene.ndc is not None:
+    return []  # Rays in device coordinates cover the scene by construction.
+  fraction = fraction_of_rays(scene)
+  target = _target(scene)
+  if fraction == 0:
+    raise errors.UserError(
+      f'No ray meets {_describe_bounds(scene)}. {_cure(scene, target)}'
+    )
+  if fraction < _MIN_FRACTION:
+    problem = f'Only {fraction:.2%} of the rays meet {_describe_bounds(scene)}'
+  elif target is not None and _is_missed(scene, target):
+    problem = f'The rays miss what the cameras look at: {fraction:.0%} of them '
+    problem += f'meet {_describe_bounds(scene)}'
+  else:
+    return []
+  return [f'Warning: {problem}. {_cure(scene, target)}']
+
+
+def fraction_of_rays(scene: scenes.Scene) -> float:
+  """Returns the fraction of training rays that meet the scene's box."""
+  if scene.ndc is not None or scene.box is None:
+    return 1.0
+  return scene_bounds.fraction_of_rays(
+    scene.train.cameras, scene.near, scene.far, scene.box
+  )
+
+
+def check_restart(scene: scenes.Scene) -> None:
+  """Checks that a collapsed run may learn with another seed.
+
+  Raises:
+    UserError: if hardly any ray meets the box.
+  """
+  fraction = fraction_of_rays(scene)
+  if fraction < _MIN_FRACTION:
+    target = _target(scene)
+    raise errors.UserError(
+      f'The run has collapsed, and another seed cannot help: {fraction:.2%} of '
+      f'the rays meet {_describe_bounds(scene)}. {_cure(scene, target)}'
+    )
+
+
+def _target(scene: scenes.Scene) -> poses.Target | None:
+  return poses.find_target(np.asarray(scene.train.cameras.camera_to_world))
+
+
+def _is_missed(scene: scenes.Scene, target: poses.Target) -> bool:
+  """Returns whether most rays towards a target end before it or begin later."""
+  depths = target.depths
+  if np.median(depths) <= 0:
+    return False  # Cameras may look outwards.
+  outside = np.mean((depths < scene.near) | (depths > scene.far)) > 0.5
+  if scene.box is not None:
+    outside |= np.any(
+      (target.point < scene.box[0]) | (target.point > scene.box[1])
+    )
+  return bool(outside)
+
+
+def _describe_bounds(scene: scenes.Scene) -> str:
+  box = ''
+  if scene.box is not None:
+    lower, upper = (_numbers(corner, ', ') for corner in scene.box)
+    box = f'the box from ({lower}) to ({upper}) '
+  return f'{box}between near={scene.near:g} and far={scene.far:g}'
+
+
+def _cure(scene: scenes.Scene, target: poses.Target | None) -> str:
+  if target is None:
+    return (
+      'The cameras do not look at one point: set config.near, config.far and '
+      'config.box to what they see.'
+    )
+  distance = float(np.median(target.depths))
+  is_zero = np.abs(target.point) < 1e-5 * abs(distance)
+  point = _numbers(np.where(is_zero, 0, target.point), ', ')
+  if distance < 0:
+    return (
+      f'The cameras look away from ({point}), the point that their optical '
+      "axes have in common: the poses seem to have OpenCV's axes (y down, z "
+      "forward), but must have OpenGL's: negate the second and third column "
+      'of each pose.'
+    )
+  fitted = scene_bounds.fit_bounds(scene.train.cameras, target)
+  return (
+    f'The cameras look at ({point}), at a distance of {distance:.4g}: set '
+    f'--config.bounds=cameras, or --config.near={fitted.near:.3g} '
+    f'--config.far={fitted.far:.3g} --config.box={_numbers(fitted.box, ",")}.'
+  )
+
+
+def _numbers(values: np.ndarray, separator: str) -> str:
+  return separator.join(f'{x:.4g}' for x in np.ravel(values))
