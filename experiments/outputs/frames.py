@@ -89,9 +89,13 @@ def render_frames(
   videos: tuple[pathlib.Path, ...] = ()
   if len(image_sizes(path)) == 1:
     videos = _encode(folder, names, parts, fps)
-  opacities = _read_pngs(folder / _OPACITY, names)
-  empty = not any(np.any(opacity) for opacity in opacities)
+  empty = _are_empty(folder / _OPACITY, names)
   return RenderedFrames(new=len(missing), files=videos, empty=empty)
+
+
+def _are_empty(folder: pathlib.Path, names: list[str]) -> bool:
+  """Returns whether opacity is 0 everywhere in all frames."""
+  return not any(np.any(opacity) for opacity in _read_pngs(folder, names))
 
 
 def _frame_names(count: int) -> list[str]:

@@ -152,6 +152,7 @@ class FramesTest(chex.TestCase):
     with (
       mock.patch.object(frames, '_write_frame') as write,
       mock.patch.object(frames, '_encode', return_value=()),
+      mock.patch.object(frames, '_are_empty', return_value=False),
     ):
       self._render(folder, path, _Render())
     names = [call.args[1] for call in write.call_args_list]
