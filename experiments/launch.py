@@ -135,18 +135,27 @@ def model_dir() -> pathlib.Path:
   return pathlib.Path(MODEL_DIR.value).expanduser()
 
 
-def load_trained_run(step: int | None) -> trained_run.TrainedRun:
+def load_trained_run(
+  step: int | None, *, images: bool = True, path: bool = True
+) -> trained_run.TrainedRun:
   """Loads the run that the flags name.
 
   Args:
     step: of the checkpoint; None: the latest.
+    images: whether the photographs are needed.
+    path: whether the scene's own path is needed.
 
   Raises:
     UserError: if the config, the run or the data cannot be used.
   """
   schema.check(CONFIG.value, num_devices=1)  # No batch is divided.
   return trained_run.load(
-    CONFIG.value, data_dir=DATA_DIR.value, model_dir=model_dir(), step=step
+    CONFIG.value,
+    data_dir=DATA_DIR.value,
+    model_dir=model_dir(),
+    step=step,
+    images=images,
+    path=path,
   )
 
 

@@ -63,7 +63,12 @@ _FPS = flags.DEFINE_integer(
 
 def main() -> None:
   """Renders what the flags ask for, and prints where it is."""
-  run = launch.load_trained_run(_STEP.value)
+  own_path = _SET.value in ('render', 'poses') and not _CAMERAS.value
+  run = launch.load_trained_run(
+    _STEP.value,
+    images=_TESTSET.value,
+    path=_VIDEO.value and own_path and _PATH.value in ('given', 'interpolate'),
+  )
   path = video_cameras.choose_cameras(
     run.scene,
     video_set=_SET.value,

@@ -64,6 +64,8 @@ class Split(NamedTuple, Generic[AnyImages]):
 
   images: AnyImages  # each [H, W, C].
   cameras: cameras.Cameras  # N of them, NumPy.
+  # SHA-256 of the images and cameras as they were read; '' for computed ones.
+  digest: str = ''
 
 
 class Scene(NamedTuple):

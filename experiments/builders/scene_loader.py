@@ -1,6 +1,6 @@
 """Loads the scene of a config."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ml_collections
@@ -10,6 +10,24 @@ from experiments.builders import bounds
 from nerf_haiku import errors, scenes
 from nerf_haiku.datasets import blender, deepvoxels, llff, tiny
 from nerf_haiku.datasets.procedural import photographs
+
+# Fields of the config that decide what a scene is; those of its path alone.
+_FIELDS = {
+  'bounds',
+  'box',
+  'dataset_type',
+  'down_factor',
+  'far',
+  'holdout',
+  'near',
+  'num_poses',
+  'pixel_center',
+  'shape',
+  'testskip',
+  'video_path',
+}
+_SECTIONS = ('blender.', 'llff.', 'procedural.', 'tiny.')
+PATH_FIELDS = frozenset(('num_poses', 'video_path'))
 
 # Near and far of the NeRF-synthetic scenes, and of the built-in one.
 _NEAR, _FAR = 2.0, 6.0
@@ -47,6 +65,11 @@ def _with_bounds(
   config: ml_collections.ConfigDict, scene: scenes.Scene
 ) -> scenes.Scene:
   return bounds.fit(config, scene) if config.bounds == 'cameras' else scene
+
+
+def field_names(fields: Iterable[str]) -> set[str]:
+  """Returns those of a config's fields that decide what its scene is."""
+  return {x for x in fields if x in _FIELDS or x.startswith(_SECTIONS)}
 
 
 def _make_procedural(config: ml_collections.ConfigDict) -> scenes.Scene:

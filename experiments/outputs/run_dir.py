@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -23,6 +23,7 @@ RESULTS = 'results.json'
 VIEWS = 'test'
 VIDEO = 'video'
 LOG = 'log.txt'
+DIGEST = 'train_sha256'  # In the config: of the training views.
 IDENTITY = 'render.json'  # Of a folder of pictures: what they depend on.
 TENSORBOARD = 'tensorboard'
 LOCK = '.lock'  # Held by the training process.
@@ -45,6 +46,7 @@ MAY_CHANGE = (
   'microbatch',
   'remat',
   'data_dir',
+  DIGEST,  # See `check_data`.
 )
 
 
@@ -109,8 +111,37 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
   )
 
 
+def check_data(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
+  """Checks that a run resumes with the data that it was begun with.
+
+  Args:
+    model_dir: the folder of the run.
+    settings: those of the run, with the digest of its training views.
+
+  Raises:
+    UserError: if the digest differs from that in the folder.
+  """
+  if not (model_dir / CONFIG).exists():
+    return
+  existing = json_files.read_json(model_dir / CONFIG)
+  # Older runs have none: what they were trained on is not known.
+  before, now = existing.get(DIGEST), settings[DIGEST]
+  with checkpoints.Checkpoints(model_dir / CHECKPOINTS) as saved:
+    resumes = bool(saved.steps())
+  if resumes and before and now and before != now:
+    raise errors.UserError(
+      f'--data_dir: the training views in {settings["data_dir"]} are not those '
+      f'that the run in {model_dir} was begun with. Name the folder of those, '
+      'or choose another --model_dir.'
+    )
+
+
 def prepare_output_dir(
-  folder: pathlib.Path, identity: dict[str, Any], *, replace: bool = False
+  folder: pathlib.Path,
+  identity: dict[str, Any],
+  *,
+  replace: bool = False,
+  older: Mapping[str, Any] | None = None,
 ) -> None:
   """Makes a folder for pictures of a run, or checks that it is that folder.
 
@@ -119,6 +150,7 @@ def prepare_output_dir(
     identity: the settings that the pictures depend on, as JSON gives them
       back; `config` holds the fields of the config.
     replace: whether a folder with other pictures is emptied.
+    older: settings as older versions wrote them, which count as equal.
 
   Raises:
     UserError: if it cannot be written, or holds something else.
@@ -126,6 +158,9 @@ def prepare_output_dir(
   path = folder / IDENTITY
   if path.exists():
     existing = json_files.read_json(path, 'config', option='--save_dir')
+    for name, value in (older or {}).items():
+      if existing.get(name) == value:
+        existing[name] = identity[name]
     differing = _differences(existing, identity)
     if not differing:
       return

@@ -56,6 +56,7 @@ def score_run(
     'seed_in_use': checkpoint.metadata['seed'],
     'skipped_updates': checkpoint.skipped,
     'background': 'white' if white else 'black',
+    'notices': run.scene.notices,
     'metrics': {
       name: text for name, text in DEFINITIONS.items() if name in scores
     },

@@ -1,6 +1,7 @@
 """A trained run, ready to render images from any camera."""
 
 import hashlib
+import os
 import pathlib
 import sys
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 
 from experiments.builders import experiment as experiment_lib
 from experiments.builders import model, scene_loader
-from experiments.outputs import json_files, run_dir
+from experiments.outputs import json_files, run_dir, stored_scene
 from experiments.processes import multihost
 from nerf_haiku import (
   cameras,
@@ -73,8 +74,13 @@ def load(
   data_dir: str | None,
   model_dir: pathlib.Path,
   step: int | None = None,
+  images: bool = True,
+  path: bool = True,
 ) -> TrainedRun:
   """Reads a checkpoint of a run, and its scene.
+
+  Without `images` the scene is that kept with the run, if the config has not
+  changed it; the data set need not be there.
 
   Args:
     config: one that `schema.check` has passed: that of the run, or one with
@@ -82,6 +88,8 @@ def load(
     data_dir: root of the data set's layout; None: that of the run.
     model_dir: the folder of the run.
     step: of the checkpoint; None: the newest.
+    images: whether the photographs are needed.
+    path: whether the scene's own path is needed.
 
   Raises:
     UserError: if there is no such run or checkpoint, it is of other networks,
@@ -95,7 +103,14 @@ def load(
     data_dir=data_dir,
     init_from=existing['init_from'],
   )
-  scene = scene_loader.load_scene(config, data_dir)
+  scene = None
+  if not (images or multihost.is_multihost()) and stored_scene.fits(
+    config, existing['config'], path=path
+  ):
+    scene = stored_scene.read(model_dir)
+  if scene is None:
+    scene = _load_scene(config, data_dir, existing['data_dir'])
+  settings[run_dir.DIGEST] = scene.train.digest
   experiment = experiment_lib.make_experiment(config, scene)
   renderer = experiment.renderer
   variables, checkpoint = multihost.run_on_main(
@@ -110,13 +125,28 @@ def load(
   )
 
 
+def _load_scene(
+  config: ml_collections.ConfigDict, data_dir: str | None, stored: str | None
+) -> scenes.Scene:
+  """Loads the scene; an error says whose folder it is that is not there."""
+  try:
+    return scene_loader.load_scene(config, data_dir)
+  except errors.DataError as error:
+    if data_dir != stored or os.path.exists(data_dir or ''):
+      raise
+    raise errors.UserError(
+      f'{error} The run was trained with this folder: if the data are '
+      'elsewhere now, name the place with --data_dir.'
+    ) from error
+
+
 def _read_settings(model_dir: pathlib.Path) -> dict[str, Any]:
   if not (model_dir / run_dir.CONFIG).exists():
     raise errors.UserError(
       f'--model_dir: {model_dir} holds no run: it has no {run_dir.CONFIG}.'
     )
   return json_files.read_json(
-    model_dir / run_dir.CONFIG, 'seed', 'data_dir', 'init_from'
+    model_dir / run_dir.CONFIG, 'seed', 'data_dir', 'init_from', 'config'
   )
 
 

@@ -84,8 +84,12 @@ def score_test_views(
     UserError: if the folder cannot be used.
   """
   identity = run.identity(run.scene.test.cameras)
-  identity['images'] = run.settings['data_dir']
-  run_dir.prepare_output_dir(save_dir, identity, replace=replace)
+  # Older versions took the images of a path as one.
+  path_alone = {'images': run.settings['data_dir']}
+  identity['images'] = run.scene.test.digest
+  run_dir.prepare_output_dir(
+    save_dir, identity, replace=replace, older=path_alone
+  )
   path = save_dir / run_dir.RESULTS
   before = ''
   content: dict[str, Any] = {}
@@ -108,7 +112,9 @@ def render_only(
   Raises:
     UserError: if there is no such run, or it had another config.
   """
-  run = trained_run.load(config, data_dir=data_dir, model_dir=model_dir)
+  run = trained_run.load(
+    config, data_dir=data_dir, model_dir=model_dir, images=config.render_test
+  )
   multihost.run_on_main(lambda: _render(run, model_dir), run.variables)
 
 

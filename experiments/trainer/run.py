@@ -13,6 +13,7 @@ from experiments.outputs import (
   json_files,
   run_dir,
   scoring,
+  stored_scene,
   trained_run,
   video_cameras,
   videos,
@@ -63,6 +64,8 @@ def train(
   scene = scene_loader.load_scene(config, data_dir)
   bounds_notices = bounds.check(scene)
   experiment = experiment_lib.make_experiment(config, scene)
+  settings[run_dir.DIGEST] = scene.train.digest
+  multihost.run_on_main(lambda: run_dir.check_data(model_dir, settings))
   init_params = multihost.run_on_main(
     lambda: _read_params(experiment, init_from)
   )
@@ -71,6 +74,7 @@ def train(
     # The main process tells the others if it cannot write there.
     folder = run_dir.prepare_run_dir(model_dir, settings)
     multihost.run_on_main(lambda: stack.enter_context(folder))
+    multihost.run_on_main(lambda: stored_scene.write(model_dir, scene))
     lines = [describe_scene(scene), *schema.notices(config), *bounds_notices]
     log.info('\n'.join(lines))
     run = _Run(experiment, model_dir, settings, log, seed)

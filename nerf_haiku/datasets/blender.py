@@ -46,6 +46,11 @@ class _Frames(NamedTuple):
   lenses: tuple[lens_fields.Lens, ...]
   unused: frozenset[str]  # fields that have no effect.
 
+  def source(self) -> bytes:
+    """Returns what the cameras are made from, for a digest."""
+    lenses = [sorted(lens.values.items()) for lens in self.lenses]
+    return self.poses.tobytes() + repr(lenses).encode()
+
   def take(self, index: Sequence[int]) -> '_Frames':
     """Returns some of the frames."""
     return self._replace(
@@ -133,7 +138,9 @@ def load(
   _check_pixel_center(frames, pixel_center)
   files = image_files.open_splits(paths, down_factor=down_factor)
   split_cameras = [_cameras(*x) for x in zip(frames, files, strict=True)]
-  train, others = image_files.load_splits(files, split_cameras)
+  train, others = image_files.load_splits(
+    files, split_cameras, [split.source() for split in frames]
+  )
   return scenes.Scene(
     train=train,
     val=others[0],

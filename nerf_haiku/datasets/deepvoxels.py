@@ -43,6 +43,10 @@ class _Views(NamedTuple):
   poses: np.ndarray  # [N, 4, 4] float32, camera-to-world, OpenGL's axes.
   images: tuple[pathlib.Path, ...]
 
+  def source(self) -> bytes:
+    """Returns what the cameras are made from, for a digest."""
+    return self.poses.tobytes() + repr(tuple(self.lens)).encode()
+
   def take(self, index: Sequence[int]) -> '_Views':
     """Returns some of the views."""
     images = tuple(self.images[i] for i in index)
@@ -108,7 +112,9 @@ def load(
   split_cameras = [_cameras(*parts) for parts in zip(views, files, strict=True)]
   poses = np.concatenate([split.poses for split in views])
   near, far = _find_bounds(root / _SPLITS[0] / shape, poses, near, far)
-  train, others = image_files.load_splits(files, split_cameras)
+  train, others = image_files.load_splits(
+    files, split_cameras, [split.source() for split in views]
+  )
   return scenes.Scene(
     train=train,
     val=others[0],

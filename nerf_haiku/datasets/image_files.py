@@ -6,6 +6,8 @@ tags are not applied: poses belong to the pixels as they are stored.
 
 import concurrent.futures
 import contextlib
+import hashlib
+import io
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +34,7 @@ _MODES = (*_GRAY_MODES, *_PALETTE_MODES, 'RGB', 'RGBA')
 # knows, some are programs (PostScript).
 _FORMATS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP', 'GIF')
 _MAX_PIXELS = 1 << 26  # Of an image: 8192x8192.
+_MAX_BYTES = 1 << 30  # Of a file.
 
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 # Bits and color type of 16-bit gray with alpha, which Pillow opens as RGBA.
@@ -94,7 +97,7 @@ def open_splits(
 
 def load(
   train: Files, *others: Files
-) -> tuple[scenes.Images, list[scenes.LazyImages]]:
+) -> tuple[scenes.Images, list[scenes.LazyImages], list[bytes]]:
   """Decodes every image once, in parallel; keeps those of the first split.
 
   Pixels are decoded into place: there is no second copy of them. The images of
@@ -106,7 +109,8 @@ def load(
     *others: files of other splits.
 
   Returns:
-    The images of the first split, and lazy images of each other split.
+    The images of the first split, lazy images of each other split, and for
+    each split a digest of its files.
 
   Raises:
     DataError: if files cannot be decoded, or memory does not suffice; names
@@ -119,26 +123,33 @@ def load(
     np.empty((total, channels(train)), dtype), sizes(train)
   )
 
-  def decode_one(item: tuple[Files, int]) -> None:
+  def decode_one(item: tuple[Files, int]) -> bytes:
     files, index = item
+    image, digest = _decode_as_opened(files, index)
     if files is train:
-      images[index][...] = read(files, index)
-    else:
-      _decode_as_opened(files, index)
+      images[index][...] = _downscale(files, index, image)
+    return digest
 
   splits = (train, *others)
-  map_files(decode_one, [(f, i) for f in splits for i in range(len(f.paths))])
-  return images, [_lazy(files) for files in others]
+  digests = iter(
+    map_files(decode_one, [(f, i) for f in splits for i in range(len(f.paths))])
+  )
+  joined = [b''.join(next(digests) for _ in files.paths) for files in splits]
+  return images, [_lazy(files) for files in others], joined
 
 
 def load_splits(
-  files: Sequence[Files], split_cameras: Sequence[cameras.Cameras]
+  files: Sequence[Files],
+  split_cameras: Sequence[cameras.Cameras],
+  camera_sources: Sequence[bytes],
 ) -> tuple[scenes.Split[scenes.Images], list[scenes.Split[scenes.LazyImages]]]:
   """Decodes images, see `load`, and joins them with their cameras.
 
   Args:
     files: those of each split, the training split first.
     split_cameras: the cameras of each split.
+    camera_sources: what each split's cameras were read from; with the files of
+      the images it makes the splits' digests.
 
   Returns:
     The training split, and the other splits.
@@ -146,13 +157,16 @@ def load_splits(
   Raises:
     DataError: see `load`.
   """
-  images, held_out = load(*files)
-  train_cameras, *other_cameras = split_cameras
-  others = [
-    scenes.Split(lazy, cams)
-    for lazy, cams in zip(held_out, other_cameras, strict=True)
+  images, held_out, image_digests = load(*files)
+  digests = [
+    hashlib.sha256(source + digest).hexdigest()
+    for source, digest in zip(camera_sources, image_digests, strict=True)
   ]
-  return scenes.Split(images, train_cameras), others
+  others = [
+    scenes.Split(*parts)
+    for parts in zip(held_out, split_cameras[1:], digests[1:], strict=True)
+  ]
+  return scenes.Split(images, split_cameras[0], digests[0]), others
 
 
 def check_equal_sizes(splits: Sequence[Files]) -> None:
@@ -202,7 +216,11 @@ def read(files: Files, index: int) -> np.ndarray:
   Raises:
     DataError: if the file cannot be decoded, or has changed.
   """
-  image = _decode_as_opened(files, index)
+  return _downscale(files, index, _decode_as_opened(files, index)[0])
+
+
+def _downscale(files: Files, index: int, image: np.ndarray) -> np.ndarray:
+  """Returns a decoded image as `read` does."""
   if image.shape[2] < channels(files):
     image = np.pad(image, ((0, 0), (0, 0), (0, 1)), constant_values=255)
   if files.down_factor == 1:
@@ -298,8 +316,9 @@ def read_header(path: pathlib.Path) -> Header:
     DataError: if the file is missing, is not a single image, or is too large
       or of an unsupported kind.
   """
-  with _opened(path) as image:
-    depth, color_type = _png_kind(path)
+  content = _read_bytes(path)
+  with _opened(path, content) as image:
+    depth, color_type = _png_kind(content)
     is_gray = (
       image.mode in _GRAY_MODES or (depth, color_type) == _PNG_DEEP_GRAY_A
     )
@@ -327,24 +346,33 @@ def decode(path: pathlib.Path) -> np.ndarray:
   Raises:
     DataError: if the file cannot be decoded.
   """
-  with _opened(path) as image:
+  return _decode(path, _read_bytes(path))
+
+
+def _decode(path: pathlib.Path, content: bytes) -> np.ndarray:
+  with _opened(path, content) as image:
     if image.mode.startswith('I;16'):
       return _to_color(np.asarray(image)[..., None])
-    if _png_kind(path)[0] == 16:
-      return _to_color(_decode_deep_png(path))
+    if _png_kind(content)[0] == 16:
+      return _to_color(_decode_deep_png(content))
     mode = 'RGBA' if image.has_transparency_data else 'RGB'
     return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
-def _decode_as_opened(files: Files, index: int) -> np.ndarray:
-  """Decodes one image at full size, and checks that its header is the same."""
+def _decode_as_opened(files: Files, index: int) -> tuple[np.ndarray, bytes]:
+  """Decodes one image at full size, and checks that its header is the same.
+
+  Returns:
+    The image, and the SHA-256 of its file.
+  """
   header, path = files.headers[index], files.paths[index]
-  image = decode(path)
+  content = _read_bytes(path)
+  image = _decode(path, content)
   if image.shape != (header.height, header.width, header.channels):
     raise errors.DataError(
       f'{path}: changed while the program was running: restart it.'
     )
-  return image
+  return image, hashlib.sha256(content).digest()
 
 
 def _lazy(files: Files) -> scenes.LazyImages:
@@ -356,7 +384,7 @@ def _try_decoding(path: pathlib.Path) -> None:
   decode(path)
 
 
-def _check_kind(path: pathlib.Path, image: Image.Image) -> None:
+def _check_kind(path: pathlib.Path, image: Image.Image, content: bytes) -> None:
   """Refuses images that have no clear meaning as 8-bit photographs."""
   # A phone's MPO is a JPEG followed by a preview.
   frames = getattr(image, 'n_frames', 1)
@@ -369,7 +397,7 @@ def _check_kind(path: pathlib.Path, image: Image.Image) -> None:
     problem = f'of mode {image.mode}'
   elif image.mode.startswith('RGB') and bits > 8:
     problem = f'of {bits} bits'
-  elif keyed and (_png_kind(path)[0] == 16 or image.mode.startswith('I;16')):
+  elif keyed and (_png_kind(content)[0] == 16 or image.mode.startswith('I;16')):
     problem = 'of 16 bits with a transparent color'
   else:
     return
@@ -404,21 +432,17 @@ def _divides(factor: int, header: Header) -> bool:
   return header.height % factor == 0 and header.width % factor == 0
 
 
-def _png_kind(path: pathlib.Path) -> tuple[int | None, int | None]:
+def _png_kind(content: bytes) -> tuple[int | None, int | None]:
   """Returns bits per channel and color type of a PNG; None for other files."""
-  with open(path, 'rb') as file:
-    head = file.read(26)
-  if len(head) < 26 or not head.startswith(_PNG_SIGNATURE):
+  if len(content) < 26 or not content.startswith(_PNG_SIGNATURE):
     return None, None
-  return head[24], head[25]
+  return content[24], content[25]
 
 
-def _decode_deep_png(path: pathlib.Path) -> np.ndarray:
+def _decode_deep_png(content: bytes) -> np.ndarray:
   """Returns `[H, W, 1 to 4]` uint16; Pillow would truncate it to 8 bits."""
   tf = lazy_tensorflow.module()
-  image: np.ndarray = tf.io.decode_png(
-    path.read_bytes(), dtype=tf.uint16
-  ).numpy()
+  image: np.ndarray = tf.io.decode_png(content, dtype=tf.uint16).numpy()
   return image
 
 
@@ -431,20 +455,26 @@ def _to_color(image: np.ndarray) -> np.ndarray:
   return image[..., [0, 0, 0, 1] if image.shape[2] == 2 else [0, 0, 0]]
 
 
+def _read_bytes(path: pathlib.Path) -> bytes:
+  with _name_errors(path):
+    return safe_reading.read_bytes(path, _MAX_BYTES)
+
+
 @contextlib.contextmanager
-def _opened(path: pathlib.Path) -> Iterator[Image.Image]:
+def _opened(path: pathlib.Path, content: bytes) -> Iterator[Image.Image]:
   """Opens an image of a supported size and kind, without decoding it.
 
   Raises:
     DataError: if it is not supported, or what is done with it fails.
   """
-  with _name_errors(path):
-    safe_reading.check_regular_file(path)
-    with Image.open(path, formats=_FORMATS) as image:
-      if image.width * image.height > _MAX_PIXELS:
-        raise _too_large(path, f'{image.width}x{image.height}')
-      _check_kind(path, image)
-      yield image
+  with (
+    _name_errors(path),
+    Image.open(io.BytesIO(content), formats=_FORMATS) as image,
+  ):
+    if image.width * image.height > _MAX_PIXELS:
+      raise _too_large(path, f'{image.width}x{image.height}')
+    _check_kind(path, image, content)
+    yield image
 
 
 def _too_large(path: pathlib.Path, size: str) -> errors.DataError:

@@ -103,6 +103,7 @@ def load(
   )
   table = folder / _FILE
   views = _read(table)
+  source = b''.join(np.ascontiguousarray(x).tobytes() for x in views)
   paths, factor, notice = _find_images(folder, down_factor)
   _check_count(table, views, paths)
   views = _to_scene_frame(views, table, spherify)
@@ -116,7 +117,9 @@ def load(
   near, far = _find_bounds(views, near, far)
   ndc = None if spherify else _make_ndc(split_cameras, files, near_plane)
   path = _make_path(views, spherify, num_poses)
-  train, (test,) = image_files.load_splits(files, split_cameras)
+  # All poses decide the frame of all splits.
+  sources = [source + repr(index).encode() for index in splits]
+  train, (test,) = image_files.load_splits(files, split_cameras, sources)
   return scenes.Scene(
     train=train,
     val=test,

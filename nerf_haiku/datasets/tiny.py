@@ -1,5 +1,6 @@
 """Reads the scene of the tiny NeRF notebook: a `.npz` of images and poses."""
 
+import hashlib
 import os
 import pathlib
 
@@ -71,8 +72,13 @@ def load(
   cams = cameras.pinhole(poses, full, np.full(len(images), focal))
   cams = cameras.scale(cams, full // down_factor)
   stored = _to_stored(images, height // down_factor, width // down_factor)
-  train = _select(stored, cams, slice(num_train))
-  test = _select(stored, cams, slice(num_train, None, max(testskip, 1)))
+  splits = []
+  for which in (slice(num_train), slice(num_train, None, max(testskip, 1))):
+    source = images[which].tobytes() + poses[which].tobytes()
+    digest = hashlib.sha256(source + repr(focal).encode()).hexdigest()
+    split = _select(stored, cams, which)
+    splits.append(split._replace(digest=digest))
+  train, test = splits
   notices = []
   if unused:
     names = ', '.join(messages.shorten(name) for name in unused[:8])

@@ -143,7 +143,7 @@ class DecodeTest(_FilesTest):
       2: np.concatenate([gray, gray, gray, alpha], axis=1),
     }.get(channels, eight)
     # As loading does: on threads, one of which brings in what decodes them.
-    kept, _ = image_files.load(
+    kept, _, _ = image_files.load(
       *image_files.open_splits([[path] * 4], down_factor=1)
     )
     np.testing.assert_array_equal(kept[3], expected.reshape(2, 3, -1))
@@ -242,7 +242,7 @@ class LoadTest(_FilesTest):
   def test_loads_images_of_mixed_sizes(self):
     train = [_noise(48, 32, 3), _noise(33, 17, 3), _noise(1, 5, 3)]
     test = [_noise(7, 3, 4, seed=1)]
-    kept, (lazy,) = image_files.load(*self.open(train, test))
+    kept, (lazy,), _ = image_files.load(*self.open(train, test))
     self.assertIsInstance(kept, scenes.Images)
     self.assertIsInstance(lazy, scenes.LazyImages)
     self.assertEqual(kept.pixels.dtype, np.uint8)
@@ -251,7 +251,9 @@ class LoadTest(_FilesTest):
 
   def test_downscales_to_16_bits(self):
     images = [_noise(33, 17, 4), _noise(9, 12, 4)]
-    kept, (lazy,) = image_files.load(*self.open(images, images, down_factor=4))
+    kept, (lazy,), _ = image_files.load(
+      *self.open(images, images, down_factor=4)
+    )
     self.assertEqual(kept.pixels.dtype, np.uint16)
     for index, size in enumerate([(8, 4), (2, 3)]):
       expected = slow_area.downscale(images[index], *size) / 255
@@ -260,7 +262,7 @@ class LoadTest(_FilesTest):
 
   def test_an_image_without_alpha_among_others_is_opaque(self):
     files = self.open([_RGB, _RGBA], [_RGB])
-    kept, (lazy,) = image_files.load(*files)
+    kept, (lazy,), _ = image_files.load(*files)
     opaque = np.concatenate([_RGB, np.full((2, 2, 1), 255, np.uint8)], axis=-1)
     chex.assert_trees_all_equal(list(kept), [opaque, _RGBA])
     np.testing.assert_array_equal(lazy[0], _RGB)
@@ -271,7 +273,7 @@ class LoadTest(_FilesTest):
 
   def test_lazy_images_are_read_again(self):
     files = self.open([_RGB], [_RGB])
-    _, (lazy,) = image_files.load(*files)
+    _, (lazy,), _ = image_files.load(*files)
     self.write('1.png', 255 - _RGB)
     np.testing.assert_array_equal(lazy[0], 255 - _RGB)
     self.write('1.png', _noise(5, 5, 3))
@@ -282,7 +284,7 @@ class LoadTest(_FilesTest):
       lazy[0]
 
   def test_accepts_splits_without_files(self):
-    kept, (lazy,) = image_files.load(*self.open([_RGB], []))
+    kept, (lazy,), _ = image_files.load(*self.open([_RGB], []))
     self.assertLen(kept, 1)
     self.assertEmpty(lazy)
 
@@ -293,7 +295,7 @@ class LoadTest(_FilesTest):
     tracemalloc.start()
     self.addCleanup(tracemalloc.stop)
     with mock.patch.object(os, 'cpu_count', return_value=2):
-      kept, _ = image_files.load(files)
+      kept, _, _ = image_files.load(files)
     _, peak = tracemalloc.get_traced_memory()
     self.assertLess(peak, 1.3 * kept.pixels.nbytes)
 
