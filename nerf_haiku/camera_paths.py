@@ -4,7 +4,7 @@ import numpy as np
 from scipy import interpolate as scipy_interpolate
 from scipy.spatial import transform
 
-from nerf_haiku import errors, poses
+from nerf_haiku import cameras, errors, poses
 
 # The spiral of the reference implementation (bmild/nerf): it looks at a depth
 # whose disparity is 3/4 of the way from that of near to that of five times far.
@@ -156,6 +156,25 @@ def around(camera_to_world: np.ndarray, num_poses: int) -> np.ndarray:
   if len(camera_to_world) < 2:
     return np.repeat(camera_to_world[:, :3], num_poses, axis=0)
   return interpolate(camera_to_world, num_poses)
+
+
+def video_path(
+  cams: cameras.Cameras, num_poses: int, original: bool
+) -> cameras.Cameras:
+  """Returns the cameras of the rendered video.
+
+  Args:
+    cams: the training cameras.
+    num_poses: number of cameras, with the first one's lens and image size.
+    original: whether they are on the reference implementation's circle of
+      radius 4 around the origin. Else they follow the training cameras, see
+      `around`.
+  """
+  if original:
+    path = circle(num_poses)
+  else:
+    path = around(np.asarray(cams.camera_to_world), num_poses)
+  return cameras.with_poses(path, cams)
 
 
 def interpolate(camera_to_world: np.ndarray, num_poses: int) -> np.ndarray:

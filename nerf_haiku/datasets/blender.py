@@ -3,62 +3,22 @@
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from nerf_haiku import camera_checks, camera_paths, cameras, errors, scenes
-from nerf_haiku.datasets import checks, image_files, lens_fields, scene_folders
+from nerf_haiku import camera_paths, cameras, errors, scenes
+from nerf_haiku.datasets import (
+  checks,
+  image_files,
+  lens_fields,
+  scene_folders,
+  transforms_json,
+)
 from nerf_haiku.datasets import splits as splits_lib
 from nerf_haiku.io import file_names, messages, safe_reading
 
-_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.bmp')
 _TRAIN, _WHOLE = 'transforms_train.json', 'transforms.json'
-# Lists of file names in a file of all views, which say how they are split.
-_NAME_LISTS = ('train_filenames', 'val_filenames', 'test_filenames')
-# Fields that tell how a file was made, and change neither rays nor pixels.
-_HARMLESS = (
-  'applied_scale',
-  'applied_transform',
-  'colmap_im_id',
-  'rotation',
-  'sharpness',
-)
-_USED = frozenset(
-  (
-    'frames',
-    'file_path',
-    'transform_matrix',
-    *_NAME_LISTS,
-    *_HARMLESS,
-    *lens_fields.FIELDS,
-  )
-)
-
-
-class _Frames(NamedTuple):
-  """`N` frames of a JSON file."""
-
-  json: pathlib.Path
-  names: tuple[str, ...]  # of the images, as the file has them.
-  images: tuple[pathlib.Path | None, ...]  # None: there is no such file.
-  poses: np.ndarray  # [N, 4, 4] float32, camera-to-world.
-  lenses: tuple[lens_fields.Lens, ...]
-  unused: frozenset[str]  # fields that have no effect.
-
-  def source(self) -> bytes:
-    """Returns what the cameras are made from, for a digest."""
-    lenses = [sorted(lens.values.items()) for lens in self.lenses]
-    return self.poses.tobytes() + repr(lenses).encode()
-
-  def take(self, index: Sequence[int]) -> '_Frames':
-    """Returns some of the frames."""
-    return self._replace(
-      names=tuple(self.names[i] for i in index),
-      images=tuple(self.images[i] for i in index),
-      poses=self.poses[list(index)],
-      lenses=tuple(self.lenses[i] for i in index),
-    )
 
 
 @safe_reading.wrap_os_errors()
@@ -102,7 +62,7 @@ def load(
     holdout: see above; 2 or more. `testskip` does not apply to such views.
     pixel_center: whether rays pass through the centers of pixels. A file with
       `cx` or `cy`, which are counted from the corner of the image, needs it.
-    original_path: see `make_path`.
+    original_path: see `camera_paths.video_path`.
 
   Returns:
     The scene; images of three or four channels.
@@ -148,7 +108,7 @@ def load(
     near=near,
     far=far,
     box=corners,
-    path=make_path(split_cameras[0], num_poses, original_path),
+    path=camera_paths.video_path(split_cameras[0], num_poses, original_path),
     notices=(
       *notices,
       *splits.notices,
@@ -156,25 +116,6 @@ def load(
       *image_files.notices(files, folder),
     ),
   )
-
-
-def make_path(
-  cams: cameras.Cameras, num_poses: int, original: bool
-) -> cameras.Cameras:
-  """Returns the cameras of the rendered video.
-
-  Args:
-    cams: the training cameras.
-    num_poses: number of cameras, with the first one's lens and image size.
-    original: whether they are on the reference implementation's circle of
-      radius 4 around the origin. Else they follow the training cameras, see
-      `camera_paths.around`.
-  """
-  if original:
-    path = camera_paths.circle(num_poses)
-  else:
-    path = camera_paths.around(np.asarray(cams.camera_to_world), num_poses)
-  return cameras.with_poses(path, cams)
 
 
 def _is_scene(folder: pathlib.Path) -> bool:
@@ -185,12 +126,12 @@ def _is_scene(folder: pathlib.Path) -> bool:
 
 def _read_splits(
   folder: pathlib.Path, stride: int, holdout: int
-) -> splits_lib.Splits[_Frames]:
+) -> splits_lib.Splits[transforms_json.Frames]:
   """Reads the frames of all splits, and makes those that are missing."""
-  finder = file_names.Finder(folder, _SUFFIXES)
+  finder = file_names.Finder(folder, transforms_json.SUFFIXES)
   if not (folder / _TRAIN).exists() and (folder / _WHOLE).is_file():
     return _split_whole(folder / _WHOLE, finder, holdout)
-  train = _read_frames(folder / _TRAIN, 1, finder)
+  train = transforms_json.read(folder / _TRAIN, 1, finder)
   val, test = (
     _read_held_out(folder / f'transforms_{split}.json', stride, finder)
     for split in ('val', 'test')
@@ -199,23 +140,28 @@ def _read_splits(
 
 
 def _complete(
-  train: _Frames,
-  val: splits_lib.HeldOut[_Frames],
-  test: splits_lib.HeldOut[_Frames],
+  train: transforms_json.Frames,
+  val: splits_lib.HeldOut[transforms_json.Frames],
+  test: splits_lib.HeldOut[transforms_json.Frames],
   holdout: int,
-) -> splits_lib.Splits[_Frames]:
+) -> splits_lib.Splits[transforms_json.Frames]:
   return splits_lib.complete(
-    train, val, test, count=len(train.names), holdout=holdout, take=_Frames.take
+    train,
+    val,
+    test,
+    count=len(train.names),
+    holdout=holdout,
+    take=transforms_json.Frames.take,
   )
 
 
 def _read_held_out(
   path: pathlib.Path, stride: int, finder: file_names.Finder
-) -> splits_lib.HeldOut[_Frames]:
+) -> splits_lib.HeldOut[transforms_json.Frames]:
   """Reads validation or test views; a path without images is no split."""
   if not os.path.lexists(path):
     return splits_lib.HeldOut(None, f'there is no {path.name}')
-  frames = _read_frames(path, stride, finder)
+  frames = transforms_json.read(path, stride, finder)
   if not any(frames.images):
     return splits_lib.HeldOut(None, f'no image of {path.name} exists')
   return splits_lib.HeldOut(frames)
@@ -223,15 +169,18 @@ def _read_held_out(
 
 def _split_whole(
   path: pathlib.Path, finder: file_names.Finder, holdout: int
-) -> splits_lib.Splits[_Frames]:
+) -> splits_lib.Splits[transforms_json.Frames]:
   """Splits the frames of one file, by its own lists of names if it has any."""
-  frames = _read_frames(path, 1, finder)
-  content = _read_object(path)
-  missing = splits_lib.HeldOut[_Frames](None, f'{path.name} has all views')
-  if not any(name in content for name in _NAME_LISTS):
+  frames = transforms_json.read(path, 1, finder)
+  content = transforms_json.read_object(path)
+  missing = splits_lib.HeldOut[transforms_json.Frames](
+    None, f'{path.name} has all views'
+  )
+  if not any(name in content for name in transforms_json.NAME_LISTS):
     return _complete(frames, missing, missing, holdout)
   train, val, test = (
-    _take_named(frames, content, name, finder) for name in _NAME_LISTS
+    _take_named(frames, content, name, finder)
+    for name in transforms_json.NAME_LISTS
   )
   if train.views is None:
     raise errors.DataError(
@@ -242,11 +191,11 @@ def _split_whole(
 
 
 def _take_named(
-  frames: _Frames,
+  frames: transforms_json.Frames,
   content: Mapping[str, Any],
   field: str,
   finder: file_names.Finder,
-) -> splits_lib.HeldOut[_Frames]:
+) -> splits_lib.HeldOut[transforms_json.Frames]:
   """Returns the frames that a list in the file names."""
   names = content.get(field) or []
   if not isinstance(names, list) or not all(isinstance(x, str) for x in names):
@@ -270,87 +219,8 @@ def _take_named(
   return splits_lib.HeldOut(frames.take(found))
 
 
-def _read_frames(
-  path: pathlib.Path, stride: int, finder: file_names.Finder
-) -> _Frames:
-  """Reads and checks every `stride`-th frame of a JSON file."""
-  content = _read_object(path)
-  shared = {k: v for k, v in content.items() if k in lens_fields.FIELDS}
-  frames = content.get('frames')
-  # An error of the file's own lens is not one of each frame.
-  if shared or not frames:
-    lens_fields.parse(str(path), shared)
-  if not isinstance(frames, list):
-    raise errors.DataError(
-      f'{path}: frames must be a list, got {messages.shorten(frames)}.'
-    )
-  if not frames:
-    raise errors.DataError(f'{path}: there are no frames.')
-  used = range(0, len(frames), stride)
-  names = tuple(_image_name(path, i, frames[i], finder) for i in used)
-  poses, lenses = [], []
-  for i, name in zip(used, names, strict=True):
-    field, frame = f'{path}: frames[{i}]', frames[i]
-    own = any(key in lens_fields.FIELDS for key in frame)
-    lenses.append(
-      lens_fields.parse(field if own else str(path), {**shared, **frame})
-    )
-    poses.append(
-      camera_checks.parse_pose(
-        f'{field}.transform_matrix (of {name})', frame.get('transform_matrix')
-      )
-    )
-  fields = set(content).union(*(frames[i] for i in used))
-  return _Frames(
-    json=path,
-    names=names,
-    images=tuple(finder.find(name) for name in names),
-    poses=np.stack(poses),
-    lenses=tuple(lenses),
-    unused=frozenset(fields - _USED),
-  )
-
-
-def _read_object(path: pathlib.Path) -> dict[str, Any]:
-  try:
-    content = safe_reading.read_json(path)
-  except errors.DataError as error:
-    if not isinstance(error.__cause__, FileNotFoundError):
-      raise
-    raise errors.DataError(
-      f'{path}: no such file; a scene has {_TRAIN}, or one {_WHOLE}.'
-    ) from error
-  if not isinstance(content, dict):
-    raise errors.DataError(f'{path}: must hold an object {{...}} with frames.')
-  return content
-
-
-def _image_name(
-  path: pathlib.Path, index: int, frame: Any, finder: file_names.Finder
-) -> str:
-  """Returns the name of a frame's image, below the scene's folder."""
-  if not isinstance(frame, dict):
-    raise errors.DataError(
-      f'{path}: frames[{index}] must be an object, got '
-      f'{messages.shorten(frame)}.'
-    )
-  name = frame.get('file_path')
-  field = f'{path}: frames[{index}].file_path'
-  if not isinstance(name, str) or not name:
-    raise errors.DataError(
-      f'{field} must be a name, got {messages.shorten(name)}.'
-    )
-  is_absolute = pathlib.PurePosixPath(name.replace('\\', '/')).is_absolute()
-  if finder.is_outside(name) or (is_absolute and finder.find(name) is None):
-    raise errors.DataError(
-      f'{field} must be inside the folder of the scene, got '
-      f'{messages.shorten(name)}.'
-    )
-  return str(pathlib.PurePosixPath(name))
-
-
 def _check_images(
-  folder: pathlib.Path, frames: Sequence[_Frames], stride: int
+  folder: pathlib.Path, frames: Sequence[transforms_json.Frames], stride: int
 ) -> list[list[pathlib.Path]]:
   """Returns the image files of each split.
 
@@ -358,9 +228,10 @@ def _check_images(
     DataError: if images are missing; names the first, counts the others, and
       suggests a testskip that uses only existing ones, if there is one.
   """
+  looked_for = ', '.join(transforms_json.SUFFIXES)
   missing = [
     f'{str(folder / name)[: safe_reading.MAX_NAME_LENGTH]}: no such image '
-    f'({split.json.name} names it; looked for {", ".join(_SUFFIXES)})'
+    f'({split.json.name} names it; looked for {looked_for})'
     for split in frames
     for name, path in zip(split.names, split.images, strict=True)
     if path is None
@@ -374,7 +245,7 @@ def _check_images(
 
 def _check_inside(
   folder: pathlib.Path,
-  frames: Sequence[_Frames],
+  frames: Sequence[transforms_json.Frames],
   split_paths: Sequence[Sequence[pathlib.Path]],
 ) -> None:
   """Checks that no image is outside the scene, beyond a symbolic link.
@@ -399,7 +270,8 @@ def _check_inside(
 
 
 def _check_one_pose_each(
-  frames: Sequence[_Frames], split_paths: Sequence[Sequence[pathlib.Path]]
+  frames: Sequence[transforms_json.Frames],
+  split_paths: Sequence[Sequence[pathlib.Path]],
 ) -> None:
   """Checks that no image has two different poses.
 
@@ -434,7 +306,9 @@ def _testskip_hint(
   return ''
 
 
-def _check_pixel_center(frames: Sequence[_Frames], pixel_center: bool) -> None:
+def _check_pixel_center(
+  frames: Sequence[transforms_json.Frames], pixel_center: bool
+) -> None:
   """Checks that a principal point counts from where rays count.
 
   Raises:
@@ -448,7 +322,9 @@ def _check_pixel_center(frames: Sequence[_Frames], pixel_center: bool) -> None:
       )
 
 
-def _describe_unused(frames: Sequence[_Frames]) -> tuple[str, ...]:
+def _describe_unused(
+  frames: Sequence[transforms_json.Frames],
+) -> tuple[str, ...]:
   """Returns a notice that lists fields without effect, if there are any."""
   unused = sorted(frozenset().union(*(split.unused for split in frames)))
   if not unused:
@@ -461,7 +337,9 @@ def _describe_unused(frames: Sequence[_Frames]) -> tuple[str, ...]:
   )
 
 
-def _cameras(frames: _Frames, files: image_files.Files) -> cameras.Cameras:
+def _cameras(
+  frames: transforms_json.Frames, files: image_files.Files
+) -> cameras.Cameras:
   """Returns cameras of the downscaled images."""
   full = image_files.full_sizes(files)
   intrinsics = lens_fields.intrinsics(frames.lenses, full, frames.names)

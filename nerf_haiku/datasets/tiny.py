@@ -6,8 +6,8 @@ import pathlib
 
 import numpy as np
 
-from nerf_haiku import camera_checks, cameras, errors, scenes
-from nerf_haiku.datasets import area_resize, blender, checks, scene_folders
+from nerf_haiku import camera_checks, camera_paths, cameras, errors, scenes
+from nerf_haiku.datasets import area_resize, checks, scene_folders
 from nerf_haiku.io import messages, safe_reading
 
 _KEYS = ('images', 'poses', 'focal')
@@ -46,7 +46,7 @@ def load(
     near: where rays begin, scene units along the optical axis.
     far: where rays end.
     box: `[2, 3]` corners that rays are clipped to, scene units, or None.
-    original_path: see `blender.make_path`.
+    original_path: see `camera_paths.video_path`.
 
   Returns:
     The scene.
@@ -95,7 +95,7 @@ def load(
     near=near,
     far=far,
     box=corners,
-    path=blender.make_path(train.cameras, num_poses, original_path),
+    path=camera_paths.video_path(train.cameras, num_poses, original_path),
     notices=tuple(notices),
   )
 
