@@ -11,7 +11,6 @@ import numpy as np
 
 from experiments.builders import experiment as experiment_lib
 from experiments.builders import model, scene_loader
-from experiments.configs import schema
 from experiments.trainer import run
 from nerf_haiku import arrays, cameras, devices, scenes
 from nerf_haiku.renderers import occupancy
@@ -33,8 +32,7 @@ def describe_run(
   experiment = experiment_lib.make_experiment(config, scene)
   return '\n'.join(
     [
-      run.describe_scene(scene),
-      *schema.notices(config),
+      run.describe_scene(config, scene),
       *_describe_cameras(scene),
       *_describe_networks(experiment.renderer),
       *_describe_march(experiment.renderer),
