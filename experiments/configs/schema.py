@@ -219,29 +219,42 @@ def notices(
       "with config.renderer='hierarchical', which renders all rays of a batch: "
       "use it with config.renderer='occupancy', or set it to 0."
     )
-  changes = [] if shown is None else _background_changes(config, shown)
-  if shown is not None and changes:
-    texts.append(
-      'The borders of most training photos are '
-      f'{backgrounds.describe(shown)}, the background of this run is '
-      f'{backgrounds.describe(background(config))}: if they show an object '
-      f'before that color, use {" ".join(changes)}, or the model has to fill '
-      'empty space with it.'
-    )
+  if shown is not None:
+    texts += _background_notices(config, shown)
   return texts
 
 
-def _background_changes(
+def _background_notices(
   config: ml_collections.ConfigDict, shown: backgrounds.Color
 ) -> list[str]:
-  """Returns the flags that make a color the background, if it is another."""
-  if backgrounds.same(shown, background(config)):
+  """Says which flags fit photos that show a background, if any must change."""
+  if config.dataset_type == 'deepvoxels' and shown != backgrounds.WHITE:
+    return []  # No other color is allowed.
+  flags = []
+  if not backgrounds.same(shown, background(config)):
+    flags = _background_flags(config, shown)
+  used = backgrounds.describe(background(config))
+  if config.random_background:  # Photos without alpha are opaque on it.
+    flags.append('--config.random_background=False')
+    used = 'random'
+  if not flags:
     return []
-  if not config.background and shown in (backgrounds.BLACK, backgrounds.WHITE):
-    return [f'--config.white_bkgd={shown == backgrounds.WHITE}']
-  color = ','.join(f'{x:g}' for x in shown)
-  is_off = [] if not config.white_bkgd else ['--config.white_bkgd=False']
-  return [*is_off, f'--config.background={color}']
+  return [
+    f'The borders of most training photos are {backgrounds.describe(shown)}, '
+    f'the background of this run is {used}: if they show an object before that '
+    f'color, use {" ".join(flags)}, or the model has to fill empty space with '
+    'it.'
+  ]
+
+
+def _background_flags(
+  config: ml_collections.ConfigDict, color: backgrounds.Color
+) -> list[str]:
+  """Returns the flags that make a color the background."""
+  if not config.background and color in (backgrounds.BLACK, backgrounds.WHITE):
+    return [f'--config.white_bkgd={color == backgrounds.WHITE}']
+  off = ['--config.white_bkgd=False'] if config.white_bkgd else []
+  return [*off, f'--config.background={",".join(f"{x:g}" for x in color)}']
 
 
 def _check_types(fields: dict[str, Any], defaults: dict[str, Any]) -> None:

@@ -521,11 +521,12 @@ class BatchTest(chex.TestCase):
     with self.assertRaisesRegex(ValueError, 'at most 16777216, got 16777217'):
       training.ray_weights(jnp.arange(2), 2**24 + 1, jnp.asarray(1.0))
 
-  @parameterized.parameters(0.0, 1.0, (0.3, 0.4, 0.5))
-  def test_colours_on_another_background(self, constant):
+  @parameterized.parameters(
+    backgrounds.BLACK, backgrounds.WHITE, (0.3, 0.4, 0.5)
+  )
+  def test_colours_on_another_background(self, *constant):
     """A colour of opacity 0.25, over what it was on and over red."""
     own = jnp.array([[0.8, 0.4, 0.2]])
-    constant = tuple(np.broadcast_to(constant, 3).tolist())
     rgb = 0.25 * own + 0.75 * np.array([constant])
     red = jnp.array([[1.0, 0.0, 0.0]])
     found = training.on_background(

@@ -315,12 +315,25 @@ class CheckTest(chex.TestCase):
       backgrounds.BLACK,
       {'white_bkgd': False, 'background': (0, 0, 0)},
     ),
+    # Photos without alpha are opaque on a random background.
+    (True, (), backgrounds.WHITE, {'random_background': False}),
+    (
+      False,
+      (),
+      backgrounds.WHITE,
+      {'white_bkgd': True, 'random_background': False},
+    ),
   )
   def test_photos_on_another_background(
     self, white_bkgd, background, shown, changes
   ):
     """The flags of the notice, as a command line has them, fit the photos."""
-    config = _config(white_bkgd=white_bkgd, background=background)
+    config = _config(
+      white_bkgd=white_bkgd,
+      background=background,
+      random_background='random_background' in changes,
+    )
+    self.assertEmpty(schema.notices(config))
     (notice,) = schema.notices(config, shown)
     self.assertIn(f'photos are {backgrounds.describe(shown)}, ', notice)
     given = re.findall(r'--config\.(\w+=[\w.,]*\w)', notice)
@@ -341,11 +354,14 @@ class CheckTest(chex.TestCase):
     (False, (), (0.02, 0.0, 0.03)),
     (True, (), backgrounds.WHITE),
     (False, (0.3, 0.4, 0.5), (0.31, 0.39, 0.52)),
-    (False, (), None),
   )
   def test_photos_on_the_background(self, white_bkgd, background, shown):
     config = _config(white_bkgd=white_bkgd, background=background)
     self.assertEmpty(schema.notices(config, shown))
+
+  def test_no_notice_asks_for_what_is_refused(self):
+    config = _config(dataset_type='deepvoxels', white_bkgd=True)
+    self.assertEmpty(schema.notices(config, (0.3, 0.4, 0.5)))
 
   def test_devices_divide_the_batch(self):
     with self.assertRaisesRegex(
