@@ -23,7 +23,7 @@ def train(num_steps: int = 300, size: int = 64) -> np.ndarray:
     box=scene.box, max_resolution=2 * size, color_depth=1
   )
   settings = occupancy.Settings(scene.box, step_size=0.02, max_samples=10_000)
-  renderer = occupancy.make_occupancy(field, settings, white_background=True)
+  renderer = occupancy.make_occupancy(field, settings, background=(1, 1, 1))
   cast_fn = functools.partial(
     cameras.cast,
     near=scene.near,
@@ -39,10 +39,7 @@ def train(num_steps: int = 300, size: int = 64) -> np.ndarray:
   state = training.init_state(renderer, optimizer, init_key)
   state = devices.replicate(state)
   for batch in batches.make_batches(
-    scene.train.images,
-    num_steps=num_steps,
-    num_rays=1024,
-    white_background=True,
+    scene.train.images, num_steps=num_steps, num_rays=1024, background=(1, 1, 1)
   ):
     state, scalars = update(state, batch, key)
     jax.block_until_ready(scalars)

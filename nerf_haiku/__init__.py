@@ -8,6 +8,7 @@ neither is anything that a module imports.
 """
 
 from nerf_haiku import (
+  backgrounds,
   camera_checks,
   camera_files,
   camera_paths,
@@ -38,6 +39,7 @@ from nerf_haiku import (
 __version__ = '0.2.0.dev0'
 
 __all__ = (
+  'backgrounds',
   'camera_checks',
   'camera_files',
   'camera_paths',

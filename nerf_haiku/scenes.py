@@ -5,7 +5,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from nerf_haiku import arrays, cameras
+from nerf_haiku import arrays, backgrounds, cameras
 
 
 class Images:
@@ -107,12 +107,12 @@ def opacity(image: np.ndarray) -> np.ndarray:
   return alpha
 
 
-def to_float(image: np.ndarray, *, white_background: bool) -> np.ndarray:
+def to_float(image: np.ndarray, *, background: backgrounds.Color) -> np.ndarray:
   """Converts stored colors to floats, and composites them over a background.
 
   Args:
     image: `[..., C]` uint8 or uint16; 3 channels, or 4 with straight alpha.
-    white_background: whether the background is white, not black.
+    background: its color.
 
   Returns:
     `[..., 3]` float32 in [0, 1].
@@ -121,7 +121,6 @@ def to_float(image: np.ndarray, *, white_background: bool) -> np.ndarray:
   if image.shape[-1] == 3:
     return scaled
   rgb, alpha = scaled[..., :3], scaled[..., 3:]
-  composite: np.ndarray = rgb * alpha + (
-    1.0 - alpha if white_background else 0.0
-  )
+  behind = (1.0 - alpha) * np.asarray(background, np.float32)
+  composite: np.ndarray = rgb * alpha + behind
   return composite

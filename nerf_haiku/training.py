@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nerf_haiku import arrays, cameras, sampling, scenes, volume
+from nerf_haiku import arrays, backgrounds, cameras, sampling, scenes, volume
 from nerf_haiku.renderers import base
 
 AXIS = 'devices'
@@ -196,10 +196,17 @@ def color_stats(
 
 
 def on_background(
-  rgb: jax.Array, opacity: jax.Array, background: jax.Array, *, white: bool
+  rgb: jax.Array,
+  opacity: jax.Array,
+  background: jax.Array,
+  *,
+  constant: backgrounds.Color,
 ) -> jax.Array:
-  """Moves colours `[R, 3]` from white, or black, to a background `[R, 3]`."""
-  return rgb + (1.0 - opacity[:, None]) * (background - float(white))
+  """Moves colours `[R, 3]` from the constant background to another `[R, 3]`."""
+  # A gray compiles to one number.
+  is_gray = len(set(constant)) == 1
+  old = float(constant[0]) if is_gray else jnp.asarray(constant)[None]
+  return rgb + (1.0 - opacity[:, None]) * (background - old)
 
 
 class _RayChunk(NamedTuple, Generic[base.Samples]):
@@ -207,7 +214,7 @@ class _RayChunk(NamedTuple, Generic[base.Samples]):
 
   rays: cameras.Rays
   samples: base.Samples
-  target: jax.Array  # [R, 3] colours on white, or black.
+  target: jax.Array  # [R, 3] colours on the constant background.
   weight: jax.Array  # [R] in the mean over the batch.
   alpha: jax.Array | None  # [R] opacity of the target.
   background: jax.Array | None  # [R, 3] both are compared on it; None: as is.
@@ -222,7 +229,7 @@ class _RayChunk(NamedTuple, Generic[base.Samples]):
 class _LossSettings(NamedTuple):
   """The terms of the loss."""
 
-  white_background: bool
+  background: backgrounds.Color  # the constant one.
   distortion_weight: float
 
 
@@ -239,9 +246,7 @@ def _chunk_loss(
   stats = color_stats(predicted[-1], target, weight)
   if chunk.background is not None and chunk.alpha is not None:
     move = functools.partial(
-      on_background,
-      background=chunk.background,
-      white=settings.white_background,
+      on_background, background=chunk.background, constant=settings.background
     )
     target = move(target, chunk.alpha)
     predicted = tuple(
@@ -267,7 +272,7 @@ def make_gradient(
   *,
   microbatch: int = 0,
   random_background: bool = False,
-  white_background: bool = False,
+  background: backgrounds.Color = backgrounds.BLACK,
   distortion_weight: float = 0.0,
 ) -> Callable[..., tuple[base.Params, Scalars]]:
   """Builds `gradient(variables, keys, batch)`: the mean over a batch's rays.
@@ -283,7 +288,7 @@ def make_gradient(
     microbatch: rays whose gradient is taken at a time, 0 for all.
     random_background: whether each ray is compared on a random background;
       batches then have the true `alpha`.
-    white_background: the background of the renderer's and the batch's colours.
+    background: that of the renderer's and the batch's colours.
     distortion_weight: weight of `volume.distortion` in the loss.
 
   Returns:
@@ -293,7 +298,7 @@ def make_gradient(
     the batch's `color_stats`, `samples` per ray and `pieces`, the number of
     microbatches.
   """
-  settings = _LossSettings(white_background, distortion_weight)
+  settings = _LossSettings(background, distortion_weight)
   grad_fn = jax.grad(_chunk_loss, has_aux=True)
 
   def gradient(
@@ -479,7 +484,7 @@ def make_update(
   skip_nonfinite: bool = False,
   batch_warmup_steps: int = 0,
   random_background: bool = False,
-  white_background: bool = False,
+  background: backgrounds.Color = backgrounds.BLACK,
   distortion_weight: float = 0.0,
 ) -> Callable[
   [TrainState, scenes.Batch, jax.Array], tuple[TrainState, Scalars]
@@ -505,7 +510,7 @@ def make_update(
     batch_warmup_steps: steps over which the batch grows, see
       `active_ray_fraction`.
     random_background: see `make_gradient`.
-    white_background: see `make_gradient`.
+    background: see `make_gradient`.
     distortion_weight: see `make_gradient`.
 
   Returns:
@@ -521,7 +526,7 @@ def make_update(
     cast_fn,
     microbatch=microbatch,
     random_background=random_background,
-    white_background=white_background,
+    background=background,
     distortion_weight=distortion_weight,
   )
 

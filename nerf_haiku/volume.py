@@ -8,7 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from nerf_haiku import arrays, ops
+from nerf_haiku import arrays, backgrounds, ops
 
 # Where the reference implementation ends the last interval: any density at
 # the last sample then absorbs all remaining light.
@@ -99,7 +99,7 @@ def composite(
   *,
   near: arrays.Array,
   far: arrays.Array,
-  white_background: bool,
+  background: backgrounds.Color,
   infinite_end: bool = False,
 ) -> tuple[RayOutputs, RayHistory]:
   """Integrates colour along each ray (equation 3).
@@ -111,7 +111,7 @@ def composite(
     directions: `[R, 3]`; their norm turns steps of `t` into scene units.
     near: `[R, 1]` where the rays begin, at or before the first sample.
     far: `[R, 1]` where they end, at or behind the last sample.
-    white_background: whether light that nothing absorbs is white, not black.
+    background: color of the light that nothing absorbs.
     infinite_end: whether the last sample's interval has no end (the reference
       implementation's choice) rather than end at `far`. A ray of no length
       has no such interval: nothing is rendered along it.
@@ -141,7 +141,7 @@ def composite(
   opacity = jnp.sum(weights, axis=-1)
   depth = jnp.sum(weights * t, axis=-1)
   outputs = RayOutputs(
-    rgb=on_constant_background(color, opacity, white=white_background),
+    rgb=on_constant_background(color, opacity, background),
     depth=depth,
     disparity=disparity(depth, opacity),
     opacity=opacity,
@@ -264,10 +264,16 @@ def boundary_weight(history: History) -> jax.Array:
 
 
 def on_constant_background(
-  rgb: jax.Array, opacity: jax.Array, *, white: bool
+  rgb: jax.Array, opacity: jax.Array, background: backgrounds.Color
 ) -> jax.Array:
-  """Puts colours `[R, 3]` of opacities `[R]` on white, or on black."""
-  return rgb + (1.0 - opacity[:, None]) if white else rgb
+  """Puts colours `[R, 3]` of opacities `[R]` on a background."""
+  # No sum with 0 and no product with 1 is compiled.
+  if background == backgrounds.BLACK:
+    return rgb
+  behind = 1.0 - opacity[:, None]
+  if background != backgrounds.WHITE:
+    behind *= jnp.asarray(background, rgb.dtype)[None]
+  return rgb + behind
 
 
 def disparity(depth: jax.Array, opacity: jax.Array) -> jax.Array:

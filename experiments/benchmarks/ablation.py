@@ -110,7 +110,7 @@ def _score(
       pathlib.Path(folder),
       near=scene.near,
       far=scene.far,
-      white_background=experiment.config.white_bkgd,
+      background=schema.background(experiment.config),
     )['psnr']
 
 

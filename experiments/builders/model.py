@@ -7,6 +7,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from experiments.configs import schema
 from experiments.processes import multihost
 from nerf_haiku import (
   cameras,
@@ -44,7 +45,7 @@ def make_renderer(
     'raw_noise_std': config.raw_noise_std,
     'density_activation': config.density_activation,
     'infinite_end': config.last_interval == 'infinite',
-    'white_background': config.white_bkgd,
+    'background': schema.background(config),
   }
   field = _make_field(config, config.model, bounds)
   if config.renderer == 'occupancy':

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from experiments.builders import model
+from experiments.configs import schema
 from nerf_haiku import cameras, scenes, training
 from nerf_haiku.datasets import batches
 
@@ -66,7 +67,7 @@ def make_update(
     skip_nonfinite=config.skip_nonfinite,
     batch_warmup_steps=config.batch_warmup_steps,
     random_background=config.random_background,
-    white_background=config.white_bkgd,
+    background=schema.background(config),
     distortion_weight=config.distortion_loss_weight,
   )
 
@@ -89,7 +90,7 @@ def make_batches(
     batching=config.batching,
     precrop_iters=config.precrop_iters,
     precrop_frac=config.precrop_frac,
-    white_background=config.white_bkgd,
+    background=schema.background(config),
     process=jax.process_index(),
     num_processes=jax.process_count(),
     with_alpha=config.random_background,

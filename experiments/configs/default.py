@@ -123,6 +123,9 @@ def get_config() -> ml_collections.ConfigDict:
   # Where the last interval of a ray ends: 'infinite', or 'far', with the ray.
   config.last_interval = 'infinite'
   config.white_bkgd = False  # A white background, or black.
+  # Another constant background, as (red, green, blue) in [0, 1]; it needs
+  # white_bkgd=False. Empty: that of white_bkgd.
+  config.background = ()
   # Whether rays pass through the centers of pixels, or through their corners.
   config.pixel_center = False
   config.chunk = 4096  # Rays that a device renders per call.

@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 
 from experiments.configs import default
-from nerf_haiku import camera_checks, encodings, errors, volume
+from nerf_haiku import backgrounds, camera_checks, encodings, errors, volume
 from nerf_haiku.io import messages
 
 LR_SCHEDULES = ('constant * decay_every', 'constant', 'cosine')
@@ -115,6 +115,12 @@ _RULES: dict[str, _Rule] = {
   'raw_noise_std': _between(0, _LARGEST),
   'density_activation': _one_of(*volume.DENSITY_ACTIVATIONS),
   'last_interval': _one_of(*LAST_INTERVALS),
+  'background': (
+    lambda x: (
+      len(x) in (0, 3) and all(_is_number(v) and 0 <= v <= 1 for v in x)
+    ),
+    'empty, or 3 numbers in [0, 1]: red, green, blue',
+  ),
   'chunk': _between(1, 2**24),
   'dataset_type': _one_of(*DATASET_TYPES),
   'down_factor': _at_least(1),
@@ -194,15 +200,66 @@ def check(config: ml_collections.ConfigDict, num_devices: int) -> None:
   _check_data(config)
 
 
-def notices(config: ml_collections.ConfigDict) -> list[str]:
-  """Returns what the user should know of a config that is valid."""
+def background(config: ml_collections.ConfigDict) -> backgrounds.Color:
+  """Returns the background's color."""
+  if config.background:
+    red, green, blue = map(float, config.background)
+    return red, green, blue
+  return backgrounds.WHITE if config.white_bkgd else backgrounds.BLACK
+
+
+def notices(
+  config: ml_collections.ConfigDict, shown: backgrounds.Color | None = None
+) -> list[str]:
+  """Returns what the user should know of a config that is valid.
+
+  Args:
+    config: the config.
+    shown: the background of training photos without alpha, if they have one.
+  """
+  texts = []
   if config.batch_warmup_steps and config.renderer == 'hierarchical':
-    return [
+    texts.append(
       f'config.batch_warmup_steps={config.batch_warmup_steps} saves no time '
       "with config.renderer='hierarchical', which renders all rays of a batch: "
       "use it with config.renderer='occupancy', or set it to 0."
-    ]
-  return []
+    )
+  if shown is not None:
+    texts += _background_notices(config, shown)
+  return texts
+
+
+def _background_notices(
+  config: ml_collections.ConfigDict, shown: backgrounds.Color
+) -> list[str]:
+  """Says which flags fit photos that show a background, if any must change."""
+  if config.dataset_type == 'deepvoxels' and shown != backgrounds.WHITE:
+    return []  # No other color is allowed.
+  flags = []
+  if not backgrounds.same(shown, background(config)):
+    flags = _background_flags(config, shown)
+  used = backgrounds.describe(background(config))
+  if config.random_background:  # Photos without alpha are opaque on it.
+    flags.append('--config.random_background=False')
+    used = 'random'
+  if not flags:
+    return []
+  return [
+    f'The borders of most training photos are {backgrounds.describe(shown)}, '
+    f'the background of this run is {used}: if they show an object before that '
+    f'color, use {" ".join(flags)}, or the model has to fill empty space with '
+    'it.'
+  ]
+
+
+def _background_flags(
+  config: ml_collections.ConfigDict, color: backgrounds.Color
+) -> list[str]:
+  """Returns the flags that make a color the background."""
+  if not config.background and color in (backgrounds.BLACK, backgrounds.WHITE):
+    return [f'--config.white_bkgd={color == backgrounds.WHITE}']
+  off = ['--config.white_bkgd=False'] if config.white_bkgd else []
+  return [*off, f'--config.background={",".join(f"{x:g}" for x in color)}']
 
 
 def _check_types(fields: dict[str, Any], defaults: dict[str, Any]) -> None:
@@ -264,6 +321,13 @@ def _check_networks(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_rendering(config: ml_collections.ConfigDict) -> None:
+  if config.white_bkgd and background(config) != backgrounds.WHITE:
+    raise _error(
+      'background',
+      config.background,
+      '() or (1, 1, 1) with config.white_bkgd=True; set '
+      'config.white_bkgd=False for another color',
+    )
   if config.renderer == 'occupancy' and config.llff.lindisp:
     raise _error(
       'llff.lindisp',
@@ -275,14 +339,14 @@ def _check_rendering(config: ml_collections.ConfigDict) -> None:
   if (
     config.density_activation == 'softplus'
     and config.last_interval == 'infinite'
-    and config.white_bkgd
+    and background(config) != backgrounds.BLACK
   ):
     raise _error(
       'last_interval',
       config.last_interval,
-      "'far' with config.density_activation='softplus' and "
-      'config.white_bkgd=True: a softplus is never 0, so an infinite interval '
-      'is opaque and hides the background',
+      "'far' with config.density_activation='softplus' and a background that "
+      'is not black (config.white_bkgd, config.background): a softplus is '
+      'never 0, so an infinite interval is opaque and hides the background',
     )
 
 
@@ -310,9 +374,14 @@ def _check_data(config: ml_collections.ConfigDict) -> None:
       "'data' without config.llff.spherify=True: normalized device coordinates "
       'are bounded by the depths of the data set',
     )
-  if config.dataset_type == 'deepvoxels' and not config.white_bkgd:
+  if (
+    config.dataset_type == 'deepvoxels'
+    and background(config) != backgrounds.WHITE
+  ):
+    name = 'background' if config.background else 'white_bkgd'
+    white = '(1, 1, 1)' if config.background else 'True'
     raise _error(
-      'white_bkgd', False, 'True with DeepVoxels: its background is white'
+      name, config[name], f'{white} with DeepVoxels: its background is white'
     )
   scene = config.procedural
   pixels = scene.size**2 * (scene.num_train + scene.num_test)

@@ -85,12 +85,7 @@ def check_run_dir(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
     has_checkpoint = bool(saved.steps())
   if not has_checkpoint and not (model_dir / RESULTS).exists():
     return  # Stopped before its first checkpoint.
-  # A run that is older than a field had its default.
-  defaults = json_files.to_json_types(
-    dict(schema.flatten(default.get_config()))
-  )
-  fields = renamed_fields.rename(existing['config'])
-  differing = _differences(existing | {'config': defaults | fields}, settings)
+  differing = _differences(existing, settings)
   if differing:
     raise errors.UserError(
       f'--model_dir: {model_dir} holds another run ({differing}). Choose '
@@ -100,8 +95,12 @@ def check_run_dir(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
   """Describes how settings differ, those of the config included."""
+  # What is older than a field had its default.
+  defaults = json_files.to_json_types(
+    dict(schema.flatten(default.get_config()))
+  )
   old, new = (
-    {**x, **renamed_fields.rename(x['config']), 'config': 0}
+    {**x, **defaults, **renamed_fields.rename(x['config']), 'config': 0}
     for x in (there, here)
   )
   return '; '.join(

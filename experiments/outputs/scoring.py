@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import tqdm
 
+from experiments.configs import schema
 from experiments.outputs import provenance, trained_run
-from nerf_haiku import arrays, image_rendering, scenes
+from nerf_haiku import arrays, backgrounds, image_rendering, scenes
 from nerf_haiku.io import media
 from nerf_haiku.metrics import image_quality, lpips
 
@@ -38,14 +39,14 @@ def score_run(
     The content of `results.json`.
   """
   test, checkpoint = run.scene.test, run.checkpoint
-  white = run.config.white_bkgd
+  background = schema.background(run.config)
   scores = score_views(
     test,
     lambda i: run.render(test.cameras, i),
     views,
     near=run.scene.near,
     far=run.scene.far,
-    white_background=white,
+    background=background,
   )
   return {
     **run.settings,
@@ -55,7 +56,7 @@ def score_run(
     'restarts': checkpoint.metadata['restarts'],
     'seed_in_use': checkpoint.metadata['seed'],
     'skipped_updates': checkpoint.skipped,
-    'background': 'white' if white else 'black',
+    'background': backgrounds.describe(background),
     'notices': run.scene.notices,
     'metrics': {
       name: text for name, text in DEFINITIONS.items() if name in scores
@@ -87,7 +88,7 @@ def score_views(
   *,
   near: float,
   far: float,
-  white_background: bool,
+  background: backgrounds.Color,
 ) -> dict[str, Any]:
   """Renders, scores and writes all views of a split.
 
@@ -98,8 +99,7 @@ def score_views(
       beside each other; and for `overview.png`, renderings above depths.
     near: depth that is shown as near.
     far: depth that is shown as far.
-    white_background: whether true images with alpha are composited over white,
-      not black.
+    background: color that true images with alpha are composited over.
 
   Returns:
     Scores, their lists per view, and the median seconds per view.
@@ -115,9 +115,7 @@ def score_views(
     rendered = render(i)
     seconds.append(time.perf_counter() - start)
     rgb = media.to_uint8(rendered.rgb)
-    truth = media.to_uint8(
-      scenes.to_float(image, white_background=white_background)
-    )
+    truth = media.to_uint8(scenes.to_float(image, background=background))
     sums.append(color_sums(truth))
     for name, measure in measures.items():
       scores[name].append(measure(rgb, truth))

@@ -11,7 +11,6 @@ import numpy as np
 
 from experiments.builders import bounds, model, scene_loader
 from experiments.builders import experiment as experiment_lib
-from experiments.configs import schema
 from experiments.trainer import run
 from nerf_haiku import arrays, cameras, devices, scenes
 from nerf_haiku.renderers import occupancy
@@ -34,8 +33,7 @@ def describe_run(
   experiment = experiment_lib.make_experiment(config, scene)
   return '\n'.join(
     [
-      run.describe_scene(scene),
-      *schema.notices(config),
+      run.describe_scene(config, scene),
       *bounds_notices,
       *_describe_cameras(scene),
       *_describe_networks(experiment.renderer),

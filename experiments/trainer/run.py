@@ -20,8 +20,10 @@ from experiments.outputs import (
 )
 from experiments.processes import multihost
 from experiments.trainer import progress, steps, tensorboard, validation
-from nerf_haiku import checkpoints, devices, errors, scenes
+from nerf_haiku import backgrounds, checkpoints, devices, errors, scenes
 from nerf_haiku.renderers import base
+
+_MAX_PHOTOS = 100  # Whose borders are looked at.
 
 
 def train(
@@ -75,8 +77,7 @@ def train(
     folder = run_dir.prepare_run_dir(model_dir, settings)
     multihost.run_on_main(lambda: stack.enter_context(folder))
     multihost.run_on_main(lambda: stored_scene.write(model_dir, scene))
-    lines = [describe_scene(scene), *schema.notices(config), *bounds_notices]
-    log.info('\n'.join(lines))
+    log.info('\n'.join([describe_scene(config, scene), *bounds_notices]))
     run = _Run(experiment, model_dir, settings, log, seed)
     outputs = run.open_outputs(stack, profiled=profiled)
     state, metadata = steps.fit(
@@ -215,11 +216,23 @@ class _Run(NamedTuple):
     return results
 
 
-def describe_scene(scene: scenes.Scene) -> str:
-  """Returns the splits with their sizes, and the reader's notices."""
+def describe_scene(
+  config: ml_collections.ConfigDict, scene: scenes.Scene
+) -> str:
+  """Returns the splits with their sizes, and the notices before a run."""
   parts = []
   for name in ('train', 'val', 'test'):
     split = getattr(scene, name)
     sizes = video_cameras.describe_sizes(split.cameras)
     parts.append(f'{len(split.images)} {name} views of {sizes}')
-  return '\n'.join(['; '.join(parts), *scene.notices])
+  notices = schema.notices(config, _shown_background(scene))
+  return '\n'.join(['; '.join(parts), *scene.notices, *notices])
+
+
+def _shown_background(scene: scenes.Scene) -> backgrounds.Color | None:
+  """Returns the constant background of most training photos, if any."""
+  if scene.ndc is not None:
+    return None  # What faces the cameras has no background.
+  images = scene.train.images
+  step = -(-len(images) // _MAX_PHOTOS)
+  return backgrounds.of_photos(images[i] for i in range(0, len(images), step))

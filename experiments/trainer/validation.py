@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from experiments.builders import experiment as experiment_lib
+from experiments.configs import schema
 from experiments.trainer import progress, tensorboard
 from nerf_haiku import arrays, image_rendering, scenes
 from nerf_haiku.io import media
@@ -39,12 +40,12 @@ def make_validate(
     log: reports, once, that near or far seem to cut the scene.
   """
   scene, reported = experiment.scene, set[str]()
-  white = experiment.config.white_bkgd
+  background = schema.background(experiment.config)
 
   def validate(variables: base.Variables, step: int) -> float:
     cameras = scene.val.cameras
     image = experiment.render_image(variables, cameras, _INDEX)
-    truth = scenes.to_float(scene.val.images[_INDEX], white_background=white)
+    truth = scenes.to_float(scene.val.images[_INDEX], background=background)
     images = {'target': media.to_uint8(truth), **_pictures(image, scene)}
     if experiment.render_coarse is not None:
       coarse = experiment.render_coarse(variables, cameras, _INDEX)

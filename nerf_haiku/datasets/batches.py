@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nerf_haiku import devices, scenes
+from nerf_haiku import backgrounds, devices, scenes
 from nerf_haiku.io import lazy_tensorflow
 
 _PREFETCH = 4  # Batches that are prepared ahead of time.
@@ -82,7 +82,7 @@ def make_batches(
   batching: bool = True,
   precrop_iters: int = 0,
   precrop_frac: float = 0.5,
-  white_background: bool = False,
+  background: backgrounds.Color = backgrounds.BLACK,
   process: int = 0,
   num_processes: int = 1,
   with_alpha: bool = False,
@@ -101,7 +101,7 @@ def make_batches(
     precrop_iters: number of steps that use only the central crop of an image;
       0 if batching.
     precrop_frac: fraction of height and width in this crop.
-    white_background: whether alpha is composited over white, not black.
+    background: color that alpha is composited over.
     process: index of the process whose part of each batch is read.
     num_processes: number of processes that share each batch.
     with_alpha: whether batches include the true opacity; it is 1 for images
@@ -123,7 +123,7 @@ def make_batches(
       camera, pixel = pick_from_one(images, u, crop=crop)
     camera, pixel = camera[part], pixel[part]
     stored = gather_colors(images, camera, pixel)
-    rgb = scenes.to_float(stored, white_background=white_background)
+    rgb = scenes.to_float(stored, background=background)
     batch = camera.astype(np.int32), pixel.astype(np.int32), rgb
     return (*batch, scenes.opacity(stored)) if with_alpha else batch
 

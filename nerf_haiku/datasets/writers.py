@@ -9,7 +9,7 @@ import pathlib
 import imageio.v3 as iio
 import numpy as np
 
-from nerf_haiku import scenes
+from nerf_haiku import backgrounds, scenes
 from nerf_haiku.io import media
 
 
@@ -106,7 +106,7 @@ def write_deepvoxels(
     )
     for i, pose in enumerate(split.cameras.camera_to_world):
       image = _check_uint8(split.images[i])
-      image = scenes.to_float(image, white_background=True)
+      image = scenes.to_float(image, background=backgrounds.WHITE)
       iio.imwrite(subfolder / 'rgb' / f'{i:06}.png', media.to_uint8(image))
       # From OpenGL's axes to x right, y down, z forward.
       matrix = _to_4x4(pose) @ np.diag([1.0, -1.0, -1.0, 1.0])
@@ -131,7 +131,7 @@ def write_tiny(scene: scenes.Scene, path: str | pathlib.Path) -> None:
   focal, *_ = _check_central(_check_one_lens(scene))
   splits = scene.train, scene.test
   images = [
-    scenes.to_float(split.images[i], white_background=False)
+    scenes.to_float(split.images[i], background=backgrounds.BLACK)
     for split in splits
     for i in range(len(split.images))
   ]

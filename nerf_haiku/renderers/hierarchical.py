@@ -9,7 +9,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from nerf_haiku import cameras, sampling, volume
+from nerf_haiku import backgrounds, cameras, sampling, volume
 from nerf_haiku.renderers import base
 
 
@@ -42,7 +42,7 @@ class HierarchicalRenderer:
     raw_noise_std: standard deviation of the noise on densities in training.
     activation: maps raw densities to densities per scene unit.
     infinite_end: see `volume.composite`.
-    white_background: see `volume.composite`.
+    background: see `volume.composite`.
   """
 
   coarse: hk.Transformed
@@ -54,7 +54,7 @@ class HierarchicalRenderer:
   raw_noise_std: float
   activation: Callable[[jax.Array], jax.Array]
   infinite_end: bool
-  white_background: bool
+  background: backgrounds.Color
 
   @property
   def max_samples(self) -> None:
@@ -156,7 +156,7 @@ class HierarchicalRenderer:
       rays.directions,
       near=rays.near,
       far=rays.far,
-      white_background=self.white_background,
+      background=self.background,
       infinite_end=self.infinite_end,
     )
 
@@ -172,7 +172,7 @@ def make_hierarchical(
   raw_noise_std: float = 0.0,
   density_activation: str = 'relu',
   infinite_end: bool = True,
-  white_background: bool = False,
+  background: backgrounds.Color = backgrounds.BLACK,
 ) -> HierarchicalRenderer:
   """Makes the paper's renderer from settings.
 
@@ -186,7 +186,7 @@ def make_hierarchical(
     raw_noise_std: standard deviation of the noise on densities in training.
     density_activation: a name of `volume.DENSITY_ACTIVATIONS`.
     infinite_end: see `volume.composite`.
-    white_background: see `volume.composite`.
+    background: see `volume.composite`.
 
   Returns:
     The renderer, see `HierarchicalRenderer`.
@@ -201,7 +201,7 @@ def make_hierarchical(
     raw_noise_std=raw_noise_std,
     activation=volume.DENSITY_ACTIVATIONS[density_activation],
     infinite_end=infinite_end,
-    white_background=white_background,
+    background=background,
   )
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nerf_haiku import (
+  backgrounds,
   cameras,
   occupancy_grid,
   ops,
@@ -97,7 +98,7 @@ class OccupancyRenderer:
       as it is in evaluation.
     raw_noise_std: standard deviation of the noise on densities in training.
     infinite_end: whether the interval of a ray's last position has no end.
-    white_background: see `volume.composite`.
+    background: see `volume.composite`.
 
   Raises:
     ValueError: if the samples of one ray may exceed `settings.max_samples`.
@@ -109,7 +110,7 @@ class OccupancyRenderer:
   perturb: bool
   raw_noise_std: float
   infinite_end: bool
-  white_background: bool
+  background: backgrounds.Color
 
   def __post_init__(self) -> None:
     positions = self.settings.num_positions()
@@ -409,9 +410,7 @@ class OccupancyRenderer:
     self, rgb: jax.Array, opacity: jax.Array, depth: jax.Array
   ) -> volume.RayOutputs:
     return volume.RayOutputs(
-      rgb=volume.on_constant_background(
-        rgb, opacity, white=self.white_background
-      ),
+      rgb=volume.on_constant_background(rgb, opacity, self.background),
       depth=depth,
       disparity=volume.disparity(depth, opacity),
       opacity=opacity,
@@ -450,7 +449,7 @@ def make_occupancy(
   raw_noise_std: float = 0.0,
   density_activation: str = 'exp',
   infinite_end: bool = False,
-  white_background: bool = False,
+  background: backgrounds.Color = backgrounds.BLACK,
 ) -> OccupancyRenderer:
   """Makes a renderer that skips empty space from settings.
 
@@ -461,7 +460,7 @@ def make_occupancy(
     raw_noise_std: standard deviation of the noise on densities in training.
     density_activation: a name of `volume.DENSITY_ACTIVATIONS`.
     infinite_end: whether the interval of a ray's last position has no end.
-    white_background: see `volume.composite`.
+    background: see `volume.composite`.
 
   Returns:
     The renderer, see `OccupancyRenderer`.
@@ -476,5 +475,5 @@ def make_occupancy(
     perturb=perturb,
     raw_noise_std=raw_noise_std,
     infinite_end=infinite_end,
-    white_background=white_background,
+    background=background,
   )

@@ -7,6 +7,7 @@ import numpy as np
 from absl.testing import parameterized
 
 from nerf_haiku import (
+  backgrounds,
   camera_paths,
   cameras,
   devices,
@@ -37,7 +38,7 @@ def _renderer():
     raw_noise_std=1.0,
     density_activation='softplus',
     infinite_end=False,
-    white_background=True,
+    background=backgrounds.WHITE,
   )
 
 

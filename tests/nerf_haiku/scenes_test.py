@@ -1,7 +1,8 @@
 import chex
 import numpy as np
+from absl.testing import parameterized
 
-from nerf_haiku import scenes
+from nerf_haiku import backgrounds, scenes
 
 _SIZES = [[5, 4], [3, 7], [6, 6]]
 
@@ -37,19 +38,36 @@ class ImagesTest(chex.TestCase):
     self.assertEqual(reads, [0, 1, 2])
 
 
+_BACKGROUNDS = backgrounds.BLACK, backgrounds.WHITE, (0.3, 0.4, 0.5)
+
+
 class ToFloatTest(chex.TestCase):
   def test_bit_depths_agree(self):
     image = np.arange(256, dtype=np.uint8).reshape(8, 8, 4)
     deep = image.astype(np.uint16) * 257
-    for white in (False, True):
+    for background in _BACKGROUNDS:
       np.testing.assert_allclose(
-        scenes.to_float(image, white_background=white),
-        scenes.to_float(deep, white_background=white),
+        scenes.to_float(image, background=background),
+        scenes.to_float(deep, background=background),
         atol=1e-6,
       )
 
+  @parameterized.parameters((np.uint8, 255), (np.uint16, 65535))
+  def test_is_a_mean_of_color_and_background(self, dtype, most):
+    """Of a fifth and of three fifths, weighted by an alpha of two fifths."""
+    image = np.array([[[most // 5, most * 3 // 5, 0, most * 2 // 5]]], dtype)
+    found = scenes.to_float(image, background=(0.3, 0.4, 0.5))
+    self.assertEqual(found.dtype, np.float32)
+    np.testing.assert_allclose(
+      found,
+      [[[0.4 * 0.2 + 0.6 * 0.3, 0.4 * 0.6 + 0.6 * 0.4, 0.6 * 0.5]]],
+      atol=1e-6,
+    )
+    opaque = scenes.to_float(image[..., :3], background=(0.3, 0.4, 0.5))
+    np.testing.assert_allclose(opaque, [[[0.2, 0.6, 0.0]]], atol=1e-6)
+
   def test_color_under_zero_alpha_has_no_effect(self):
     image = np.array([[[9, 99, 199, 0]]], np.uint8)
-    for white in (False, True):
-      seen = scenes.to_float(image, white_background=white)
-      np.testing.assert_array_equal(seen, np.full((1, 1, 3), float(white)))
+    for background in _BACKGROUNDS:
+      seen = scenes.to_float(image, background=background)
+      np.testing.assert_array_equal(seen, np.float32([[background]]))

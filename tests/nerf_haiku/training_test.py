@@ -9,6 +9,7 @@ import optax
 from absl.testing import parameterized
 
 from nerf_haiku import (
+  backgrounds,
   camera_paths,
   cameras,
   devices,
@@ -41,7 +42,7 @@ def _problem(**changes):
     'raw_noise_std': 0.5,
     'density_activation': 'softplus',
     'infinite_end': False,
-    'white_background': True,
+    'background': backgrounds.WHITE,
   } | changes
   renderer = hierarchical.make_hierarchical(
     field, field if settings['num_importance'] else None, **settings
@@ -520,13 +521,17 @@ class BatchTest(chex.TestCase):
     with self.assertRaisesRegex(ValueError, 'at most 16777216, got 16777217'):
       training.ray_weights(jnp.arange(2), 2**24 + 1, jnp.asarray(1.0))
 
-  @parameterized.parameters(True, False)
-  def test_colours_on_another_background(self, white):
+  @parameterized.parameters(
+    backgrounds.BLACK, backgrounds.WHITE, (0.3, 0.4, 0.5)
+  )
+  def test_colours_on_another_background(self, *constant):
     """A colour of opacity 0.25, over what it was on and over red."""
     own = jnp.array([[0.8, 0.4, 0.2]])
-    rgb = 0.25 * own + 0.75 * float(white)
+    rgb = 0.25 * own + 0.75 * np.array([constant])
     red = jnp.array([[1.0, 0.0, 0.0]])
-    found = training.on_background(rgb, jnp.array([0.25]), red, white=white)
+    found = training.on_background(
+      rgb, jnp.array([0.25]), red, constant=constant
+    )
     np.testing.assert_allclose(found, 0.25 * own + 0.75 * red, atol=1e-6)
 
   def test_distortion_of_all_networks_is_added_to_the_loss(self):
@@ -555,7 +560,7 @@ class BatchTest(chex.TestCase):
         cast,
         microbatch=0,
         random_background=True,
-        white_background=True,
+        background=backgrounds.WHITE,
       )
     )
     for alpha, least, most in ((outputs.opacity, 0, 1e-9), (0.5, 1e-3, 1)):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import parameterized
 
-from nerf_haiku import volume
+from nerf_haiku import backgrounds, volume
 from tests.support import references
 
 
@@ -39,20 +39,24 @@ def _slow_composite(rgb, density, t, direction, end):
 class CompositeTest(chex.TestCase):
   @chex.variants(with_jit=True, without_jit=True)
   @parameterized.named_parameters(
-    ('empty', 0.0, True, 1.0),
-    ('night', 0.0, False, 0.0),
-    ('fog', 9.0, True, 0.2),
+    ('empty', 0.0, backgrounds.WHITE, [1.0, 1.0, 1.0]),
+    ('night', 0.0, backgrounds.BLACK, [0.0, 0.0, 0.0]),
+    ('fog', 9.0, backgrounds.WHITE, [0.2, 0.2, 0.2]),
+    ('dusk', 0.0, (0.3, 0.4, 0.5), [0.3, 0.4, 0.5]),
+    ('fog at dusk', 9.0, (0.3, 0.4, 0.5), [0.2, 0.2, 0.2]),
+    # A quarter of the light passes all five samples.
+    ('mist', np.log(4.0) / 5, (0.4, 0.0, 1.0), [0.25, 0.15, 0.4]),
   )
-  def test_limits(self, density, white, expected):
-    composite = functools.partial(volume.composite, white_background=white)
+  def test_limits(self, density, background, expected):
+    composite = functools.partial(volume.composite, background=background)
     outputs, _ = self.variant(composite)(**_inputs(density))
     np.testing.assert_allclose(
-      outputs.rgb, np.full((2, 3), expected), atol=1e-6
+      outputs.rgb, np.tile(expected, (2, 1)), atol=1e-6
     )
 
   def test_half_at_each_sample(self):
     outputs, history = volume.composite(
-      **_inputs(np.log(2.0)), white_background=False
+      **_inputs(np.log(2.0)), background=backgrounds.BLACK
     )
     expected = np.tile([1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32], (2, 1))
     np.testing.assert_allclose(history.weights, expected, rtol=1e-5)
@@ -67,7 +71,7 @@ class CompositeTest(chex.TestCase):
     inputs = _inputs(1.0)
     for infinite_end in (False, True):
       _, history = volume.composite(
-        **inputs, white_background=False, infinite_end=infinite_end
+        **inputs, background=backgrounds.BLACK, infinite_end=infinite_end
       )
       np.testing.assert_array_equal(history.t, inputs['t'])
       np.testing.assert_array_equal(history.width, np.ones((2, 5)))
@@ -78,7 +82,7 @@ class CompositeTest(chex.TestCase):
     inputs['near'] = inputs['far'] = jnp.ones((2, 1))
     for infinite_end in (False, True):
       outputs, _ = volume.composite(
-        **inputs, white_background=True, infinite_end=infinite_end
+        **inputs, background=backgrounds.WHITE, infinite_end=infinite_end
       )
       np.testing.assert_array_equal(outputs.opacity, 0.0)
       np.testing.assert_array_equal(outputs.rgb, 1.0)
@@ -86,7 +90,7 @@ class CompositeTest(chex.TestCase):
   def test_distortion_of_half_opaque_samples(self):
     """Weights 1/2, 1/4, 1/8, 1/16 at 1, 2, 3, 4 of a ray from 1 to 5."""
     _, history = volume.composite(
-      **_inputs(np.log(2.0), samples=4), white_background=False
+      **_inputs(np.log(2.0), samples=4), background=backgrounds.BLACK
     )
     w, t = 0.5 ** np.arange(1, 5), np.arange(4) / 4
     expected = sum(
@@ -106,7 +110,7 @@ class CompositeTest(chex.TestCase):
       *arrays,
       near=jnp.full((6, 1), 2.0),
       far=jnp.asarray(end, jnp.float32),
-      white_background=False,
+      background=backgrounds.BLACK,
     )
     for i in range(6):
       colour, weights = _slow_composite(
@@ -115,8 +119,8 @@ class CompositeTest(chex.TestCase):
       np.testing.assert_allclose(outputs.rgb[i], colour, atol=1e-5)
       np.testing.assert_allclose(history.weights[i], weights, atol=1e-5)
 
-  @parameterized.parameters(False, True)
-  def test_matches_reference(self, white):
+  @parameterized.parameters('black', 'white')
+  def test_matches_reference(self, name):
     reference = references.load('render')
     raw = jnp.asarray(reference['raw'])
     outputs, history = volume.composite(
@@ -127,9 +131,8 @@ class CompositeTest(chex.TestCase):
       near=jnp.zeros((16, 1)),
       far=jnp.full((16, 1), 100.0),
       infinite_end=True,
-      white_background=white,
+      background=getattr(backgrounds, name.upper()),
     )
-    name = 'white' if white else 'black'
     expected = {
       'rgb': outputs.rgb,
       'acc': outputs.opacity,
@@ -154,7 +157,7 @@ class CompositeTest(chex.TestCase):
     def everything(rgb, density, t):
       rendering = volume.composite(
         **dict(inputs, rgb=rgb, density=density, t=t),
-        white_background=True,
+        background=backgrounds.WHITE,
         infinite_end=infinite,
       )
       return sum(jnp.sum(x) for x in jax.tree.leaves(rendering)), rendering
@@ -169,7 +172,7 @@ class CompositeTest(chex.TestCase):
     inputs = _inputs(0.0, rays=50)
     density = rng.exponential(size=(50, 5)).astype(np.float32)
     outputs, _ = volume.composite(
-      **dict(inputs, density=density), white_background=False
+      **dict(inputs, density=density), background=backgrounds.BLACK
     )
     np.testing.assert_allclose(
       outputs.opacity, 1 - np.exp(-density.sum(1)), atol=1e-6
@@ -179,8 +182,8 @@ class CompositeTest(chex.TestCase):
     inputs = _inputs(0.3)
     longer = dict(inputs, directions=2 * inputs['directions'])
     denser = dict(inputs, density=2 * inputs['density'])
-    one, _ = volume.composite(**longer, white_background=True)
-    two, _ = volume.composite(**denser, white_background=True)
+    one, _ = volume.composite(**longer, background=backgrounds.WHITE)
+    two, _ = volume.composite(**denser, background=backgrounds.WHITE)
     chex.assert_trees_all_close(one, two, rtol=1e-6)
 
 

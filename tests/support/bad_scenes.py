@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from nerf_haiku import cameras, scenes
+from nerf_haiku import backgrounds, cameras, scenes
 from nerf_haiku.datasets import blender, deepvoxels, llff, tiny, writers
 
 SHAPE = 'toy'
@@ -87,7 +87,7 @@ def compare(
   loaded: list[View] = []
   for split in (scene.train, scene.val, scene.test):
     for i in range(len(split.images)):
-      image = scenes.to_float(split.images[i], white_background=True)
+      image = scenes.to_float(split.images[i], background=backgrounds.WHITE)
       fx = float(split.cameras.intrinsics[i, 0])
       pose = np.asarray(split.cameras.camera_to_world[i, :3], np.float64)
       loaded.append(View(image * 255, pose, fx / image.shape[1]))

@@ -5,7 +5,7 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
-from nerf_haiku import cameras, encodings, fields
+from nerf_haiku import backgrounds, cameras, encodings, fields
 from nerf_haiku.renderers import base, hierarchical
 
 _NAMES = {f'layer_{i}': f'trunk{i}' for i in range(8)} | {
@@ -36,7 +36,7 @@ def renderer() -> hierarchical.HierarchicalRenderer:
     raw_noise_std=0.0,
     density_activation='relu',
     infinite_end=True,
-    white_background=True,
+    background=backgrounds.WHITE,
   )
 
 

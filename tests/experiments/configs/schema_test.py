@@ -1,7 +1,13 @@
+import ast
 import importlib
+import re
+import sys
+from unittest import mock
 
 import chex
+from absl import flags
 from absl.testing import parameterized
+from ml_collections import config_flags
 
 from experiments.configs import (
   default,
@@ -10,7 +16,7 @@ from experiments.configs import (
   schema,
   test_blender_lego,
 )
-from nerf_haiku import errors
+from nerf_haiku import backgrounds, errors
 
 
 def _config(**changes):
@@ -151,6 +157,13 @@ class CheckTest(chex.TestCase):
     ('testskip', -1, 'must be 0'),
     ('near', -1.0, 'must be 0'),
     ('far', 0.5, 'greater than config.near'),
+    ('background', (0.5, 0.5), '3 numbers'),
+    ('background', (0.5, 0.5, 1.5), '3 numbers in .0, 1.'),
+    ('background', (-0.5, 0.5, 0.5), '3 numbers in .0, 1.'),
+    ('background', (0.5, 0.5, float('nan')), '3 numbers'),
+    ('background', ('a', 0.5, 0.5), '3 numbers'),
+    ('background', (0.3, 0.4, 0.5), 'set config.white_bkgd=False'),
+    ('background', (0.0, 0.0, 0.0), 'set config.white_bkgd=False'),
     ('box', (0.0, 0.0, 0.0, 1.0, 1.0), '6 numbers'),
     ('box', (0.0, 0.0, 0.0, 1.0, -1.0, 1.0), '6 numbers'),
     ('box', ('a', 0.0, 0.0, 1.0, 1.0, 1.0), '6 numbers'),
@@ -224,6 +237,14 @@ class CheckTest(chex.TestCase):
       {'dataset_type': 'deepvoxels', 'white_bkgd': False},
       'white_bkgd: got False; must be True with DeepVoxels',
     ),
+    (
+      {
+        'dataset_type': 'deepvoxels',
+        'white_bkgd': False,
+        'background': (0.0, 0.4, 0.5),
+      },
+      r'background: got \(0.0, 0.4, 0.5\); must be \(1, 1, 1\) with DeepVoxels',
+    ),
   )
   def test_what_does_not_fit_the_data(self, changes, message):
     with self.assertRaisesRegex(errors.UserError, f'config.{message}'):
@@ -231,6 +252,7 @@ class CheckTest(chex.TestCase):
     changes |= {
       'llff__spherify': True,
       'white_bkgd': True,
+      'background': (),
       'renderer': 'hierarchical',
     }
     self.assertIsNone(schema.check(_config(**changes), num_devices=1))
@@ -246,6 +268,100 @@ class CheckTest(chex.TestCase):
       schema.notices(_config(batch_warmup_steps=7, renderer='occupancy'))
     )
     self.assertEmpty(schema.notices(_config()))
+
+  @parameterized.parameters(
+    (True, (), backgrounds.WHITE),
+    (False, (), backgrounds.BLACK),
+    (False, (0.3, 0.4, 0.5), (0.3, 0.4, 0.5)),
+    (False, (1, 1, 1), backgrounds.WHITE),
+    (True, (1, 1, 1), backgrounds.WHITE),
+    (False, (0, 0, 0), backgrounds.BLACK),
+  )
+  def test_background(self, white_bkgd, background, expected):
+    config = _config(white_bkgd=white_bkgd, background=background)
+    self.assertIsNone(schema.check(config, num_devices=1))
+    found = schema.background(config)
+    self.assertEqual(found, expected)
+    self.assertEqual({type(x) for x in found}, {float})
+
+  @parameterized.parameters(
+    {'white_bkgd': True}, {'white_bkgd': False, 'background': (0.0, 0.0, 0.1)}
+  )
+  def test_an_opaque_end_hides_any_color(self, **changes):
+    hidden = {'density_activation': 'softplus', 'last_interval': 'infinite'}
+    config = _config(**hidden, **changes)
+    with self.assertRaisesRegex(
+      errors.UserError, 'last_interval: .*white_bkgd, config.background'
+    ):
+      schema.check(config, num_devices=1)
+    for black in ((), (0, 0, 0)):
+      config = _config(**hidden, white_bkgd=False, background=black)
+      self.assertIsNone(schema.check(config, num_devices=1))
+
+  @parameterized.parameters(
+    (False, (), backgrounds.WHITE, {'white_bkgd': True}),
+    (True, (), backgrounds.BLACK, {'white_bkgd': False}),
+    (False, (), (0.298, 0.4, 0.5), {'background': (0.298, 0.4, 0.5)}),
+    (
+      True,
+      (),
+      (0.298, 0.4, 0.5),
+      {'white_bkgd': False, 'background': (0.298, 0.4, 0.5)},
+    ),
+    (False, (0.3, 0.4, 0.5), backgrounds.WHITE, {'background': (1, 1, 1)}),
+    (
+      True,
+      (1, 1, 1),
+      backgrounds.BLACK,
+      {'white_bkgd': False, 'background': (0, 0, 0)},
+    ),
+    # Photos without alpha are opaque on a random background.
+    (True, (), backgrounds.WHITE, {'random_background': False}),
+    (
+      False,
+      (),
+      backgrounds.WHITE,
+      {'white_bkgd': True, 'random_background': False},
+    ),
+  )
+  def test_photos_on_another_background(
+    self, white_bkgd, background, shown, changes
+  ):
+    """The flags of the notice, as a command line has them, fit the photos."""
+    config = _config(
+      white_bkgd=white_bkgd,
+      background=background,
+      random_background='random_background' in changes,
+    )
+    self.assertEmpty(schema.notices(config))
+    (notice,) = schema.notices(config, shown)
+    self.assertIn(f'photos are {backgrounds.describe(shown)}, ', notice)
+    given = re.findall(r'--config\.(\w+=[\w.,]*\w)', notice)
+    values = dict(x.split('=') for x in given)
+    self.assertEqual(
+      {name: ast.literal_eval(x) for name, x in values.items()}, changes
+    )
+    flag_values = flags.FlagValues()
+    argv = ['train.py', *(f'--config.{x}' for x in given)]
+    with mock.patch.object(sys, 'argv', argv):
+      config_flags.DEFINE_config_dict('config', config, flag_values=flag_values)
+      flag_values(argv)
+    self.assertIsNone(schema.check(config, num_devices=1))
+    self.assertEqual(schema.background(config), shown)
+    self.assertEmpty(schema.notices(config, shown))
+
+  @parameterized.parameters(
+    (False, (), (0.02, 0.0, 0.03)),
+    (True, (), backgrounds.WHITE),
+    (False, (0.3, 0.4, 0.5), (0.31, 0.39, 0.52)),
+  )
+  def test_photos_on_the_background(self, white_bkgd, background, shown):
+    config = _config(white_bkgd=white_bkgd, background=background)
+    self.assertEmpty(schema.notices(config, shown))
+
+  def test_no_notice_asks_for_what_is_refused(self):
+    config = _config(dataset_type='deepvoxels', white_bkgd=True)
+    self.assertEmpty(schema.notices(config, (0.3, 0.4, 0.5)))
 
   def test_devices_divide_the_batch(self):
     with self.assertRaisesRegex(

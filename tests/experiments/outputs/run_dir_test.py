@@ -204,6 +204,15 @@ class ClaimOutputTest(chex.TestCase):
     with self.assertRaisesRegex(errors.UserError, 'max_resolution is 64 there'):
       run_dir.prepare_output_dir(path, new)
 
+  def test_pictures_older_than_a_field_had_its_default(self):
+    new = {'steps': 7, 'config': {'white_bkgd': True, 'background': []}}
+    self.assertIsNone(run_dir.prepare_output_dir(self._path, new))
+    new['config']['background'] = [1, 1, 1]
+    with self.assertRaisesRegex(
+      errors.UserError, r'background is \[\] there, \[1, 1, 1\] here'
+    ):
+      run_dir.prepare_output_dir(self._path, new)
+
   @parameterized.parameters(
     ({'steps': 8}, 'steps is 7 there, 8 here'),
     ({'config': {'white_bkgd': False}}, 'white_bkgd is True there, False here'),

@@ -6,7 +6,13 @@ import imageio.v3 as iio
 import numpy as np
 
 from experiments.outputs import json_files, provenance, scoring
-from nerf_haiku import camera_paths, cameras, image_rendering, scenes
+from nerf_haiku import (
+  backgrounds,
+  camera_paths,
+  cameras,
+  image_rendering,
+  scenes,
+)
 
 
 def _split():
@@ -33,7 +39,7 @@ def _view(height, width, level):
 
 
 class EvaluateTest(chex.TestCase):
-  def _evaluate(self, white_background):
+  def _evaluate(self, background):
     folder = pathlib.Path(self.create_tempdir().full_path) / 'test'
     split = _split()
     scores = scoring.score_views(
@@ -42,12 +48,12 @@ class EvaluateTest(chex.TestCase):
       folder,
       near=2.0,
       far=6.0,
-      white_background=white_background,
+      background=background,
     )
     return scores, folder
 
   def test_scores_are_of_8_bit_images_on_the_background(self):
-    scores, _ = self._evaluate(white_background=True)
+    scores, _ = self._evaluate(background=backgrounds.WHITE)
     expected = [
       20 * np.log10(255 / 51),  # 204 where 255 is true.
       10 * np.log10(255**2 / ((51**2 + 204**2) / 2)),
@@ -57,13 +63,13 @@ class EvaluateTest(chex.TestCase):
     np.testing.assert_allclose(scores['ssim'], np.mean(scores['ssim_per_view']))
     self.assertEqual(scores['views'], 2)
     self.assertGreater(scores['seconds_per_view'], 0.0)
-    black, _ = self._evaluate(white_background=False)
+    black, _ = self._evaluate(background=backgrounds.BLACK)
     np.testing.assert_allclose(
       black['psnr_per_view'], [expected[0], 20 * np.log10(255 / 204)], rtol=1e-6
     )
 
   def test_pictures(self):
-    _, folder = self._evaluate(white_background=True)
+    _, folder = self._evaluate(background=backgrounds.WHITE)
     picture = iio.imread(folder / 'view_001.png')
     self.assertEqual(picture.shape[0], 12)
     np.testing.assert_array_equal(picture[:, :14], 204)  # The rendering.

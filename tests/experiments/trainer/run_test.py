@@ -15,7 +15,7 @@ from experiments.builders import scene_loader
 from experiments.configs import quickstart
 from experiments.outputs import run_dir
 from experiments.trainer import run
-from nerf_haiku import cameras, checkpoints, devices
+from nerf_haiku import cameras, checkpoints, devices, scenes
 from nerf_haiku.datasets.procedural import photographs, still_life
 from tests.support import configs, fitting
 
@@ -293,6 +293,51 @@ class TrainTest(chex.TestCase):
     chex.assert_trees_all_equal(states[0], states[1])
     with self.assertRaises(AssertionError):
       chex.assert_trees_all_close(states[0].params, states[2].params, atol=1e-4)
+
+
+class DescribeSceneTest(chex.TestCase):
+  def _scene(self, count=4, **changes):
+    """Photos without alpha, on white; the indices of those that are read."""
+    scene = photographs.make_scene(seed=0, size=16, num_train=4, num_test=1)
+    reads = []
+
+    def read(i):
+      reads.append(i)
+      photo = np.full((16, 16, 3), 255, np.uint8)
+      photo[4:-4, 4:-4] = 10 * i % 256
+      return photo
+
+    images = scenes.LazyImages(count, read)
+    train = scene.train._replace(images=images)
+    return scene._replace(train=train, **changes), reads
+
+  def test_photos_that_show_a_background(self):
+    scene, _ = self._scene()
+    text = run.describe_scene(_config(white_bkgd=False), scene)
+    self.assertIn('4 train views of 16x16', text)
+    self.assertIn('photos are white, the background of this run is black', text)
+    self.assertIn('--config.white_bkgd=True', text)
+    self.assertLen(text.splitlines(), 2)
+    text = run.describe_scene(_config(white_bkgd=True), scene)
+    self.assertLen(text.splitlines(), 1)
+
+  def test_photos_that_show_none(self):
+    config = _config(white_bkgd=False)
+    in_ndc, _ = self._scene(ndc=cameras.Ndc((1.0, 1.0)))
+    with_alpha = photographs.make_scene(
+      seed=0, size=16, num_train=4, num_test=1
+    )
+    for scene in (in_ndc, with_alpha):
+      text = run.describe_scene(config, scene)
+      self.assertLen(text.splitlines(), 1)
+
+  def test_looks_at_some_of_many_photos(self):
+    for count in (100, 101, 250):
+      scene, reads = self._scene(count)
+      text = run.describe_scene(_config(white_bkgd=False), scene)
+      self.assertIn('photos are white', text)
+      self.assertBetween(len(reads), 50, 100)
+      self.assertGreater(max(reads), 0.9 * count)
 
 
 @pytest.mark.slow

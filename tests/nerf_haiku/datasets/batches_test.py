@@ -3,7 +3,7 @@ import jax
 import numpy as np
 from absl.testing import parameterized
 
-from nerf_haiku import scenes
+from nerf_haiku import backgrounds, scenes
 from nerf_haiku.datasets import batches
 
 _SIZES = [[5, 4], [3, 7], [6, 6]]
@@ -29,7 +29,7 @@ def _batches(**changes):
     'batching': True,
     'precrop_iters': 0,
     'precrop_frac': 0.5,
-    'white_background': True,
+    'background': backgrounds.WHITE,
   } | changes
   images = settings.pop('images', _images())
   return [
@@ -70,7 +70,7 @@ class BatchesTest(chex.TestCase):
       'batching': True,
       'precrop_iters': 0,
       'precrop_frac': 0.5,
-      'white_background': True,
+      'background': backgrounds.WHITE,
     }
     (batch,) = batches.make_batches(_images(), **arguments)
     count = jax.local_device_count()
@@ -141,11 +141,15 @@ class BatchesTest(chex.TestCase):
     )
     self.assertTrue(np.all((batch.pixel >= 0) & (batch.pixel < [3, width])))
 
-  @parameterized.parameters((True, 0.2 + 0.6), (False, 0.2))
-  def test_composites_over_the_background(self, white, expected):
+  @parameterized.parameters(
+    (backgrounds.WHITE, [0.8, 0.8, 0.8]),
+    (backgrounds.BLACK, [0.2, 0.2, 0.2]),
+    ((0.25, 0.5, 1.0), [0.35, 0.5, 0.8]),
+  )
+  def test_composites_over_the_background(self, background, expected):
     pixels = np.full((4, 4), [128, 128, 128, 102], np.uint8)  # alpha 0.4
     images = scenes.Images(pixels, [[2, 2]])
-    (batch,) = _batches(images=images, white_background=white, num_steps=1)
+    (batch,) = _batches(images=images, background=background, num_steps=1)
     np.testing.assert_allclose(
-      batch.rgb, np.full((400, 3), expected), atol=2e-3
+      batch.rgb, np.tile(expected, (400, 1)), atol=2e-3
     )

@@ -9,7 +9,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from PIL import Image
 
-from nerf_haiku import errors, scenes
+from nerf_haiku import backgrounds, errors, scenes
 from nerf_haiku.datasets import blender
 from tests.support import references, shared
 
@@ -109,7 +109,7 @@ class RealTest(chex.TestCase):
       for image in split.images
     ]
     np.testing.assert_allclose(means, reference['image_mean'], atol=1e-4)
-    white = scenes.to_float(scene.train.images[0], white_background=True)
+    white = scenes.to_float(scene.train.images[0], background=backgrounds.WHITE)
     np.testing.assert_allclose(
       white[::8, ::8], reference['white_image0'], atol=1e-4
     )
@@ -259,15 +259,15 @@ class SceneTest(_SceneTest):
       ('3 of 5 images are gray: converted to RGB, first train/r_0.png.',),
     )
 
-  @parameterized.parameters(True, False)
-  def test_color_under_zero_alpha_has_no_effect(self, white_background):
+  @parameterized.parameters(0.0, 1.0)
+  def test_color_under_zero_alpha_has_no_effect(self, level):
     hidden = _image(4, 6)
     hidden[::2, :, 3] = 0
     changed = hidden.copy()
     changed[::2, :, :3] = 255 - changed[::2, :, :3]
     self.write('train', [hidden, changed])
     images = [
-      scenes.to_float(image, white_background=white_background)
+      scenes.to_float(image, background=(level,) * 3)
       for image in self.load().train.images
     ]
     np.testing.assert_array_equal(*images)

@@ -115,18 +115,18 @@ class ReadBackTest(_WriterTest):
       far=_FAR,
     )
 
-  def assert_same(self, read, written, *, white_background=None):
+  def assert_same(self, read, written, *, background=None):
     """Poses alike, lenses too; colors as stored, or over a background."""
     chex.assert_trees_all_close(read.cameras, written.cameras, rtol=1e-6)
     self.assertLen(read.images, len(written.images))
     for i in range(len(read.images)):
       image, expected = read.images[i], written.images[i]
-      if white_background is None:
+      if background is None:
         np.testing.assert_array_equal(image, expected)
         continue
       opacity = expected[..., 3:] / 255
       colors = opacity * expected[..., :3] / 255
-      colors += (1 - opacity) * white_background
+      colors += (1 - opacity) * background
       most = np.iinfo(image.dtype).max
       np.testing.assert_allclose(image / most, colors, atol=0.501 / most)
 
@@ -151,9 +151,9 @@ class ReadBackTest(_WriterTest):
     read = deepvoxels.load(
       str(self.folder), 'still_life', testskip=1, down_factor=1
     )
-    self.assert_same(read.train, self.scene.train, white_background=1.0)
-    self.assert_same(read.val, self.scene.val, white_background=1.0)
-    self.assert_same(read.test, self.scene.test, white_background=1.0)
+    self.assert_same(read.train, self.scene.train, background=1.0)
+    self.assert_same(read.val, self.scene.val, background=1.0)
+    self.assert_same(read.test, self.scene.test, background=1.0)
     self.assertAlmostEqual(read.near, _RADIUS - 1, places=5)
     self.assertAlmostEqual(read.far, _RADIUS + 1, places=5)
 
@@ -170,8 +170,8 @@ class ReadBackTest(_WriterTest):
       far=_FAR,
     )
     self.assertEqual(read.train.images.pixels.dtype, np.uint16)
-    self.assert_same(read.train, self.scene.train, white_background=0.0)
-    self.assert_same(read.test, self.scene.test, white_background=0.0)
+    self.assert_same(read.train, self.scene.train, background=0.0)
+    self.assert_same(read.test, self.scene.test, background=0.0)
 
   def test_llff_scene_is_read_back(self):
     """Cameras on a sphere about the origin: spherified, its radius is 1."""
@@ -230,7 +230,7 @@ class ReadBackTest(_WriterTest):
     scene = self.scene._replace(train=train, val=val, test=test)
     writers.write_deepvoxels(scene, self.folder, 'off')
     read = deepvoxels.load(str(self.folder), 'off', testskip=1, down_factor=1)
-    self.assert_same(read.val, val, white_background=1.0)
+    self.assert_same(read.val, val, background=1.0)
 
   def test_order_of_many_views_is_kept(self):
     train, test = _split([(1, 1)] * 1000, 3), _split([(1, 1)], 3, first=7.0)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import parameterized
 
-from nerf_haiku import cameras, sampling, volume
+from nerf_haiku import backgrounds, cameras, sampling, volume
 from nerf_haiku.renderers import base, hierarchical
 from tests.support import models, references
 
@@ -42,7 +42,7 @@ def _make(coarse=None, fine=None, **changes):
     'raw_noise_std': 0.0,
     'density_activation': 'relu',
     'infinite_end': False,
-    'white_background': True,
+    'background': backgrounds.WHITE,
   } | changes
   return hierarchical.make_hierarchical(coarse or _wall(), fine, **settings)
 
@@ -91,6 +91,29 @@ class ReferenceTest(chex.TestCase):
         value, reference[f'out_{name}'], atol=1e-3, err_msg=name
       )
     self.assertIsNone(coarse.fine_t_std)
+
+
+class BackgroundTest(chex.TestCase):
+  @chex.variants(with_jit=True, without_jit=True)
+  @parameterized.parameters(backgrounds.BLACK, backgrounds.WHITE, (0.3, 0.4, 0))
+  def test_it_is_seen_through_haze(self, *background):
+    """Of density 0.2 over a length of 4, all of one color."""
+    color = np.array([0.2, 0.9, 0.6], np.float32)
+
+    def apply(params, points, viewdirs):
+      del params, viewdirs
+      shape = points.shape[:-1]
+      return jnp.full(shape, 0.2), jnp.broadcast_to(color, (*shape, 3))
+
+    haze = hk.Transformed(lambda *_: {}, apply)
+    renderer = _make(haze, haze, background=background)
+    none = base.Variables(params={'coarse': {}, 'fine': {}}, state=())
+    passed = np.exp(-0.2 * 4)
+    expected = (1 - passed) * color + passed * np.array(background)
+    for rendering in self.variant(renderer.render_eval)(none, _rays()):
+      np.testing.assert_allclose(
+        rendering.outputs.rgb, np.tile(expected, (8, 1)), atol=1e-5
+      )
 
 
 class HierarchicalTest(chex.TestCase):
@@ -191,7 +214,11 @@ class HierarchicalTest(chex.TestCase):
 
     empty = hk.Transformed(lambda *_: {}, nothing)
     renderer = _make(
-      empty, empty, raw_noise_std=1.0, perturb=False, white_background=False
+      empty,
+      empty,
+      raw_noise_std=1.0,
+      perturb=False,
+      background=backgrounds.BLACK,
     )
     none = base.Variables(params={'coarse': {}, 'fine': {}}, state=())
     train = jax.jit(functools.partial(_train, renderer))

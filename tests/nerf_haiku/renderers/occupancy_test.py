@@ -9,6 +9,7 @@ import optax
 from absl.testing import parameterized
 
 from nerf_haiku import (
+  backgrounds,
   camera_paths,
   cameras,
   devices,
@@ -55,7 +56,7 @@ def _make(field=None, changes=(), **others):
     'raw_noise_std': 0.0,
     'density_activation': 'relu',
     'infinite_end': False,
-    'white_background': True,
+    'background': backgrounds.WHITE,
   } | others
   return occupancy.make_occupancy(
     field or _ball(), _settings(**dict(changes)), **settings
@@ -74,7 +75,7 @@ def _rays(count=40, seed=0):
   return cameras.Rays(*(jnp.asarray(x, jnp.float32) for x in arrays))
 
 
-def _plain(field, rays, *, white_background=True):
+def _plain(field, rays, *, background=backgrounds.WHITE):
   """The same positions, composited as the paper's are."""
   rays = cameras.clip(rays, _BOX)
   step = _STEP / jnp.linalg.norm(rays.directions, axis=-1, keepdims=True)
@@ -90,7 +91,7 @@ def _plain(field, rays, *, white_background=True):
     rays.directions,
     near=rays.near,
     far=rays.far,
-    white_background=white_background,
+    background=background,
   )
 
 
@@ -115,13 +116,41 @@ def _evaluate(renderer, rays):
   return jax.jit(renderer.render_eval)(_variables(renderer), rays)[0]
 
 
+class BackgroundTest(chex.TestCase):
+  @chex.variants(with_jit=True, without_jit=True)
+  @parameterized.parameters(backgrounds.BLACK, backgrounds.WHITE, (0.3, 0.4, 0))
+  def test_it_is_seen_through_haze(self, *background):
+    """Of density 0.5 from the first position to the end, all of one color."""
+    color = np.array([0.2, 0.9, 0.6], np.float32)
+
+    def apply(params, points, viewdirs):
+      del params, viewdirs
+      shape = points.shape[:-1]
+      return jnp.full(shape, 0.5), jnp.broadcast_to(color, (*shape, 3))
+
+    haze = hk.Transformed(lambda *_: {}, apply)
+    renderer, rays = _make(haze, background=background), _rays(8)
+    variables = _variables(renderer)
+    (rendering,) = self.variant(renderer.render_eval)(variables, rays)
+    inside = cameras.clip(rays, _BOX)
+    speed = np.linalg.norm(rays.directions, axis=-1, keepdims=True)
+    length = np.asarray(inside.far - inside.near) * speed - _STEP / 2
+    passed = np.exp(-0.5 * np.maximum(length, 0))
+    expected = (1 - passed) * color + passed * np.array([background])
+    np.testing.assert_allclose(rendering.outputs.rgb, expected, atol=1e-4)
+
+
 class RenderingTest(chex.TestCase):
-  @parameterized.product(density=(0.3, 4.0), white=(True, False))
-  def test_all_cells_occupied_equals_plain_compositing(self, density, white):
+  @parameterized.product(
+    density=(0.3, 4.0), background=(backgrounds.WHITE, (0.3, 0.4, 0.5))
+  )
+  def test_all_cells_occupied_equals_plain_compositing(
+    self, density, background
+  ):
     field, rays = _ball(density), _rays()
-    renderer = _make(field, white_background=white)
+    renderer = _make(field, background=background)
     outputs = _evaluate(renderer, rays).outputs
-    expected, history = _plain(field, rays, white_background=white)
+    expected, history = _plain(field, rays, background=background)
     for name in ('rgb', 'opacity', 'depth', 'disparity'):
       # Rays end at a transmittance of 1e-4, and are that much off.
       atol = 1e-5 if density < 1 else 2e-4
@@ -464,7 +493,7 @@ def _run(num_devices, field, max_samples, microbatch=0, warmup=0, steps=20):
     microbatch=microbatch,
     batch_warmup_steps=warmup,
     random_background=True,
-    white_background=True,
+    background=backgrounds.WHITE,
   )
   state = training.init_state(renderer, optimizer, jax.random.key(0))
   state = devices.replicate(state, num_devices)
