@@ -33,7 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
   # num_rand; 0: none. Saves time with the occupancy renderer only.
   config.batch_warmup_steps = 0
   # Train on random background colors, for images with alpha: density cannot
-  # imitate the true background.
+  # imitate the true background. Images without alpha are opaque on them.
   config.random_background = False
   # Weight of the distortion loss (mip-NeRF 360), which reduces haze; 0: none.
   config.distortion_loss_weight = 0.0

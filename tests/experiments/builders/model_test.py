@@ -1,6 +1,7 @@
 """Each field of a config has its effect, and no other's."""
 
 import functools
+from unittest import mock
 
 import chex
 import jax
@@ -11,7 +12,7 @@ from absl.testing import parameterized
 
 from experiments.builders import experiment as experiment_lib
 from experiments.builders import model, training_step
-from nerf_haiku import camera_paths, cameras, devices, scenes
+from nerf_haiku import camera_paths, cameras, devices, scenes, training
 from nerf_haiku.renderers import occupancy
 from tests.support import configs
 
@@ -115,6 +116,7 @@ class RendererTest(chex.TestCase):
     ('density_activation', 'relu', False),
     ('last_interval', 'infinite', False),
     ('white_bkgd', False, False),
+    ('background', (0.3, 0.4, 0.5), False),
     ('pixel_center', True, False),
     ('llff__lindisp', True, False),
     ('dtype', 'bfloat16', False),
@@ -251,6 +253,23 @@ class PairsTest(chex.TestCase):
       square = b2 * (1 - b2) / (1 - b2**2)
       expected = -5e-4 * mean / (np.sqrt(square) + eps)
       np.testing.assert_allclose(updates, [expected], rtol=1e-4)
+
+
+class BackgroundTest(chex.TestCase):
+  def test_renderer_batches_and_update_have_the_same(self):
+    color = (0.25, 0.5, 1.0)
+    config = configs.changed(num_rand=16, white_bkgd=False, background=color)
+    scene = _scene()
+    empty = scenes.Images(np.zeros((64, 4), np.uint8), [[8, 8]])
+    scene = scene._replace(train=scene.train._replace(images=empty))
+    with mock.patch.object(training, 'make_update') as make_update:
+      experiment = experiment_lib.make_experiment(config, scene)
+    self.assertEqual(make_update.call_args.kwargs['background'], color)
+    self.assertEqual(experiment.renderer.background, color)
+    self.assertIsInstance(hash(experiment.renderer), int)
+    (batch,) = experiment.make_batches(seed=0, start_step=0, num_steps=1)
+    rgb = batch.rgb.reshape(-1, 3)
+    np.testing.assert_array_equal(rgb, np.tile(color, (16, 1)))
 
 
 class NdcTest(chex.TestCase):
