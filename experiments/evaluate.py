@@ -8,10 +8,15 @@ The config and the data folder are those of the run; flags override them.
 import pathlib
 import sys
 
-from absl import flags
-
 # The checkout: nothing needs `experiments` to be installed.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from experiments.processes import signals
+
+if __name__ == '__main__':
+  signals.exit_on_interrupt()  # Before the imports that take seconds.
+
+from absl import flags
 
 from experiments import launch
 from experiments.outputs import videos

@@ -26,13 +26,30 @@ class TerminatedError(KeyboardInterrupt):
   """SIGTERM where there is nothing to save: Ctrl-C with another exit code."""
 
 
-def raise_on_sigterm() -> None:
-  """Makes SIGTERM raise a `TerminatedError`."""
+def exit_on_interrupt() -> None:
+  """Makes Ctrl-C end the process at once and silently.
+
+  For the time of imports, when libraries turn a `KeyboardInterrupt` into other
+  errors, and for the end of a process.
+  """
+
+  def handle(number: int, frame: FrameType | None) -> None:
+    del frame
+    os._exit(128 + number)  # The convention of shells.
+
+  if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, handle)
+
+
+def raise_on_signals() -> None:
+  """Makes Ctrl-C a `KeyboardInterrupt`, and SIGTERM a `TerminatedError`."""
 
   def handle(number: int, frame: FrameType | None) -> None:
     del number, frame
     raise TerminatedError
 
+  if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
   signal.signal(signal.SIGTERM, handle)
 
 
