@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import ml_collections
 from absl import app, flags
@@ -96,15 +96,12 @@ def run(task: Callable[[], None], default_config: DefaultConfig) -> None:
       multihost.exit_process(1, str(error))
       sys.exit(1)
     except KeyboardInterrupt as error:
-      signals.exit_on_interrupt()  # Nothing is left to be done.
-      text = 'Interrupted. Run the same command to resume.'
-      print(text, file=sys.stderr)
-      # The exit codes of shells.
-      terminated = isinstance(error, signals.TerminatedError)
-      code = 128 + (signal.SIGTERM if terminated else signal.SIGINT)
-      multihost.exit_process(code, 'interrupted')
-      sys.exit(code)
+      _exit_interrupted(error)
     except Exception as error:
+      try:
+        signals.raise_if_interrupted()
+      except KeyboardInterrupt as interrupt:  # A library made it the error.
+        _exit_interrupted(interrupt)
       multihost.exit_with_traceback(error)
       raise
     signals.exit_on_interrupt()
@@ -112,6 +109,16 @@ def run(task: Callable[[], None], default_config: DefaultConfig) -> None:
 
   _make_outputs_safe()
   app.run(main, flags_parser=lambda argv: _parse(argv, default_config))
+
+
+def _exit_interrupted(error: KeyboardInterrupt) -> NoReturn:
+  """Ends the process after Ctrl-C or SIGTERM, with the exit code of shells."""
+  signals.exit_on_interrupt()  # Nothing is left to be done.
+  print('Interrupted. Run the same command to resume.', file=sys.stderr)
+  terminated = isinstance(error, signals.TerminatedError)
+  code = 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+  multihost.exit_process(code, 'interrupted')
+  sys.exit(code)
 
 
 def _rename_fields() -> list[str]:

@@ -12,20 +12,21 @@ On lego of the Blender scenes, with the settings of the paper:
 Run the same command to resume a run that was stopped.
 """
 
-import pathlib
+import os
 import sys
 import time
 
 _START = time.perf_counter()  # Before the imports, which take seconds.
 
 # The checkout: nothing needs `experiments` to be installed.
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from experiments.processes import signals
 
 if __name__ == '__main__':
   signals.exit_on_interrupt()  # Before the imports that take seconds.
 
+import pathlib
 from typing import Any
 
 import jax

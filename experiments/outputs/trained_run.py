@@ -12,7 +12,7 @@ import numpy as np
 from experiments.builders import experiment as experiment_lib
 from experiments.builders import model, scene_loader
 from experiments.outputs import json_files, run_dir
-from experiments.processes import multihost
+from experiments.processes import multihost, signals
 from nerf_haiku import (
   cameras,
   checkpoints,
@@ -49,6 +49,7 @@ class TrainedRun(NamedTuple):
     viewdir_camera: cameras.Cameras | None = None,
   ) -> image_rendering.RenderedImage:
     """Renders an image, see `image_rendering.make_render_image`."""
+    signals.raise_if_interrupted()
     return self.experiment.render_image(
       self.variables, cameras_, index, viewdir_camera
     )
