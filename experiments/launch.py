@@ -205,7 +205,7 @@ def saved_config(folder: str | None) -> str:
   """
   if folder is None:
     raise errors.UserError('--model_dir is required: the folder of a run.')
-  if not pathlib.Path(folder).expanduser().is_dir():
+  if not os.path.isdir(os.path.expanduser(folder)):
     raise errors.UserError(f'--model_dir: there is no folder {folder}.')
   return f'{CONFIGS / "saved.py"}:{folder}/{run_dir.CONFIG}'
 

@@ -24,7 +24,7 @@ import pathlib
 from absl import flags
 
 from experiments import launch
-from experiments.outputs import trained_run, video_cameras, videos
+from experiments.outputs import run_dir, trained_run, video_cameras, videos
 from experiments.processes import multihost
 from nerf_haiku import cameras
 
@@ -88,6 +88,11 @@ def _render(run: trained_run.TrainedRun, path: cameras.Cameras) -> None:
   save_dir = launch.model_dir() / _default_name(run.checkpoint.step)
   if _SAVE_DIR.value:
     save_dir = pathlib.Path(_SAVE_DIR.value).expanduser()
+  # Before hours are spent on the video: what the end needs.
+  if _VIDEO.value:
+    run_dir.prepare_output_dir(save_dir, run.identity(path))
+  if _TESTSET.value:
+    videos.prepare_test_views(run, save_dir / 'test')
   if _VIDEO.value:
     videos.render_video(run, path, save_dir, fps=_FPS.value, say=print)
   if _TESTSET.value:

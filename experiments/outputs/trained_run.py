@@ -1,6 +1,7 @@
 """A trained run, ready to render images from any camera."""
 
 import hashlib
+import os
 import pathlib
 import sys
 from typing import Any, NamedTuple
@@ -112,7 +113,7 @@ def load(
 
 
 def _read_settings(model_dir: pathlib.Path) -> dict[str, Any]:
-  if not (model_dir / run_dir.CONFIG).exists():
+  if not os.path.exists(model_dir / run_dir.CONFIG):
     raise errors.UserError(
       f'--model_dir: {model_dir} holds no run: it has no {run_dir.CONFIG}.'
     )

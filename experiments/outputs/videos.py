@@ -61,6 +61,20 @@ def render_video(
   say(f'{what}{existing}: {save_dir} ({files})')
 
 
+def prepare_test_views(
+  run: trained_run.TrainedRun, save_dir: pathlib.Path, *, replace: bool = False
+) -> None:
+  """Makes the folder of `score_test_views`, and loads what that measures with.
+
+  Raises:
+    UserError: if the folder cannot be used, or the weights of a metric.
+  """
+  identity = run.identity(run.scene.test.cameras)
+  identity['images'] = run.settings['data_dir']
+  run_dir.prepare_output_dir(save_dir, identity, replace=replace)
+  scoring.available_metrics()
+
+
 def score_test_views(
   run: trained_run.TrainedRun, save_dir: pathlib.Path, *, replace: bool = False
 ) -> tuple[dict[str, Any], str]:
@@ -77,9 +91,7 @@ def score_test_views(
   Raises:
     UserError: if the folder cannot be used.
   """
-  identity = run.identity(run.scene.test.cameras)
-  identity['images'] = run.settings['data_dir']
-  run_dir.prepare_output_dir(save_dir, identity, replace=replace)
+  prepare_test_views(run, save_dir, replace=replace)
   path = save_dir / run_dir.RESULTS
   before = ''
   content: dict[str, Any] = {}
