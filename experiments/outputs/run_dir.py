@@ -84,8 +84,9 @@ def check_run_dir(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
     os.fspath(model_dir).encode()
   except UnicodeEncodeError as error:
     raise errors.UserError(
-      f'--model_dir: {messages.printable(model_dir)} is not valid UTF-8, as '
-      'names of checkpoints must be. Choose another folder.'
+      f'--model_dir: {messages.printable(model_dir)} is no valid text in this '
+      'locale, as names of checkpoints must be. Choose another folder, or set '
+      'LC_ALL=C.UTF-8.'
     ) from error
   if not os.path.exists(model_dir / CONFIG):  # pathlib's raises for some names.
     return
