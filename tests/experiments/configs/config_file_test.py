@@ -1,10 +1,10 @@
-import pathlib
 from unittest import mock
 
 from absl.testing import absltest, parameterized
 
-from experiments.configs import config_file, default
+from experiments.configs import config_file, default, reference
 from nerf_haiku import errors
+from nerf_haiku.io import safe_reading
 
 _START = 'from experiments.configs import default\n\ndef get_config():\n'
 
@@ -38,9 +38,9 @@ class LoadTest(parameterized.TestCase):
     with mock.patch.object(default.renamed_fields, 'Section', None):
       with self.assertRaises(TypeError):
         config_file.load(self._file(f'{_START}  return default.get_config()'))
-      with self.assertRaises(TypeError):
-        path = pathlib.Path(config_file.reference.__file__)
-        config_file.load(f'{path}:{self._file("", "x.txt")}')
+    broken = mock.patch.object(safe_reading, 'read_text', return_value=None)
+    with broken, self.assertRaises(AttributeError):
+      config_file.load(f'{reference.__file__}:x.txt')
 
   def test_an_argument(self):
     text = 'def get_config(x):\n  return ConfigDict({"x": x})\n'
