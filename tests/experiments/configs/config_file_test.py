@@ -35,9 +35,9 @@ class LoadTest(parameterized.TestCase):
 
   def test_a_bug_of_ours_is_raised_as_it_is(self):
     """In code that the file calls, and in our readers of other formats."""
-    with mock.patch.object(default.renamed_fields, 'Section', None):
-      with self.assertRaises(TypeError):
-        config_file.load(self._file(f'{_START}  return default.get_config()'))
+    broken = mock.patch.object(default.renamed_fields, 'Section', None)
+    with broken, self.assertRaises(TypeError):
+      config_file.load(self._file(f'{_START}  return default.get_config()'))
     broken = mock.patch.object(safe_reading, 'read_text', return_value=None)
     with broken, self.assertRaises(AttributeError):
       config_file.load(f'{reference.__file__}:x.txt')
