@@ -5,13 +5,20 @@
 The config and the data folder are those of the run; flags override them.
 """
 
-import pathlib
+import os
 import sys
 
-from absl import flags
-
 # The checkout: nothing needs `experiments` to be installed.
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+
+from experiments.processes import signals
+
+if __name__ == '__main__':
+  signals.exit_on_interrupt()  # Before the imports that take seconds.
+
+import pathlib
+
+from absl import flags
 
 from experiments import launch
 from experiments.outputs import videos

@@ -1,18 +1,28 @@
 """What the programs share: flags, the start of the process, errors."""
 
 import io
+import itertools
+import os
 import pathlib
+import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
+import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 from ml_collections.config_flags import config_path as config_path_lib
 
-from experiments.configs import renamed_fields, schema
+from experiments.configs import (
+  config_file,
+  default,
+  reference,
+  renamed_fields,
+  schema,
+)
 from experiments.outputs import run_dir, trained_run
 from experiments.processes import environment, multihost, signals
 from nerf_haiku import errors
@@ -48,8 +58,7 @@ _PROCESS_INDEX = flags.DEFINE_integer(
   'process_index', None, 'Index of this process, from 0.'
 )
 
-# How config_flags begins the message of an error that a config file raised.
-_IN_CONFIG_FILE = 'Error whilst parsing config file'
+_REFERENCE = str(CONFIGS / 'reference.py')
 
 # Maps --model_dir, if it is given, to the config of a command line that names
 # none.
@@ -60,23 +69,21 @@ def run(task: Callable[[], None], default_config: DefaultConfig) -> None:
   """Runs a program; an error that the user can fix is printed as one line."""
 
   def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-      raise app.UsageError(f'Unexpected arguments: {argv[1:]}.')
+    del argv
     if not flags.FLAGS['verbosity'].present:
       environment.quiet_libraries()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-      sys.stdout.reconfigure(line_buffering=True)  # Also into a pipe or a log.
     environment.retain_freed_memory()
     environment.set_compilation_cache(_CACHE.value)
     try:
-      signals.raise_on_sigterm()
+      signals.raise_on_signals()
       old_names = _rename_fields()
       multihost.initialize(
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_INDEX.value
       )
       multihost.check_same(_shared_settings())
-      if old_names and multihost.is_main():
-        print(renamed_fields.describe(old_names), file=sys.stderr)
+      if multihost.is_main():
+        for notice in _config_notices(old_names):
+          print(notice, file=sys.stderr)
       task()
     except signals.StoppedError as stopped:
       if multihost.is_main():
@@ -85,23 +92,33 @@ def run(task: Callable[[], None], default_config: DefaultConfig) -> None:
       sys.exit(stopped.exit_code)
     except (*USER_ERRORS, BrokenPipeError) as error:
       multihost.wait_for_failed_process(error)
-      print(f'Error: {error}', file=sys.stderr)
+      print(f'Error: {_in_one_line(error)}', file=sys.stderr)
       multihost.exit_process(1, str(error))
       sys.exit(1)
     except KeyboardInterrupt as error:
-      text = 'Interrupted. Run the same command to resume.'
-      print(text, file=sys.stderr)
-      # The exit codes of shells.
-      terminated = isinstance(error, signals.TerminatedError)
-      code = 128 + (signal.SIGTERM if terminated else signal.SIGINT)
-      multihost.exit_process(code, 'interrupted')
-      sys.exit(code)
+      _exit_interrupted(error)
     except Exception as error:
+      try:
+        signals.raise_if_interrupted()
+      except KeyboardInterrupt as interrupt:  # A library made it the error.
+        _exit_interrupted(interrupt)
       multihost.exit_with_traceback(error)
       raise
+    signals.exit_on_interrupt()
     multihost.exit_process(0)
 
+  _make_outputs_safe()
   app.run(main, flags_parser=lambda argv: _parse(argv, default_config))
+
+
+def _exit_interrupted(error: KeyboardInterrupt) -> NoReturn:
+  """Ends the process after Ctrl-C or SIGTERM, with the exit code of shells."""
+  signals.exit_on_interrupt()  # Nothing is left to be done.
+  print('Interrupted. Run the same command to resume.', file=sys.stderr)
+  terminated = isinstance(error, signals.TerminatedError)
+  code = 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+  multihost.exit_process(code, 'interrupted')
+  sys.exit(code)
 
 
 def _rename_fields() -> list[str]:
@@ -113,6 +130,24 @@ def _rename_fields() -> list[str]:
   overrides = config_flags.get_override_values(flags.FLAGS[CONFIG.name])
   renamed_fields.check_not_both(overrides, '--config.')
   return renamed_fields.rename_in_place(CONFIG.value)
+
+
+def _config_notices(old_names: list[str]) -> list[str]:
+  """Returns what the user should know of the config file."""
+  config = config_flags.get_config_filename(flags.FLAGS[CONFIG.name])
+  file, argument = config_file.split(config)
+  notices = [renamed_fields.describe(old_names)] if old_names else []
+  if file == _REFERENCE and argument is not None:
+    notices += reference.read(argument).notices
+  return notices
+
+
+def _make_outputs_safe() -> None:
+  """Escapes what the encoding of a terminal, pipe or log cannot show."""
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      # By lines: also into a pipe or a log.
+      stream.reconfigure(errors='backslashreplace', line_buffering=True)
 
 
 def _shared_settings() -> dict[str, Any]:
@@ -161,13 +196,8 @@ def load_trained_run(
 
 def config_path() -> pathlib.Path:
   """Returns the config file that is used, by flag or by default."""
-  path = config_flags.get_config_filename(flags.FLAGS[CONFIG.name])
-  return _file_of(path)
-
-
-def _file_of(config: str) -> pathlib.Path:
-  """Returns the file of a config that may be given as `file:argument`."""
-  return pathlib.Path(config.partition(':')[0])
+  config = config_flags.get_config_filename(flags.FLAGS[CONFIG.name])
+  return pathlib.Path(config_file.split(config)[0])
 
 
 def quickstart_config(folder: str | None) -> str:
@@ -184,56 +214,136 @@ def saved_config(folder: str | None) -> str:
   """
   if folder is None:
     raise errors.UserError('--model_dir is required: the folder of a run.')
-  if not pathlib.Path(folder).expanduser().is_dir():
+  if not os.path.isdir(os.path.expanduser(folder)):
     raise errors.UserError(f'--model_dir: there is no folder {folder}.')
   return f'{CONFIGS / "saved.py"}:{folder}/{run_dir.CONFIG}'
+
+
+class _Loaded(flags.ArgumentParser):
+  """Gives config_flags a config that is already loaded."""
+
+  def __init__(self, config: ml_collections.ConfigDict):
+    self._config = config
+
+  def parse(self, argument: str) -> ml_collections.ConfigDict:
+    """Returns the config; `argument` is its file."""
+    del argument
+    return self._config
 
 
 def _parse(argv: list[str], default_config: DefaultConfig) -> list[str]:
   """Parses flags; a wrong flag or config field is printed as one line."""
   try:
-    # config_flags, too, looks for the fields of the config there.
-    sys.argv = _with_config_first(argv, default_config)
-    return flags.FLAGS(sys.argv)
+    config, others = _find_config(argv, default_config)
+    if config is not None:
+      loaded = config_file.load(config)
+      _check_field_names(others, loaded)
+      flags.FLAGS[CONFIG.name].parser = _Loaded(loaded)
+      # config_flags looks for its fields there, after the config.
+      others = [others[0], f'--{CONFIG.name}={config}', *others[1:]]
+    sys.argv = others
   except (errors.UserError, flags.Error) as error:
-    cause = _user_error(error)
-    if cause is None and _IN_CONFIG_FILE in str(error):
-      raise  # A bug in that file.
-    sys.exit(f'Error: {cause or error}')
-  except (AttributeError, KeyError) as error:
-    if _is_field_lookup(error):
-      key_error = error.args[0] if isinstance(error, AttributeError) else error
-      text = str(key_error.args[0]).replace('\n', '. ')
-      sys.exit(f'Error: --config: there is no field {text}')
-    if "no attribute 'get_config'" in str(error):
-      sys.exit('Error: --config: the file defines no get_config().')
-    raise
+    sys.exit(f'Error: {_in_one_line(error)}')
+  try:
+    remaining = flags.FLAGS(sys.argv)
+    _check_text_flags()
+  except flags.UnrecognizedFlagError as error:
+    sys.exit(f'Error: {_describe_unknown_flag(error)}')
+  except (errors.UserError, flags.Error) as error:
+    sys.exit(f'Error: {_in_one_line(error)}')
+  except Exception as error:
+    if not _is_field_lookup(error):
+      raise
+    cause = error.args[0] if isinstance(error.args[0], KeyError) else error
+    text = cause.args[0] if isinstance(cause, KeyError) else f'there ({cause})'
+    sys.exit(f'Error: --config: there is no field {_in_one_line(text)}')
+  if len(remaining) > 1:
+    sys.exit(f'Error: {_describe_unexpected(remaining[1])}')
+  return remaining
+
+
+def _in_one_line(text: object) -> str:
+  return '. '.join(line.strip() for line in str(text).splitlines() if line)
 
 
 def _is_field_lookup(error: Exception) -> bool:
-  """Returns whether config_flags, and no config file, looked for a field."""
+  """Returns whether the error is of config_flags, which looked for a field."""
   frames = traceback.extract_tb(error.__traceback__)
   return any(frame.filename == config_path_lib.__file__ for frame in frames)
 
 
-def _user_error(error: BaseException | None) -> errors.UserError | None:
-  """Returns the user error that led to an error, if there is one.
+def _check_text_flags() -> None:
+  """Checks that flags can be names of files.
 
-  config_flags wraps the error of a config file in one of the same type, with a
-  traceback in its message, and absl wraps that.
+  Raises:
+    UserError: names a flag that holds a NUL character.
   """
-  while error is not None:
-    wrapped = str(error).startswith(_IN_CONFIG_FILE)
-    if isinstance(error, errors.UserError) and not wrapped:
-      return error
-    error = error.__context__
-  return None
+  for name, value in flags.FLAGS.flag_values_dict().items():
+    if isinstance(value, str) and '\0' in value:
+      raise errors.UserError(
+        f'--{name}: got {value!r}; must be without a NUL character.'
+      )
 
 
-def _with_config_first(
+def _describe_unknown_flag(error: flags.UnrecognizedFlagError) -> str:
+  """Returns an error, with the name that the user may have meant."""
+  name, value = error.flagname, str(error.flagvalue).partition('=')[2]
+  if name in reference.OPTIONS:
+    return reference.describe(name)
+  fields = [x for x, _ in schema.flatten(default.get_config())]
+  for wanted, text in ((name, value), (name.removeprefix('no'), 'False')):
+    meant = [
+      f'--config.{field}={text or "VALUE"}'
+      for field in (*fields, *renamed_fields.NEW_NAMES)
+      if wanted in (field, field.rpartition('.')[2])
+    ]
+    if meant:
+      return (
+        f'--{name} is no flag, but a field of the config: write '
+        f'{" or ".join(meant)}.'
+      )
+  return (
+    f'{_in_one_line(error).rstrip(" ?.")}. Fields of the config are written '
+    '--config.FIELD=VALUE.'
+  )
+
+
+def _describe_unexpected(argument: str) -> str:
+  """Returns an error for an argument that is neither a flag nor its value."""
+  for before, after in itertools.pairwise(sys.argv):
+    name = before.lstrip('-')
+    is_boolean = name in flags.FLAGS and flags.FLAGS[name].boolean
+    if after == argument and is_boolean:  # All others have their values there.
+      return f'unexpected argument {argument!r}: write --{name}={argument}.'
+  return f'unexpected argument {argument!r}: flags are written --NAME=VALUE.'
+
+
+def _check_field_names(
+  arguments: list[str], config: ml_collections.ConfigDict
+) -> None:
+  """Checks the names of fields, of which config_flags evaluates more.
+
+  Raises:
+    UserError: names one that cannot be a field, or says what it is called here.
+  """
+  for argument in arguments:
+    match = re.match(r'--?(?:no)?config\.([^=]*)', argument)
+    if match and not re.fullmatch(r'\w+(\.\w+)*', match[1]):
+      raise errors.UserError(
+        f'--config.{match[1]}: there is no such field; fields are written '
+        '--config.num_rand or --config.emb.multires.'
+      )
+    if match and match[1] in reference.OPTIONS and match[1] not in config:
+      raise errors.UserError(reference.describe(match[1]))
+
+
+def _find_config(
   argv: list[str], default_config: DefaultConfig
-) -> list[str]:
-  """Puts `--config` before its fields, as config_flags needs it.
+) -> tuple[str | None, list[str]]:
+  """Finds the value of `--config`; sets the defaults of flags that it has.
+
+  Returns:
+    The config, and the arguments without it. None if only help is wanted.
 
   Raises:
     flags.Error: if `--config` or `--model_dir` has no value.
@@ -249,8 +359,14 @@ def _with_config_first(
   config = early.config
   if config is None:
     if {'--help', '-h', '--helpfull', '--helpshort'} & set(argv):
-      return argv
+      return None, argv
     config = default_config(early.model_dir)
-  if not _file_of(config).is_file():
-    raise errors.UserError(f'--config: there is no file {_file_of(config)}.')
-  return [program, f'--config={config}', *others]
+  file, _ = config_file.split(config)
+  if not os.path.isfile(file):
+    raise errors.UserError(f'--config: there is no file {file}.')
+  if reference.is_file_of_options(config):
+    for name, value in reference.read(config).flags.items():
+      if name in flags.FLAGS:  # Not all programs have all.
+        flags.FLAGS.set_default(name, value)
+    config = f'{_REFERENCE}:{config}'
+  return config, [program, *others]

@@ -8,16 +8,23 @@ The config and the data folder are those of the run; flags override them:
       --config.render_factor=2 --config.num_poses=120 --render_video_set=test
 """
 
-import pathlib
+import os
 import sys
+
+# The checkout: nothing needs `experiments` to be installed.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+
+from experiments.processes import signals
+
+if __name__ == '__main__':
+  signals.exit_on_interrupt()  # Before the imports that take seconds.
+
+import pathlib
 
 from absl import flags
 
-# The checkout: nothing needs `experiments` to be installed.
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
 from experiments import launch
-from experiments.outputs import trained_run, video_cameras, videos
+from experiments.outputs import run_dir, trained_run, video_cameras, videos
 from experiments.processes import multihost
 from nerf_haiku import cameras
 
@@ -86,6 +93,11 @@ def _render(run: trained_run.TrainedRun, path: cameras.Cameras) -> None:
   save_dir = launch.model_dir() / _default_name(run.checkpoint.step)
   if _SAVE_DIR.value:
     save_dir = pathlib.Path(_SAVE_DIR.value).expanduser()
+  # Before hours are spent on the video: what the end needs.
+  if _VIDEO.value:
+    run_dir.prepare_output_dir(save_dir, run.identity(path))
+  if _TESTSET.value:
+    videos.prepare_test_views(run, save_dir / 'test')
   if _VIDEO.value:
     videos.render_video(run, path, save_dir, fps=_FPS.value, say=print)
   if _TESTSET.value:

@@ -12,19 +12,25 @@ On lego of the Blender scenes, with the settings of the paper:
 Run the same command to resume a run that was stopped.
 """
 
+import os
 import sys
 import time
 
 _START = time.perf_counter()  # Before the imports, which take seconds.
+
+# The checkout: nothing needs `experiments` to be installed.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+
+from experiments.processes import signals
+
+if __name__ == '__main__':
+  signals.exit_on_interrupt()  # Before the imports that take seconds.
 
 import pathlib
 from typing import Any
 
 import jax
 from absl import flags
-
-# The checkout: nothing needs `experiments` to be installed.
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from experiments import launch
 from experiments.configs import schema
@@ -51,7 +57,7 @@ _PROFILE = flags.DEFINE_bool(
 def main() -> None:
   """Trains as the flags say, and prints where the results are."""
   config, data_dir = launch.CONFIG.value, launch.DATA_DIR.value
-  devices = 1 if config.render_only else jax.device_count()
+  devices = 1 if config.get('render_only') else jax.device_count()
   schema.check(config, devices)
   if _DRY_RUN.value:
     print(dry_run.describe_run(config, data_dir, _SEED.value))

@@ -46,7 +46,7 @@ def read_json(
     UserError: if the file was not written by a run, or is corrupt.
   """
   try:
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text('utf-8'))
   except (OSError, ValueError, RecursionError) as error:
     content = error
   if not isinstance(content, dict) or not all(x in content for x in fields):

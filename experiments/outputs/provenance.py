@@ -54,7 +54,8 @@ def _git(folder: pathlib.Path, *arguments: str) -> str:
     ['git', *arguments],
     cwd=folder,
     capture_output=True,
-    text=True,
+    encoding='utf-8',
+    errors='replace',
     check=True,
     timeout=10,
   )
@@ -72,7 +73,7 @@ def _processor() -> str:
   """Returns the name of the processor, as the system gives it."""
   info = pathlib.Path('/proc/cpuinfo')
   if info.exists():
-    for line in info.read_text().splitlines():
+    for line in info.read_text('utf-8', 'replace').splitlines():
       if line.startswith('model name'):
         return line.partition(':')[2].strip()
   return platform.processor() or platform.machine()

@@ -1,6 +1,7 @@
 """The folder of a run: its files, its settings and its lock."""
 
 import contextlib
+import os
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ import ml_collections
 from experiments.configs import default, renamed_fields, schema
 from experiments.outputs import json_files
 from nerf_haiku import checkpoints, errors
+from nerf_haiku.io import messages
 
 try:
   import fcntl
@@ -27,6 +29,8 @@ DIGEST = 'train_sha256'  # In the config: of the training views.
 IDENTITY = 'render.json'  # Of a folder of pictures: what they depend on.
 TENSORBOARD = 'tensorboard'
 LOCK = '.lock'  # Held by the training process.
+# As long as the path of any file below the folder of checkpoints.
+_PROBE = f'.{"x" * 160}'
 
 # Settings that may differ when a run resumes: how long, how often and where,
 # none that changes the trained model.
@@ -76,9 +80,18 @@ def check_run_dir(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
   """Checks that a folder is free, or holds a run of the same settings.
 
   Raises:
-    UserError: names the settings that differ.
+    UserError: names the settings that differ, or the folder if its name is not
+      valid Unicode.
   """
-  if not (model_dir / CONFIG).exists():
+  try:
+    os.fspath(model_dir).encode()
+  except UnicodeEncodeError as error:
+    raise errors.UserError(
+      f'--model_dir: {messages.printable(model_dir)} is no valid text in this '
+      'locale, as names of checkpoints must be. Choose another folder, or set '
+      'LC_ALL=C.UTF-8.'
+    ) from error
+  if not os.path.exists(model_dir / CONFIG):  # pathlib's raises for some names.
     return
   existing = json_files.read_json(model_dir / CONFIG, *settings)
   with checkpoints.Checkpoints(model_dir / CHECKPOINTS) as saved:
@@ -203,6 +216,9 @@ def prepare_run_dir(
       model_dir.mkdir(parents=True, exist_ok=True)
       stack.enter_context(locked(model_dir))
       json_files.write_json(model_dir / CONFIG, settings)
+      # The end of the run needs them.
+      for name in (CHECKPOINTS, VIEWS):
+        _try_folder(model_dir / name)
     except OSError as error:
       raise errors.UserError(
         f'--model_dir: {model_dir} cannot be written ({error.strerror}). '
@@ -211,13 +227,36 @@ def prepare_run_dir(
     yield
 
 
+def _try_folder(folder: pathlib.Path) -> None:
+  """Writes a file in a folder, and leaves no trace of it.
+
+  Raises:
+    UserError: if that is not possible.
+  """
+  is_new = not folder.exists()
+  try:
+    folder.mkdir(exist_ok=True)
+    probe = folder / _PROBE
+    try:
+      probe.write_bytes(b'')
+    finally:
+      probe.unlink(missing_ok=True)
+      if is_new:
+        folder.rmdir()
+  except OSError as error:
+    raise errors.UserError(
+      f'--model_dir: {folder} cannot be written ({error.strerror}). Remove '
+      'what is there, or choose another folder.'
+    ) from error
+
+
 def check_not_locked(model_dir: pathlib.Path) -> None:
   """Checks, before data are loaded, that no process trains in a folder.
 
   Raises:
     UserError: if another process does.
   """
-  if (model_dir / LOCK).exists():
+  if os.path.exists(model_dir / LOCK):
     # `prepare_run_dir` reports a folder that cannot be written.
     with contextlib.suppress(OSError), locked(model_dir):
       pass
@@ -253,7 +292,7 @@ def read_finished(
   model_dir: pathlib.Path, num_steps: int
 ) -> dict[str, Any] | None:
   """Returns the results of a run, or None if it has done fewer steps."""
-  if not (model_dir / RESULTS).exists():
+  if not os.path.exists(model_dir / RESULTS):
     return None
   content = json_files.read_json(
     model_dir / RESULTS,

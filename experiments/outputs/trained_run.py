@@ -13,7 +13,7 @@ import numpy as np
 from experiments.builders import experiment as experiment_lib
 from experiments.builders import model, scene_loader
 from experiments.outputs import json_files, run_dir, stored_scene
-from experiments.processes import multihost
+from experiments.processes import multihost, signals
 from nerf_haiku import (
   cameras,
   checkpoints,
@@ -50,6 +50,7 @@ class TrainedRun(NamedTuple):
     viewdir_camera: cameras.Cameras | None = None,
   ) -> image_rendering.RenderedImage:
     """Renders an image, see `image_rendering.make_render_image`."""
+    signals.raise_if_interrupted()
     return self.experiment.render_image(
       self.variables, cameras_, index, viewdir_camera
     )
@@ -141,7 +142,7 @@ def _load_scene(
 
 
 def _read_settings(model_dir: pathlib.Path) -> dict[str, Any]:
-  if not (model_dir / run_dir.CONFIG).exists():
+  if not os.path.exists(model_dir / run_dir.CONFIG):
     raise errors.UserError(
       f'--model_dir: {model_dir} holds no run: it has no {run_dir.CONFIG}.'
     )

@@ -67,6 +67,26 @@ def render_video(
     )
 
 
+def prepare_test_views(
+  run: trained_run.TrainedRun, save_dir: pathlib.Path, *, replace: bool = False
+) -> None:
+  """Makes the folder of `score_test_views`, and loads what that measures with.
+
+  Raises:
+    UserError: if the folder cannot be used, or the weights of a metric.
+  """
+  identity = run.identity(run.scene.test.cameras)
+  identity['images'] = run.scene.test.digest
+  run_dir.prepare_output_dir(
+    save_dir,
+    identity,
+    replace=replace,
+    # Older versions took the images of a path as one.
+    older={'images': run.settings['data_dir']},
+  )
+  scoring.available_metrics()
+
+
 def score_test_views(
   run: trained_run.TrainedRun, save_dir: pathlib.Path, *, replace: bool = False
 ) -> tuple[dict[str, Any], str]:
@@ -83,13 +103,7 @@ def score_test_views(
   Raises:
     UserError: if the folder cannot be used.
   """
-  identity = run.identity(run.scene.test.cameras)
-  # Older versions took the images of a path as one.
-  path_alone = {'images': run.settings['data_dir']}
-  identity['images'] = run.scene.test.digest
-  run_dir.prepare_output_dir(
-    save_dir, identity, replace=replace, older=path_alone
-  )
+  prepare_test_views(run, save_dir, replace=replace)
   path = save_dir / run_dir.RESULTS
   before = ''
   content: dict[str, Any] = {}

@@ -26,14 +26,43 @@ class TerminatedError(KeyboardInterrupt):
   """SIGTERM where there is nothing to save: Ctrl-C with another exit code."""
 
 
-def raise_on_sigterm() -> None:
-  """Makes SIGTERM raise a `TerminatedError`."""
+def exit_on_interrupt() -> None:
+  """Makes Ctrl-C end the process at once and silently.
+
+  For the time of imports, when libraries turn a `KeyboardInterrupt` into other
+  errors, and for the end of a process.
+  """
 
   def handle(number: int, frame: FrameType | None) -> None:
-    del number, frame
-    raise TerminatedError
+    del frame
+    os._exit(128 + number)  # The convention of shells.
 
+  if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, handle)
+
+
+def raise_on_signals() -> None:
+  """Makes Ctrl-C a `KeyboardInterrupt`, and SIGTERM a `TerminatedError`.
+
+  Where a library catches that, `raise_if_interrupted` raises it again.
+  """
+  global _raised
+  _raised = None
+
+  def handle(number: int, frame: FrameType | None) -> None:
+    global _raised
+    del frame
+    is_interrupt = number == signal.SIGINT
+    _raised = KeyboardInterrupt() if is_interrupt else TerminatedError()
+    raise _raised
+
+  if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, handle)
   signal.signal(signal.SIGTERM, handle)
+
+
+# What the handler of `raise_on_signals` has raised.
+_raised: KeyboardInterrupt | None = None
 
 
 class Listener:
@@ -56,6 +85,7 @@ class Listener:
 
   def __enter__(self) -> 'Listener':
     global _listener
+    raise_if_interrupted()
     _listener = self
     for number in (signal.SIGINT, signal.SIGTERM):
       self._previous[number] = signal.signal(number, self._handle)
@@ -98,7 +128,10 @@ _listener: Listener | None = None
 def raise_if_interrupted() -> None:
   """Raises a `KeyboardInterrupt` if the current listener asks for it.
 
-  Called where all processes of a run can stop rendering together.
+  Called where all processes of a run can stop rendering together. Before there
+  is a listener, it raises again what a library caught.
   """
+  if _listener is None and _raised is not None:
+    raise _raised
   if _listener is not None:
     _listener.raise_if_interrupted()

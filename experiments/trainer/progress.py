@@ -41,7 +41,9 @@ class Log:
     now = datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d %H:%M:%S')
     lines = [f'{now}  {line}\n' for line in text.splitlines()]
     try:
-      with self.path.open('a') as file:
+      with self.path.open(
+        'a', encoding='utf-8', errors='backslashreplace'
+      ) as file:
         file.writelines(lines)
       self._is_failing = False
     except OSError as error:

@@ -18,7 +18,7 @@ from experiments.outputs import (
   video_cameras,
   videos,
 )
-from experiments.processes import multihost
+from experiments.processes import multihost, signals
 from experiments.trainer import progress, steps, tensorboard, validation
 from nerf_haiku import backgrounds, checkpoints, devices, errors, scenes
 from nerf_haiku.renderers import base
@@ -80,6 +80,7 @@ def train(
     log.info('\n'.join([describe_scene(config, scene), *bounds_notices]))
     run = _Run(experiment, model_dir, settings, log, seed)
     outputs = run.open_outputs(stack, profiled=profiled)
+    signals.raise_if_interrupted()  # The import of TensorFlow catches Ctrl-C.
     state, metadata = steps.fit(
       experiment, outputs, seed=seed, start=start, init_params=init_params
     )

@@ -86,7 +86,9 @@ class SummaryWriter:
     from tensorboard.plugins.hparams import api
 
     plain = {
-      name: value if isinstance(value, bool | int | float) else str(value)
+      name: value
+      if isinstance(value, bool | int | float)
+      else str(value).encode('utf-8', 'backslashreplace').decode()
       for name, value in settings.items()
     }
     self._add(0, summary=api.hparams_pb(plain))

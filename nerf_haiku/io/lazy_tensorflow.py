@@ -22,7 +22,7 @@ def _quiet_stderr() -> Iterator[None]:
     os.dup2(text.fileno(), 2)
     try:
       yield
-    except BaseException:
+    except Exception:  # Not for Ctrl-C.
       text.seek(0)
       os.write(original, text.read())
       raise

@@ -58,7 +58,7 @@ def _left_in_cgroups() -> Iterator[int]:
 def _cgroup_folders() -> Iterator[pathlib.Path]:
   """Yields the folders of this process's memory groups and their parents."""
   try:
-    lines = _OWN_CGROUPS.read_text().splitlines()
+    lines = _OWN_CGROUPS.read_text('utf-8', 'replace').splitlines()
   except OSError:
     return
   for line in lines:

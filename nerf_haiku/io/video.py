@@ -56,14 +56,14 @@ def write(
 @functools.cache
 def has_encoder() -> bool:
   """Returns whether H.264 can be encoded here, by encoding two frames."""
-  with tempfile.TemporaryDirectory() as folder:
-    path = pathlib.Path(folder) / 'probe.mp4'
-    frames = [np.zeros((16, 16, 3), np.uint8)] * 2
-    try:
+  frames = [np.zeros((16, 16, 3), np.uint8)] * 2
+  try:
+    with tempfile.TemporaryDirectory() as folder:
+      path = pathlib.Path(folder) / 'probe.mp4'
       _write_mp4(path, iter(frames), 30)
-    except Exception:  # No ffmpeg, one without H.264, one that does not start.
-      return False
-    return path.exists() and path.stat().st_size > 0
+      return path.exists() and path.stat().st_size > 0
+  except Exception:  # No ffmpeg, one without H.264, one that does not start.
+    return False
 
 
 def encoded_size(height: int, width: int) -> tuple[int, int]:

@@ -54,6 +54,32 @@ class BadInputTest(chex.TestCase):
       ['--config.embedding.multires=3'],
       "--config: there is no field 'embedding'",
     ),
+    (
+      'value_after_a_blank',
+      ['--config.use_viewdirs', 'False'],
+      "unexpected argument 'False': write --config.use_viewdirs=False.",
+    ),
+    ('no_flag', ['x'], "unexpected argument 'x': flags are written --NAME=V"),
+    (
+      'option_of_the_reference',
+      ['--N_rand=9'],
+      '--N_rand is an option of the reference implementation; write '
+      '--config.num_rand here.',
+    ),
+    (
+      'field_without_config',
+      ['--nouse_viewdirs'],
+      '--nouse_viewdirs is no flag, but a field of the config: write '
+      '--config.use_viewdirs=False.',
+    ),
+    ('no_name', ['--config.x-y=3'], '--config.x-y: there is no such field'),
+    ('nul', ['--model_dir=a\0b'], '--model_dir: got'),
+    (
+      'not_utf8',
+      [f'--model_dir={os.fsdecode(bytes([255]))}'],
+      r'--model_dir: \udcff is no valid text in this locale',
+    ),
+    ('too_long', [f'--model_dir={"x" * 300}'], '--model_dir: xxx'),
     ('unknown_flag', ['--configs=x'], "Unknown command line flag 'configs'"),
     (
       'saved_config',

@@ -1,8 +1,10 @@
 """How a program ends: what is one line, and what keeps its traceback."""
 
+import os
 import pathlib
 import subprocess
 import sys
+from unittest import mock
 
 import chex
 from absl.testing import parameterized
@@ -66,13 +68,10 @@ class LaunchTest(chex.TestCase):
     self.assertIn('Traceback (most recent call last)', err)
     self.assertIn(f'\n{message}', err)
 
-  def test_a_bug_in_a_config_file_keeps_its_traceback(self):
-    config = self.create_tempfile(
-      'mine.py', content='def get_config():\n  return int("x")\n'
-    ).full_path
-    status, out, err = _run('pass', f'--config={config}')
-    self.assertEqual((status, out), (1, ''))
-    self.assertIn(f'File "{config}", line 2, in get_config', err)
+  def test_an_encoding_never_ends_a_run(self):
+    with mock.patch.dict(os.environ, PYTHONIOENCODING='ascii'):
+      status, out, err = _run('print("\\xe9 \\udcff")')
+    self.assertEqual((status, out, err), (0, '\\xe9 \\udcff\n', ''))
 
   def test_old_names_of_fields(self):
     """On the command line and in a config file, with one notice."""

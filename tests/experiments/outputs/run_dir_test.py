@@ -136,6 +136,24 @@ class FolderTest(chex.TestCase):
     there = json.loads((self._path / run_dir.CONFIG).read_text())
     self.assertEqual(there, _settings())
 
+  @parameterized.parameters(run_dir.CHECKPOINTS, run_dir.VIEWS)
+  def test_what_the_end_needs_is_tried_at_the_start(self, name):
+    with run_dir.prepare_run_dir(self._path, _settings()):
+      self.assertFalse((self._path / name).exists())
+    (self._path / name).touch()
+    with self.assertRaisesRegex(
+      errors.UserError, rf'--model_dir: .*/{name} cannot be written \(File exis'
+    ):
+      run_dir.prepare_run_dir(self._path, _settings()).__enter__()
+
+  def test_a_path_that_is_too_long_for_checkpoints(self):
+    path = self._path
+    while len(str(path)) < 3700:
+      path /= 'x' * 200
+    path /= 'x' * (3960 - len(str(path)))
+    with self.assertRaisesRegex(errors.UserError, 'File name too long'):
+      run_dir.prepare_run_dir(path, _settings()).__enter__()
+
   def test_a_file_system_without_locks(self):
     error = OSError(errno.ENOLCK, 'No locks available')
     with (

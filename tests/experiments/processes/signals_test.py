@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 
@@ -48,15 +49,30 @@ class ListenerTest(chex.TestCase):
 
 class TerminatedTest(chex.TestCase):
   def test_sigterm_raises_an_error(self):
-    before = signal.getsignal(signal.SIGTERM)
-    self.addCleanup(signal.signal, signal.SIGTERM, before)
-    signals.raise_on_sigterm()
+    for number in (signal.SIGTERM, signal.SIGINT):
+      self.addCleanup(signal.signal, number, signal.getsignal(number))
+    signals.raise_on_signals()
     with self.assertRaises(signals.TerminatedError):
       os.kill(os.getpid(), signal.SIGTERM)
       signal.pause()
+    signals.raise_on_signals()
     with signals.Listener() as listener:  # It handles signals meanwhile.
       os.kill(os.getpid(), signal.SIGTERM)
       self.assertEqual(listener.signal_number, signal.SIGTERM)
     with self.assertRaises(signals.TerminatedError):
       os.kill(os.getpid(), signal.SIGTERM)
       signal.pause()
+
+  def test_what_a_library_catches_is_raised_again(self):
+    for number in (signal.SIGTERM, signal.SIGINT):
+      self.addCleanup(signal.signal, number, signal.getsignal(number))
+    signals.raise_on_signals()
+    signals.raise_if_interrupted()
+    with contextlib.suppress(KeyboardInterrupt):
+      os.kill(os.getpid(), signal.SIGINT)
+      signal.pause()
+    for use in (signals.raise_if_interrupted, signals.Listener().__enter__):
+      with self.assertRaises(KeyboardInterrupt):
+        use()
+    signals.raise_on_signals()
+    signals.raise_if_interrupted()

@@ -93,6 +93,11 @@ class LogTest(chex.TestCase):
     lines = path.read_text().splitlines()
     self.assertEqual([x.split('  ')[1] for x in lines], ['one', 'two', 'three'])
 
+  def test_text_that_is_not_unicode_is_escaped(self):
+    path = pathlib.Path(self.create_tempfile().full_path)
+    progress.Log(path).write('\u00e9 \udcff')
+    self.assertEndsWith(path.read_bytes(), b'  \xc3\xa9 \\udcff\n')
+
   def test_a_file_that_cannot_be_written_is_reported_once(self):
     folder = pathlib.Path(self.create_tempdir().full_path) / 'gone'
     log, text = progress.Log(folder / 'log.txt'), io.StringIO()

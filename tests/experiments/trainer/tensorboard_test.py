@@ -51,7 +51,7 @@ class SummariesTest(chex.TestCase):
     folder = pathlib.Path(self.create_tempdir().full_path)
     with tensorboard.SummaryWriter(folder) as board:
       board.hyperparameters(
-        {'learning_rate': 0.5, 'model.skips': (4,), 'perturb': True},
+        {'learning_rate': 0.5, 'model.skips': (4,), 'shape': '\udcff'},
         {'psnr': 26.5},
       )
     read = self._read(folder)
@@ -59,6 +59,7 @@ class SummariesTest(chex.TestCase):
     self.assertIn('_hparams_/session_start_info', tags)
     self.assertIn(b'learning_rate', tags['_hparams_/session_start_info'])
     self.assertIn(b'model.skips', tags['_hparams_/session_start_info'])
+    self.assertIn(b'\\udcff', tags['_hparams_/session_start_info'])
     (final,) = read.Scalars('final/psnr')
     self.assertEqual(final.value, 26.5)
 
