@@ -283,6 +283,7 @@ def _fields(options: dict[str, Any]) -> dict[str, Any]:
   return fields | {
     'num_steps': _NUM_STEPS,
     'num_poses': _NUM_POSES[kind],
+    'video_path': 'original',
     'shape': shape,
     'down_factor': factor.get(kind, 1),
     'llff.spherify': kind == 'llff' and options['spherify'],
