@@ -325,40 +325,83 @@ class _Weights:
     return variables.state
 
 
-def _run_weights(skip, colors):
-  """Takes one step for each `(true color, camera)`.
+def _weights_rays(camera, pixel):
+  """Rays of origin 1; those of camera 1 overflow the gradient of `b`."""
+  del pixel
+  origins = jnp.where(camera[:, None] > 0, 1e38, 1.0) * jnp.ones((1, 3))
+  near = jnp.zeros((len(camera), 1))
+  return cameras.Rays(
+    origins=origins,
+    directions=origins,
+    viewdirs=origins,
+    near=near,
+    far=near + 1,
+  )
 
-  Camera 1 has an origin that meets a gradient of 0 in `a`, and overflows `b`.
+
+def _weights_batch(color, camera=0):
+  batch = scenes.Batch(
+    camera=np.full(2, camera, np.int32),
+    pixel=np.zeros((2, 2), np.int32),
+    rgb=np.full((2, 3), color, np.float32),
+  )
+  return devices.shard(batch, 1)
+
+
+class _Copy(_Weights):
+  """Its state is a copy of a weight."""
+
+  def init(self, key):
+    return super().init(key)._replace(state=jnp.zeros(3))
+
+  def update_state(self, variables, key, step):
+    del key, step
+    return variables.params['network']['a']
+
+
+class StepTest(chex.TestCase):
+  def step(self, renderer):
+    """Takes one step of gradient descent from weights of 0 to a color of 1."""
+    optimizer = optax.sgd(0.1)
+    update = training.make_update(
+      renderer, optimizer, _weights_rays, microbatch=0
+    )
+    state = training.init_state(renderer, optimizer, jax.random.key(0))
+    state, scalars = update(
+      devices.replicate(state, 1), _weights_batch(1.0), jax.random.key(0)
+    )
+    return devices.unreplicate(state), scalars
+
+  def test_the_norm_is_that_of_the_gradient(self):
+    # The loss is the mean of (1 - a - b)^2 over three colors: six derivatives
+    # of -2 / 3.
+    _, scalars = self.step(_Weights())
+    np.testing.assert_allclose(scalars['grad_norm'], 6**0.5 * 2 / 3, rtol=1e-6)
+
+  def test_the_renderer_s_state_is_updated_from_new_parameters(self):
+    state, _ = self.step(_Copy())
+    np.testing.assert_allclose(state.params['network']['a'], 0.2 / 3, rtol=1e-6)
+    np.testing.assert_array_equal(
+      state.renderer_state, state.params['network']['a']
+    )
+
+
+def _run_weights(skip, colors):
+  """Takes one step for each `(true color, camera)`, see `_weights_rays`.
 
   Returns:
     The states after the steps, and the names of their non-finite arrays.
   """
 
-  def cast(camera, pixel):
-    del pixel
-    origins = jnp.where(camera[:, None] > 0, 1e38, 1.0) * jnp.ones((1, 3))
-    near = jnp.zeros((len(camera), 1))
-    return cameras.Rays(
-      origins=origins,
-      directions=origins,
-      viewdirs=origins,
-      near=near,
-      far=near + 1,
-    )
-
   renderer, optimizer = _Weights(), optax.adam(0.1)
   update = training.make_update(
-    renderer, optimizer, cast, microbatch=0, skip_nonfinite=skip
+    renderer, optimizer, _weights_rays, microbatch=0, skip_nonfinite=skip
   )
   state = training.init_state(renderer, optimizer, jax.random.key(0))
   state, states, found = devices.replicate(state, 1), [], []
   for color, camera in colors:
-    batch = scenes.Batch(
-      camera=np.full(2, camera, np.int32),
-      pixel=np.zeros((2, 2), np.int32),
-      rgb=np.full((2, 3), color, np.float32),
-    )
-    state, scalars = update(state, devices.shard(batch, 1), jax.random.key(0))
+    batch = _weights_batch(color, camera)
+    state, scalars = update(state, batch, jax.random.key(0))
     states.append(devices.unreplicate(state))
     found.append(int(scalars['nonfinite']))
   names = training.checked_names(states[0].params)
