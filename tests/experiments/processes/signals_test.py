@@ -66,6 +66,8 @@ class TerminatedTest(chex.TestCase):
   def test_what_a_library_catches_is_raised_again(self):
     for number in (signal.SIGTERM, signal.SIGINT):
       self.addCleanup(signal.signal, number, signal.getsignal(number))
+    # Ignored where the tests run in the background of a shell.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signals.raise_on_signals()
     signals.raise_if_interrupted()
     with contextlib.suppress(KeyboardInterrupt):
