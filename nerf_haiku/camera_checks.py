@@ -148,6 +148,7 @@ def check_lenses(
   columns = [np.asarray(x) for x in cams[1:]]
   rows = np.column_stack(columns)
   _, first = np.unique(rows, axis=0, return_index=True)
+  fisheye = np.asarray(cams.fisheye)
   lattice = np.indices((_LENS_LATTICE,) * 2).reshape(2, -1).T
   for i in np.sort(first):
     size = np.asarray(cams.sizes)[i]
@@ -159,21 +160,23 @@ def check_lenses(
       lenses.distort(
         plane[:, :2] * [1, -1],
         np.asarray(cams.distortion)[index],
-        np.asarray(cams.fisheye)[index],
+        fisheye[index],
       )
     )
     fx, fy, cx, cy = np.asarray(cams.intrinsics, np.float64)[i]
     error = np.hypot(
       again[:, 1] * fy + cy - shown[:, 0], again[:, 0] * fx + cx - shown[:, 1]
     ).max()
-    if angles.max() > _MAX_OFF_AXIS:
+    is_inverted = error <= _MAX_LENS_ERROR * max(1, max(size) / 800)
+    # Angles of a fisheye are right as far as they go.
+    if angles.max() > _MAX_OFF_AXIS and (is_inverted or fisheye[i]):
       raise errors.DataError(
         f'{field}: the lens of {names[i]} sees up to {angles.max():.0f} '
         f'degrees off its axis (a field of view of {2 * angles.max():.0f} '
         f'degrees); at most {_MAX_OFF_AXIS:g} are supported: undistort the '
         'images.'
       )
-    if not error <= _MAX_LENS_ERROR * max(1, max(size) / 800):
+    if not is_inverted:
       raise errors.DataError(
         f'{field}: the distortion of {names[i]} cannot be inverted inside its '
         f'image: a pixel is off by {error:.3g} pixels. Are its coefficients '

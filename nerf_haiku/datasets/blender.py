@@ -176,7 +176,8 @@ def _split_whole(
   Frames are sorted by name. Those without an image are left out, as programs
   that make such files leave out photographs later.
   """
-  frames, notices = _leave_out_missing(transforms_json.read(path, 1, finder))
+  all_frames = transforms_json.read(path, 1, finder)
+  frames, notices = _leave_out_missing(all_frames)
   content = transforms_json.read_object(path)
   missing = splits_lib.HeldOut[transforms_json.Frames](
     None, f'{path.name} has all views'
@@ -185,7 +186,7 @@ def _split_whole(
     splits = _complete(frames, missing, missing, holdout)
     return splits._replace(notices=notices + splits.notices)
   train, val, test = (
-    _take_named(frames, content, name, finder)
+    _take_named(all_frames, content, name, finder)
     for name in transforms_json.NAME_LISTS
   )
   if train.views is None:
@@ -223,7 +224,7 @@ def _take_named(
   field: str,
   finder: file_names.Finder,
 ) -> splits_lib.HeldOut[transforms_json.Frames]:
-  """Returns the frames that a list in the file names."""
+  """Returns the frames that a list in the file names, those with an image."""
   names = content.get(field) or []
   if not isinstance(names, list) or not all(isinstance(x, str) for x in names):
     raise errors.DataError(
@@ -234,16 +235,14 @@ def _take_named(
   index |= {str(path): i for i, path in enumerate(frames.images) if path}
   found = []
   for name in names:
-    path = finder.find(name)
-    i = index.get(name, index.get(str(path)))
-    if i is None and path is None:
-      continue  # Left out.
+    i = index.get(name, index.get(str(finder.find(name))))
     if i is None:
       raise errors.DataError(
         f'{frames.json}: {field} has {messages.shorten(name)}, which is no '
         'file_path of a frame.'
       )
-    found.append(i)
+    if frames.images[i]:
+      found.append(i)
   if not found:
     return splits_lib.HeldOut(None, f'{frames.json.name} has no {field}')
   return splits_lib.HeldOut(frames.take(found))
