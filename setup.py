@@ -50,6 +50,7 @@ setuptools.setup(
       'matplotlib>=3.11',
       'mypy>=1.11',
       'nbclient>=0.11',
+      'pycolmap>=4.2,<5',
       'pytest>=8.3',
       'pytest-xdist>=3.6',
       'ruff>=0.9',

@@ -1,16 +1,22 @@
 """Checks of numbers in files that describe cameras."""
 
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
 
-from nerf_haiku import errors
+from nerf_haiku import cameras, errors, lenses
 from nerf_haiku.io import messages
 
 # Scene units from the origin, or pixels: its square fits float32 by far.
 MAX_MAGNITUDE = 1e9
 MAX_POSES = 100_000  # Of a path.
 _MIN_FOCAL = 1e-3  # Pixels; such an image shows nearly a half space.
+# Rays are at most this far off the optical axis, which they are 1 long along.
+_MAX_OFF_AXIS = 85.0  # Degrees.
+# Distorting a ray must lead back to its pixel: pixels at 800, relative above.
+_MAX_LENS_ERROR = 1e-3
+_LENS_LATTICE = 33  # Positions along each side of an image at which that holds.
 _RIGID_TOLERANCE = 1e-3  # Of R R^T = I; files with few digits are off by 1e-4.
 
 
@@ -123,3 +129,56 @@ def check_focal_lengths(field: str, lengths: np.ndarray) -> None:
       f'{field}: is a focal length of {lengths[~usable][0]:g} pixels; must be '
       f'{_MIN_FOCAL:g} to {MAX_MAGNITUDE:g}.'
     )
+
+
+def check_lenses(
+  field: str, cams: cameras.Cameras, names: Sequence[str]
+) -> None:
+  """Checks that distorted lenses show each direction once.
+
+  Args:
+    field: what an error message begins with.
+    cams: `N` cameras with distortion.
+    names: of the cameras.
+
+  Raises:
+    DataError: names a camera whose rays are more than 85 degrees off its axis,
+      or whose distortion has no inverse within the image.
+  """
+  columns = [np.asarray(x) for x in cams[1:]]
+  rows = np.column_stack(columns)
+  _, first = np.unique(rows, axis=0, return_index=True)
+  fisheye = np.asarray(cams.fisheye)
+  lattice = np.indices((_LENS_LATTICE,) * 2).reshape(2, -1).T
+  for i in np.sort(first):
+    size = np.asarray(cams.sizes)[i]
+    shown = lattice / (_LENS_LATTICE - 1) * size
+    index = np.full(len(shown), i)
+    plane = cameras.image_plane(cams, index, shown)
+    angles = np.rad2deg(np.arctan(np.hypot(plane[:, 0], plane[:, 1])))
+    again = np.asarray(
+      lenses.distort(
+        plane[:, :2] * [1, -1],
+        np.asarray(cams.distortion)[index],
+        fisheye[index],
+      )
+    )
+    fx, fy, cx, cy = np.asarray(cams.intrinsics, np.float64)[i]
+    error = np.hypot(
+      again[:, 1] * fy + cy - shown[:, 0], again[:, 0] * fx + cx - shown[:, 1]
+    ).max()
+    is_inverted = error <= _MAX_LENS_ERROR * max(1, max(size) / 800)
+    # Angles of a fisheye are right as far as they go.
+    if angles.max() > _MAX_OFF_AXIS and (is_inverted or fisheye[i]):
+      raise errors.DataError(
+        f'{field}: the lens of {names[i]} sees up to {angles.max():.0f} '
+        f'degrees off its axis (a field of view of {2 * angles.max():.0f} '
+        f'degrees); at most {_MAX_OFF_AXIS:g} are supported: undistort the '
+        'images.'
+      )
+    if not is_inverted:
+      raise errors.DataError(
+        f'{field}: the distortion of {names[i]} cannot be inverted inside its '
+        f'image: a pixel is off by {error:.3g} pixels. Are its coefficients '
+        'those of another lens? Undistort the images.'
+      )

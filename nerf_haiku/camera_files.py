@@ -2,7 +2,9 @@
 
 The file holds `{"cameras": [...]}`; each camera is an object of
 `camera_to_world`, 3 or 4 rows of 4 numbers (OpenGL axes, scene units),
-`intrinsics`, `[fx, fy, cx, cy]` in pixels, and `size`, `[height, width]`.
+`intrinsics`, `[fx, fy, cx, cy]` in pixels, and `size`, `[height, width]`; one
+of a distorted lens also has `distortion`, `[k1, k2, k3, k4, p1, p2]`, and
+`fisheye`, true or false (see `lenses`).
 """
 
 import json
@@ -11,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from nerf_haiku import camera_checks, cameras, errors
+from nerf_haiku import camera_checks, cameras, errors, lenses
 from nerf_haiku.io import files, messages, safe_reading
 
 _FIELDS = ('camera_to_world', 'intrinsics', 'size')
+_LENS_FIELDS = ('distortion', 'fisheye')
 _MAX_SIDE = 1 << 14  # Pixels.
 
 
@@ -24,9 +27,11 @@ def write(path: str | os.PathLike[str], cams: cameras.Cameras) -> None:
   Raises:
     WriteError: if the file cannot be written.
   """
+  columns = [x for x in cams if x is not None]
+  names = (*_FIELDS, *_LENS_FIELDS)[: len(columns)]
   content = [
-    dict(zip(_FIELDS, (np.asarray(x).tolist() for x in camera), strict=True))
-    for camera in zip(*cams, strict=True)
+    dict(zip(names, (np.asarray(x).tolist() for x in camera), strict=True))
+    for camera in zip(*columns, strict=True)
   ]
   files.write(path, json.dumps({'cameras': content}, indent=1).encode())
 
@@ -44,22 +49,19 @@ def read(path: str | os.PathLike[str]) -> cameras.Cameras:
     raise errors.DataError(
       f'{path}: must hold {{"cameras": [...]}}, one or more.'
     )
-  camera_to_world, intrinsics, sizes = zip(
-    *(_parse(f'{path}: cameras[{i}]', item) for i, item in enumerate(items)),
-    strict=True,
-  )
-  return cameras.Cameras(
-    camera_to_world=np.stack(camera_to_world),
-    intrinsics=np.array(intrinsics, np.float32),
-    sizes=np.array(sizes, np.int32),
-  )
+  parts = [_parse(f'{path}: cameras[{i}]', x) for i, x in enumerate(items)]
+  cams = cameras.concatenate(parts)
+  if cams.distortion is not None:
+    names = [f'cameras[{i}]' for i in range(len(parts))]
+    camera_checks.check_lenses(str(path), cams, names)
+  return cams
 
 
-def _parse(
-  field: str, camera: Any
-) -> tuple[np.ndarray, list[float], list[int]]:
-  """Returns the pose `[3, 4]`, intrinsics and size of one camera."""
-  if not isinstance(camera, dict) or sorted(camera) != sorted(_FIELDS):
+def _parse(field: str, camera: Any) -> cameras.Cameras:
+  """Returns one camera."""
+  given = set(camera) if isinstance(camera, dict) else set()
+  optional = given & set(_LENS_FIELDS)
+  if given - optional != set(_FIELDS):
     got = messages.shorten(camera)
     if isinstance(camera, dict):
       got = ', '.join(camera) or 'none of them'
@@ -72,7 +74,32 @@ def _parse(
   intrinsics, size = camera['intrinsics'], camera['size']
   _check_intrinsics(f'{field}.intrinsics', intrinsics)
   _check_size(f'{field}.size', size)
-  return pose[:3], intrinsics, size
+  cam = cameras.Cameras(
+    camera_to_world=pose[None, :3],
+    intrinsics=np.array([intrinsics], np.float32),
+    sizes=np.array([size], np.int32),
+  )
+  if not optional:
+    return cam
+  distortion = camera.get('distortion', [0] * lenses.NUM_COEFFICIENTS)
+  fisheye = camera.get('fisheye', False)
+  _check_lens(field, distortion, fisheye)
+  return cam._replace(
+    distortion=np.array([distortion], np.float32), fisheye=np.array([fisheye])
+  )
+
+
+def _check_lens(field: str, distortion: Any, fisheye: Any) -> None:
+  numbers = camera_checks.parse_matrix([distortion])
+  if numbers is None or numbers.shape != (1, lenses.NUM_COEFFICIENTS):
+    raise errors.DataError(
+      f'{field}.distortion must be k1, k2, k3, k4, p1, p2, got '
+      f'{messages.shorten(distortion)}.'
+    )
+  if not isinstance(fisheye, bool):
+    raise errors.DataError(
+      f'{field}.fisheye must be true or false, got {messages.shorten(fisheye)}.'
+    )
 
 
 def _check_intrinsics(field: str, value: Any) -> None:

@@ -4,22 +4,26 @@ Axes are OpenGL's: x to the right, y up, and the camera looks along -z. A pixel
 is `(row, column)`; row 0 is at the top of the image.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nerf_haiku import arrays
+from nerf_haiku import arrays, lenses
 
 
 class Cameras(NamedTuple):
-  """`N` pinhole cameras; images of one set may differ in size."""
+  """`N` cameras; images of one set may differ in size and lens."""
 
   camera_to_world: arrays.Array  # [N, 3, 4] rotation and position, scene units.
   intrinsics: arrays.Array  # [N, 4] fx, fy, cx, cy in pixels.
   sizes: arrays.Array  # [N, 2] int32, height and width in pixels.
+  # [N, 6] k1, k2, k3, k4, p1, p2, see `lenses`; None: all are pinholes.
+  distortion: arrays.Array | None = None
+  fisheye: arrays.Array | None = None  # [N] bool; None without distortion.
 
 
 class Rays(NamedTuple):
@@ -34,6 +38,7 @@ class Rays(NamedTuple):
 
 # Rays in normalized device coordinates are at most 85 degrees off -z.
 MIN_COSINE = float(np.cos(np.deg2rad(85)))
+_TINY_DEPTH = 1e-9  # Of points on a camera's own plane.
 
 
 class Ndc(NamedTuple):
@@ -82,6 +87,8 @@ def cast(
   offset = 0.5 if pixel_center else 0.0
   x = (column + offset - cx) / fx
   y = -(row + offset - cy) / fy
+  if cameras.distortion is not None:
+    x, y = _undistort(cameras, camera, x, y)
   directions = jnp.einsum(
     'rij,rj->ri',
     pose[:, :, :3],
@@ -97,6 +104,51 @@ def cast(
     far=jnp.full_like(x[:, None], far),
   )
   return rays if box is None else clip(rays, box)
+
+
+def _undistort(
+  cameras: Cameras, camera: arrays.Array, x: arrays.Array, y: arrays.Array
+) -> tuple[arrays.Array, arrays.Array]:
+  """Returns x and y `[R]` at depth 1, y up, without the lens's distortion."""
+  points = lenses.undistort(jnp.stack([x, -y], -1), *_lenses(cameras, camera))
+  return points[:, 0], -points[:, 1]
+
+
+def _lenses(
+  cameras: Cameras, camera: arrays.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the distortion `[R, 6]` and fisheye `[R]` of rays."""
+  distortion, fisheye = map(jnp.asarray, (cameras.distortion, cameras.fisheye))
+  return distortion[camera], fisheye[camera]
+
+
+def project(
+  cameras: Cameras, camera: arrays.Array, points: arrays.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Projects points to images: the inverse of `cast`.
+
+  Args:
+    cameras: `N` cameras.
+    camera: `[R]` int32, index of each point's camera.
+    points: `[R, 3]` scene units.
+
+  Returns:
+    `[R, 2]` row and column from the image's upper left corner, such that the
+    center of the first pixel is at (0.5, 0.5); and the depths `[R]`. Only
+    points of positive depth are seen; the others' positions are finite.
+  """
+  chex.assert_rank([camera, points], [1, 2])
+  pose = jnp.asarray(cameras.camera_to_world)[camera]
+  fx, fy, cx, cy = jnp.moveaxis(jnp.asarray(cameras.intrinsics)[camera], -1, 0)
+  local = jnp.einsum(
+    'rij,ri->rj', pose[:, :, :3], points - pose[:, :, 3], precision='highest'
+  )
+  depth = -local[:, 2]
+  divisor = jnp.where(jnp.abs(depth) > _TINY_DEPTH, depth, _TINY_DEPTH)
+  plane = jnp.stack([local[:, 0], -local[:, 1]], -1) / divisor[:, None]
+  if cameras.distortion is not None:
+    plane = lenses.distort(plane, *_lenses(cameras, camera))
+  return jnp.stack([cy + fy * plane[:, 1], cx + fx * plane[:, 0]], -1), depth
 
 
 def clip(rays: Rays, box: arrays.Array) -> Rays:
@@ -192,19 +244,44 @@ def min_cosines(cameras: Cameras) -> np.ndarray:
   Returns:
     `[N]` cosines.
   """
-  fx, fy, cx, cy = cameras.intrinsics.T
-  height, width = cameras.sizes.T
-  corners = [
-    np.stack([(x - cx) / fx, (cy - y) / fy, -np.ones_like(fx)], axis=-1)
-    for x in (np.zeros_like(width), width)
-    for y in (np.zeros_like(height), height)
-  ]
   directions = np.einsum(
-    'nij,knj->kni', cameras.camera_to_world[:, :, :3], np.stack(corners)
+    'nij,nkj->nki', cameras.camera_to_world[:, :, :3], image_corners(cameras)
   )
   lengths = np.linalg.norm(directions, axis=-1)
-  cosines: np.ndarray = np.min(-directions[..., 2] / lengths, axis=0)
+  cosines: np.ndarray = np.min(-directions[..., 2] / lengths, axis=1)
   return cosines
+
+
+def image_plane(
+  cameras: Cameras, camera: np.ndarray, positions: np.ndarray
+) -> np.ndarray:
+  """Returns the directions of positions in images, in the cameras' axes.
+
+  Args:
+    cameras: `N` cameras.
+    camera: `[R]` int, index of each position's camera.
+    positions: `[R, 2]` row and column from the upper left corner of the image,
+      pixels.
+
+  Returns:
+    `[R, 3]` float64; z is -1.
+  """
+  fx, fy, cx, cy = np.asarray(cameras.intrinsics, np.float64)[camera].T
+  row, column = np.asarray(positions, np.float64).T
+  x, y = (column - cx) / fx, (cy - row) / fy
+  if cameras.distortion is not None:
+    x, y = (np.asarray(v) for v in _undistort(cameras, camera, x, y))
+  return np.stack([x, y, -np.ones_like(x)], axis=-1)
+
+
+def image_corners(cameras: Cameras) -> np.ndarray:
+  """Returns the directions of image corners, see `image_plane`: `[N, 4, 3]`."""
+  height, width = np.asarray(cameras.sizes).T
+  rows = np.stack([0 * height, height, 0 * height, height], axis=1)
+  columns = np.stack([0 * width, 0 * width, width, width], axis=1)
+  positions = np.stack([rows, columns], axis=-1).reshape(-1, 2)
+  camera = np.repeat(np.arange(len(height)), 4)
+  return image_plane(cameras, camera, positions).reshape(-1, 4, 3)
 
 
 def _at_near_plane(rays: Rays, ndc: Ndc) -> tuple[arrays.Array, arrays.Array]:
@@ -250,13 +327,39 @@ def with_poses(camera_to_world: np.ndarray, cameras: Cameras) -> Cameras:
     cameras: one camera or more.
 
   Returns:
-    `N` cameras of NumPy arrays.
+    `N` pinhole cameras of NumPy arrays; distortion is left out.
   """
   num_poses = len(camera_to_world)
   return Cameras(
     camera_to_world=np.asarray(camera_to_world, np.float32),
     intrinsics=np.repeat(cameras.intrinsics[:1], num_poses, axis=0),
     sizes=np.repeat(cameras.sizes[:1], num_poses, axis=0),
+  )
+
+
+def take(cameras: Cameras, index: Any) -> Cameras:
+  """Returns some cameras: those of an index array, a mask or a slice."""
+  taken: Cameras = jax.tree.map(lambda x: np.asarray(x)[index], cameras)
+  return taken
+
+
+def concatenate(parts: Sequence[Cameras]) -> Cameras:
+  """Returns the cameras of all parts, one after the other."""
+  if all(part.distortion is None for part in parts):
+    arrays_ = zip(*(part[:3] for part in parts), strict=True)
+    return Cameras(*map(np.concatenate, arrays_))
+  parts = [with_lenses(part) for part in parts]
+  return Cameras(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def with_lenses(cameras: Cameras) -> Cameras:
+  """Returns the same cameras with a distortion, of 0 where there was none."""
+  if cameras.distortion is not None:
+    return cameras
+  count = len(cameras.sizes)
+  return cameras._replace(
+    distortion=np.zeros((count, lenses.NUM_COEFFICIENTS), np.float32),
+    fisheye=np.zeros(count, bool),
   )
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nerf_haiku import cameras, poses
+from nerf_haiku import cameras, lenses, poses
 
 # A point is in the box if at least this fraction of the cameras sees it.
 _MIN_VISIBLE = 0.5
@@ -69,18 +69,18 @@ def fraction_of_rays(
     box: `[2, 3]` corners, scene units.
   """
   every = -(-16 * len(cams.sizes) // _NUM_RAYS)
-  cams = cameras.Cameras(*(np.asarray(x, np.float64)[::every] for x in cams))
+  cams = cameras.take(cams, slice(None, None, every))
   side = min(max(int((_NUM_RAYS / len(cams.sizes)) ** 0.5), 4), 64)
   places = (np.indices((side, side)).reshape(2, -1).T + 0.5) / side
-  pixels = places * cams.sizes[:, None]  # [N, side^2, 2] row, column.
-  fx, fy, cx, cy = cams.intrinsics.T[..., None]
-  x, y = (pixels[..., 1] - cx) / fx, -(pixels[..., 0] - cy) / fy
-  local = np.stack([x, y, -np.ones_like(x)], axis=-1)
-  directions = np.einsum('nij,nrj->nri', cams.camera_to_world[..., :3], local)
+  camera = np.repeat(np.arange(len(cams.sizes)), len(places))
+  positions = np.tile(places, (len(cams.sizes), 1)) * cams.sizes[camera]
+  local = cameras.image_plane(cams, camera, positions)
+  poses_ = np.asarray(cams.camera_to_world, np.float64)[camera]
+  directions = np.einsum('rij,rj->ri', poses_[..., :3], local)
   directions[directions == 0] = np.finfo(np.float64).tiny
-  offsets = np.asarray(box)[:, None, None] - cams.camera_to_world[:, None, :, 3]
+  offsets = np.asarray(box)[:, None] - poses_[..., 3]
   with np.errstate(over='ignore'):
-    faces = offsets / directions  # [2, N, side^2, 3] in t.
+    faces = offsets / directions  # [2, R, 3] in t.
   enter = np.maximum(faces.min(0).max(-1), near)
   leave = np.minimum(faces.max(0).min(-1), far)
   return float(np.mean(enter < leave))
@@ -168,16 +168,7 @@ def _box_of_views(cams: cameras.Cameras, near: float, far: float) -> np.ndarray:
 
 def _frustum_corners(cams: cameras.Cameras, t: float) -> np.ndarray:
   """Returns the image corners `[N, 4, 3]` of cameras at depth `t`."""
-  fx, fy, cx, cy = np.asarray(cams.intrinsics, np.float64).T
-  height, width = np.asarray(cams.sizes, np.float64).T
-  local = np.stack(
-    [
-      np.stack([(x - cx) / fx, (cy - y) / fy, -np.ones_like(fx)], axis=-1)
-      for x in (0 * width, width)
-      for y in (0 * height, height)
-    ],
-    axis=1,
-  )
+  local = cameras.image_corners(cams)
   pose = np.asarray(cams.camera_to_world, np.float64)
   offsets = t * np.einsum('nij,nkj->nki', pose[:, :, :3], local)
   corners: np.ndarray = pose[:, None, :, 3] + offsets
@@ -189,19 +180,44 @@ def _count_visible(
 ) -> np.ndarray:
   """Counts the cameras that see each of `M` points: `[M]` int32."""
   counts = np.zeros(len(points), np.int32)
-  for pose, (fx, fy, cx, cy), (height, width) in zip(*cams, strict=True):
-    x, y, z = ((points - pose[:, 3]) @ pose[:, :3]).T
-    depth = np.maximum(-z, 1e-9)
-    column, row = cx + fx * x / depth, cy - fy * y / depth
+  for i, (height, width) in enumerate(np.asarray(cams.sizes)):
+    position, depth = _project(cameras.take(cams, [i]), points)
+    row, column = position
     counts += (
-      (-z >= near)
-      & (-z <= far)
+      (depth >= near)
+      & (depth <= far)
       & (column >= 0)
       & (column <= width)
       & (row >= 0)
       & (row <= height)
     )
   return counts
+
+
+def _project(
+  camera: cameras.Cameras, points: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Projects points `[M, 3]` to one camera, in float64.
+
+  Returns:
+    `[2, M]` row and column, and the depth `[M]`. The row of a point that is
+    farther off the axis than a corner of the image is infinite: the polynomial
+    of a lens may lead it back.
+  """
+  pose, (fx, fy, cx, cy) = camera.camera_to_world[0], camera.intrinsics[0]
+  x, y, z = ((points - pose[:, 3]) @ pose[:, :3]).T
+  divisor = np.maximum(-z, 1e-9)
+  x, y = x / divisor, y / divisor
+  if camera.distortion is not None:
+    outside = (
+      np.hypot(x, y)
+      > np.linalg.norm(cameras.image_corners(camera)[0, :, :2], axis=-1).max()
+    )
+    plane = np.stack([x, -y], axis=-1)
+    lens = (np.asarray(x) for x in (camera.distortion, camera.fisheye))
+    shown = lenses.distort(plane, *(x.repeat(len(plane), 0) for x in lens))
+    x, y = np.asarray(shown)[:, 0], np.where(outside, np.inf, -shown[:, 1])
+  return np.stack([cy - fy * y, cx + fx * x]), -z
 
 
 def _box_around(points: np.ndarray) -> np.ndarray:

@@ -82,7 +82,7 @@ def render_frames(
     if part == _RGB:
       _write_frame(folder, names[i], render(path, i), near, far)
     else:
-      viewdir_camera = cameras.Cameras(*(x[i : i + 1] for x in path))
+      viewdir_camera = cameras.take(path, slice(i, i + 1))
       image = render(path, 0, viewdir_camera)
       rgb = media.to_uint8(image.rgb)
       media.write_png(folder / _STILL / f'{names[i]}.png', rgb)

@@ -91,7 +91,11 @@ def _refuse(index: int) -> NoReturn:
 
 
 def _to_lists(cams: cameras.Cameras) -> dict[str, Any]:
-  return {k: np.asarray(x).tolist() for k, x in cams._asdict().items()}
+  return {
+    name: np.asarray(x).tolist()
+    for name, x in cams._asdict().items()
+    if x is not None
+  }
 
 
 def _to_cameras(content: dict[str, Any]) -> cameras.Cameras:
@@ -99,4 +103,9 @@ def _to_cameras(content: dict[str, Any]) -> cameras.Cameras:
     camera_to_world=np.array(content['camera_to_world'], np.float32),
     intrinsics=np.array(content['intrinsics'], np.float32),
     sizes=np.array(content['sizes'], np.int32),
+    **{
+      name: np.array(content[name], dtype)
+      for name, dtype in (('distortion', np.float32), ('fisheye', bool))
+      if name in content
+    },
   )

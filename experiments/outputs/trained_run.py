@@ -179,6 +179,6 @@ def _warn(text: str) -> None:
 def camera_fingerprint(cameras_: cameras.Cameras) -> str:
   """Returns a hash that differs between cameras."""
   digest = hashlib.sha256()
-  for array in cameras_:
+  for array in jax.tree.leaves(cameras_):
     digest.update(np.ascontiguousarray(array).tobytes())
   return digest.hexdigest()[:16]

@@ -71,7 +71,7 @@ def _all_cameras(scene: scenes.Scene) -> cameras.Cameras:
   if scene.val is not scene.test:
     splits.append(scene.val)
   parts = [split.cameras for split in splits]
-  return cameras.Cameras(*map(np.concatenate, zip(*parts, strict=True)))
+  return cameras.concatenate(parts)
 
 
 def _check_ndc(path: cameras.Cameras, scene: scenes.Scene) -> None:

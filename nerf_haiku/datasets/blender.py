@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nerf_haiku import camera_paths, cameras, errors, scenes
+from nerf_haiku import camera_checks, camera_paths, cameras, errors, scenes
 from nerf_haiku.datasets import (
   checks,
   image_files,
@@ -61,7 +61,8 @@ def load(
       be beyond one. The scene, and a folder in it, may always be links.
     holdout: see above; 2 or more. `testskip` does not apply to such views.
     pixel_center: whether rays pass through the centers of pixels. A file with
-      `cx` or `cy`, which are counted from the corner of the image, needs it.
+      `cx`, `cy` or distortion, which count from the corner of the image, needs
+      it.
     original_path: see `camera_paths.video_path`.
 
   Returns:
@@ -170,16 +171,22 @@ def _read_held_out(
 def _split_whole(
   path: pathlib.Path, finder: file_names.Finder, holdout: int
 ) -> splits_lib.Splits[transforms_json.Frames]:
-  """Splits the frames of one file, by its own lists of names if it has any."""
-  frames = transforms_json.read(path, 1, finder)
+  """Splits the frames of one file, by its own lists of names if it has any.
+
+  Frames are sorted by name. Those without an image are left out, as programs
+  that make such files leave out photographs later.
+  """
+  all_frames = transforms_json.read(path, 1, finder)
+  frames, notices = _leave_out_missing(all_frames)
   content = transforms_json.read_object(path)
   missing = splits_lib.HeldOut[transforms_json.Frames](
     None, f'{path.name} has all views'
   )
   if not any(name in content for name in transforms_json.NAME_LISTS):
-    return _complete(frames, missing, missing, holdout)
+    splits = _complete(frames, missing, missing, holdout)
+    return splits._replace(notices=notices + splits.notices)
   train, val, test = (
-    _take_named(frames, content, name, finder)
+    _take_named(all_frames, content, name, finder)
     for name in transforms_json.NAME_LISTS
   )
   if train.views is None:
@@ -187,7 +194,28 @@ def _split_whole(
       f'{path}: has val_filenames or test_filenames, so it must have '
       'train_filenames with a name or more.'
     )
-  return _complete(train.views, val, test, holdout)
+  splits = _complete(train.views, val, test, holdout)
+  return splits._replace(notices=notices + splits.notices)
+
+
+def _leave_out_missing(
+  frames: transforms_json.Frames,
+) -> tuple[transforms_json.Frames, tuple[str, ...]]:
+  """Returns the frames that have an image, sorted by name, and notices.
+
+  If none has one, all are kept, for the error.
+  """
+  order = sorted(range(len(frames.names)), key=frames.names.__getitem__)
+  present = [i for i in order if frames.images[i]]
+  lost = [frames.names[i] for i in order if not frames.images[i]]
+  if not lost or not present:
+    return frames.take(order), ()
+  shown = ', '.join(messages.shorten(name) for name in lost[:20])
+  more = f' and {len(lost) - 20} more' if len(lost) > 20 else ''
+  return frames.take(present), (
+    f'{len(lost)} of {len(order)} frames of {frames.json.name} have no image, '
+    f'and are left out: {shown}{more}.',
+  )
 
 
 def _take_named(
@@ -196,7 +224,7 @@ def _take_named(
   field: str,
   finder: file_names.Finder,
 ) -> splits_lib.HeldOut[transforms_json.Frames]:
-  """Returns the frames that a list in the file names."""
+  """Returns the frames that a list in the file names, those with an image."""
   names = content.get(field) or []
   if not isinstance(names, list) or not all(isinstance(x, str) for x in names):
     raise errors.DataError(
@@ -213,7 +241,8 @@ def _take_named(
         f'{frames.json}: {field} has {messages.shorten(name)}, which is no '
         'file_path of a frame.'
       )
-    found.append(i)
+    if frames.images[i]:
+      found.append(i)
   if not found:
     return splits_lib.HeldOut(None, f'{frames.json.name} has no {field}')
   return splits_lib.HeldOut(frames.take(found))
@@ -315,10 +344,11 @@ def _check_pixel_center(
     UserError: names a file with a principal point, without `pixel_center`.
   """
   for split in frames:
-    if not pixel_center and any(x.has_principal_point for x in split.lenses):
+    if not pixel_center and any(x.needs_pixel_centers for x in split.lenses):
       raise errors.UserError(
-        f'pixel_center=False: {split.json} has cx or cy, which count from the '
-        'corner of the image to the centers of pixels: set pixel_center=True.'
+        f'pixel_center=False: {split.json} has cx, cy or distortion, which '
+        'count from the corner of the image to the centers of pixels: set '
+        'pixel_center=True.'
       )
 
 
@@ -348,4 +378,10 @@ def _cameras(
     intrinsics=intrinsics.astype(np.float32),
     sizes=full.astype(np.int32),
   )
+  if any(lens.is_distorted for lens in frames.lenses):
+    cams = cams._replace(
+      distortion=np.array([x.distortion for x in frames.lenses], np.float32),
+      fisheye=np.array([x.fisheye for x in frames.lenses]),
+    )
+    camera_checks.check_lenses(str(frames.json), cams, frames.names)
   return cameras.scale(cams, image_files.sizes(files))

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nerf_haiku import camera_checks, errors
+from nerf_haiku import camera_checks, errors, lenses
 from nerf_haiku.io import messages
 
-# Lenses that are a pinhole if no distortion is given with them.
-_PINHOLES = (
+# COLMAP's models by the kind of their distortion, see `lenses`.
+_PERSPECTIVE = (
   'PINHOLE',
   'SIMPLE_PINHOLE',
   'PERSPECTIVE',
@@ -24,25 +24,21 @@ _PINHOLES = (
   'SIMPLE_RADIAL',
   'RADIAL',
 )
+_FISHEYE = ('OPENCV_FISHEYE', 'SIMPLE_RADIAL_FISHEYE', 'RADIAL_FISHEYE')
+_COEFFICIENTS = ('k1', 'k2', 'k3', 'k4', 'p1', 'p2')
+_OTHER_LENS = 'such a lens is not read: undistort the images'
 # Refused unless 0, false or empty: they change what the pixels show.
 _REFUSED = {
-  **dict.fromkeys(
-    ('k1', 'k2', 'k3', 'k4', 'k5', 'k6', 'p1', 'p2', 's1', 's2', 's3', 's4'),
-    'distortion is not read: undistort the images',
-  ),
-  'distortion_params': 'distortion is not read: undistort the images',
-  'is_fisheye': 'a fisheye lens is not read: undistort the images',
-  'equirectangular': 'panoramas are not read: use pinhole images',
-  'latlong': 'panoramas are not read: use pinhole images',
-  'orthographic': 'orthographic cameras are not read: use pinhole images',
+  **dict.fromkeys(('k5', 'k6', 's1', 's2', 's3', 's4'), _OTHER_LENS),
+  **{f'ftheta_p{i}': _OTHER_LENS for i in range(5)},
+  'distortion_params': 'write the coefficients as k1, k2, k3, k4, p1 and p2',
+  'equirectangular': 'panoramas are not read: use other images',
+  'latlong': 'panoramas are not read: use other images',
+  'orthographic': 'orthographic cameras are not read: use other images',
   'rolling_shutter': 'a rolling shutter is not read: use other images',
   'mask_path': 'masks are not read: write them as alpha into the images',
   'from_mitsuba': "Mitsuba's axes are not read: write OpenGL's poses",
   'from_na': 'its axes are not read: write poses with the axes of OpenGL',
-  **{
-    f'ftheta_p{i}': 'an f-theta lens is not read: undistort the images'
-    for i in range(5)
-  },
 }
 _ANGLES = {'camera_angle_x': 1.0, 'camera_angle_y': 1.0} | {
   'x_fov': math.pi / 180,
@@ -50,7 +46,15 @@ _ANGLES = {'camera_angle_x': 1.0, 'camera_angle_y': 1.0} | {
 }
 _LENGTHS = ('fl_x', 'fl_y', 'w', 'h')
 _POSITIONS = ('cx', 'cy')
-FIELDS = ('camera_model', *_REFUSED, *_ANGLES, *_LENGTHS, *_POSITIONS)
+FIELDS = (
+  'camera_model',
+  'is_fisheye',
+  *_COEFFICIENTS,
+  *_REFUSED,
+  *_ANGLES,
+  *_LENGTHS,
+  *_POSITIONS,
+)
 # How each axis is given: the first that is there is used, all must agree.
 _FOCAL_FIELDS = (
   ('fl_x', 'camera_angle_x', 'x_fov'),
@@ -63,15 +67,27 @@ _RATIO_TOLERANCE, _ROUNDED = 0.02, 1.5
 
 
 class Lens(NamedTuple):
-  """The fields of a pinhole lens, as a file gives them."""
+  """The fields of a lens, as a file gives them."""
 
   field: str  # where it stands, for messages.
   values: Mapping[str, float]  # angles in radians, all else in pixels.
+  distortion: tuple[float, ...] = (0.0,) * lenses.NUM_COEFFICIENTS
+  fisheye: bool = False
 
   @property
-  def has_principal_point(self) -> bool:
-    """Returns whether the file says where the optical axis meets the image."""
-    return any(name in self.values for name in _POSITIONS)
+  def is_distorted(self) -> bool:
+    """Returns whether the lens is no pinhole."""
+    return self.fisheye or any(self.distortion)
+
+  @property
+  def needs_pixel_centers(self) -> bool:
+    """Returns whether the file says where the optical axis meets the image.
+
+    Then positions count from the corner of the image, and the center of the
+    first pixel is at 0.5. So they do for a distorted lens.
+    """
+    has_point = any(name in self.values for name in _POSITIONS)
+    return has_point or self.is_distorted
 
 
 def parse(field: str, fields: Mapping[str, Any]) -> Lens:
@@ -85,7 +101,8 @@ def parse(field: str, fields: Mapping[str, Any]) -> Lens:
   Raises:
     DataError: if a field is invalid, or is of a lens that cannot be used.
   """
-  _check_is_pinhole(field, fields)
+  fisheye = _is_fisheye(field, fields)
+  _check_is_known(field, fields)
   values = {}
   for name in (*_ANGLES, *_LENGTHS, *_POSITIONS):
     if name in fields:
@@ -95,16 +112,59 @@ def parse(field: str, fields: Mapping[str, Any]) -> Lens:
       f'{field}: has no camera_angle_x, the horizontal angle of view in '
       'radians, and no fl_x, the focal length in pixels: it must have one.'
     )
-  return Lens(field, values)
+  return Lens(field, values, _parse_distortion(field, fields, fisheye), fisheye)
 
 
-def _check_is_pinhole(field: str, fields: Mapping[str, Any]) -> None:
-  model = fields.get('camera_model')
-  if model is not None and str(model).upper() not in _PINHOLES:
+def _is_fisheye(field: str, fields: Mapping[str, Any]) -> bool:
+  """Returns whether the lens is a fisheye.
+
+  Raises:
+    DataError: if the model is unknown, or two fields contradict each other.
+  """
+  model, flag = fields.get('camera_model'), fields.get('is_fisheye')
+  if model is None:
+    return bool(flag)
+  name = str(model).upper()
+  if name not in _PERSPECTIVE + _FISHEYE:
     raise errors.DataError(
       f'{field}: camera_model={messages.shorten(model)} cannot be used, only '
-      'pinhole lenses: undistort the images.'
+      f'{", ".join(_PERSPECTIVE + _FISHEYE)}: undistort the images.'
     )
+  fisheye = name in _FISHEYE
+  if flag is not None and bool(flag) != fisheye:
+    raise errors.DataError(
+      f'{field}: camera_model={messages.shorten(model)} and is_fisheye='
+      f'{messages.shorten(flag)} contradict each other: remove the wrong one.'
+    )
+  return fisheye
+
+
+def _parse_distortion(
+  field: str, fields: Mapping[str, Any], fisheye: bool
+) -> tuple[float, ...]:
+  """Returns k1, k2, k3, k4, p1, p2.
+
+  Raises:
+    DataError: if one is no number, or is not of such a lens.
+  """
+  values = [fields.get(name) or 0 for name in _COEFFICIENTS]
+  excluded: tuple[str, ...] = ('p1', 'p2') if fisheye else ()
+  if str(fields.get('camera_model')).upper() == 'FULL_OPENCV':
+    excluded = ('k4',)  # In a denominator there.
+  for name, value in zip(_COEFFICIENTS, values, strict=True):
+    if not camera_checks.is_finite(value):
+      raise errors.DataError(
+        f'{field}: {name} must be a number, got {messages.shorten(value)}.'
+      )
+    if value and name in excluded:
+      raise errors.DataError(
+        f'{field}: {name}={value:g} cannot be used with camera_model='
+        f'{messages.shorten(fields.get("camera_model"))}: undistort the images.'
+      )
+  return tuple(float(value) for value in values)
+
+
+def _check_is_known(field: str, fields: Mapping[str, Any]) -> None:
   for name, reason in _REFUSED.items():
     if not _is_neutral(fields.get(name)):
       raise errors.DataError(

@@ -190,7 +190,7 @@ def _select(
   images: np.ndarray, cams: cameras.Cameras, which: slice
 ) -> scenes.Split[scenes.Images]:
   """Returns a split of some of the images and their cameras."""
-  cams = cameras.Cameras(*(x[which] for x in cams))
+  cams = cameras.take(cams, which)
   pixels = images[which].reshape(-1, images.shape[-1])
   return scenes.Split(scenes.Images(pixels, np.asarray(cams.sizes)), cams)
 

@@ -46,7 +46,12 @@ class Frames(NamedTuple):
 
   def source(self) -> bytes:
     """Returns what the cameras are made from, for a digest."""
-    lenses = [sorted(lens.values.items()) for lens in self.lenses]
+    lenses = [
+      (sorted(lens.values.items()), lens.distortion, lens.fisheye)
+      if lens.is_distorted
+      else sorted(lens.values.items())
+      for lens in self.lenses
+    ]
     return self.poses.tobytes() + repr(lenses).encode()
 
   def take(self, index: Sequence[int]) -> 'Frames':

@@ -50,6 +50,32 @@ class CameraFilesTest(parameterized.TestCase):
       np.testing.assert_array_equal(x, y, strict=True)
     self.assertEqual([*self.folder.iterdir()], [self.path])
 
+  def test_lenses_are_read_back(self):
+    cams = cameras.pinhole(np.eye(4)[None, :3], [[40, 60]], [50.0])
+    distorted = cams._replace(
+      distortion=np.float32([[0.1, 0, 0, 0, 0.01, 0]]),
+      fisheye=np.array([False]),
+    )
+    camera_files.write(self.path, distorted)
+    for x, y in zip(camera_files.read(self.path), distorted, strict=True):
+      np.testing.assert_array_equal(x, y, strict=True)
+    self.write(
+      {**_CAMERA, 'fisheye': True}, {**_CAMERA, 'distortion': [0.1] + 5 * [0]}
+    )
+    read = camera_files.read(self.path)
+    np.testing.assert_array_equal(read.fisheye, [True, False])
+    np.testing.assert_allclose(read.distortion[:, 0], [0, 0.1])
+
+  @parameterized.parameters(
+    ({'distortion': [1, 2]}, r'cameras\[0\]\.distortion must be k1, k2'),
+    ({'distortion': None}, r'cameras\[0\]\.distortion must be'),
+    ({'fisheye': 1}, r'cameras\[0\]\.fisheye must be true or false'),
+    ({'distortion': [-9, 0, 0, 0, 0, 0]}, r'.*cameras\[0\]'),
+  )
+  def test_refuses_lenses(self, fields, message):
+    self.write({**_CAMERA, **fields})
+    self.assert_refused(message)
+
   def test_file_has_the_documented_fields(self):
     camera_files.write(self.path, _cameras())
     content = json.loads(self.path.read_text())

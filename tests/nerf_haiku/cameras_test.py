@@ -105,7 +105,7 @@ class CastTest(chex.TestCase):
     pixel = np.array([[2, 1], [1, 1], [0, 0], [8, 1]], np.int32)
     together = _cast(views, camera, pixel)
     for i in range(4):
-      one = cameras.Cameras(*(x[camera[i] : camera[i] + 1] for x in views))
+      one = cameras.take(views, [camera[i]])
       alone = _cast(one, np.zeros(1), pixel[i : i + 1])
       chex.assert_trees_all_close(
         cameras.Rays(*(x[i : i + 1] for x in together)), alone, rtol=1e-6

@@ -116,7 +116,7 @@ class FramesTest(chex.TestCase):
     still = [(i, x) for i, x in render.calls if x is not None]
     self.assertEqual([i for i, _ in still], [0, 0, 0])
     for i, (_, viewdir_camera) in enumerate(still):
-      expected = cameras.Cameras(*(x[[i]] for x in path))
+      expected = cameras.take(path, [i])
       chex.assert_trees_all_equal(viewdir_camera, expected)
 
   def test_renders_only_missing_frames(self):

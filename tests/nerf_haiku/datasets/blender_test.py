@@ -452,14 +452,45 @@ class ExporterTest(_SceneTest):
     scene = self.load(down_factor=2)
     np.testing.assert_allclose(scene.val.cameras.intrinsics, [[2, 3, 2.5, 0.5]])
 
-  def test_refuses_a_lens_with_distortion(self):
-    self.write_json('val', **self.content('val', fl_x=30, k1=-0.2))
-    with self.assertRaisesRegex(errors.DataError, r'transforms_val.*k1=-0\.2'):
+  def test_lenses_with_distortion(self):
+    self.write_json('val', **self.content('val', fl_x=30, k1=-0.2, p2=0.01))
+    scene = self.load(down_factor=2)
+    self.assertIsNone(scene.train.cameras.distortion)
+    np.testing.assert_allclose(
+      scene.val.cameras.distortion, [[-0.2, 0, 0, 0, 0, 0.01]]
+    )
+    np.testing.assert_array_equal(scene.val.cameras.fisheye, [False])
+    self.assertNotEqual(scene.val.digest, self.digest_without_distortion())
+    with self.assertRaisesRegex(errors.UserError, 'pixel_center=False: .*_val'):
+      self.load(pixel_center=False)
+
+  def digest_without_distortion(self):
+    self.write_json('val', **self.content('val', fl_x=30, k1=0))
+    digest = self.load().val.digest
+    self.write_json('val', **self.content('val', fl_x=30, k1=-0.2, p2=0.01))
+    return digest
+
+  def test_refuses_lenses(self):
+    self.write_json('val', **self.content('val', fl_x=3, k1=-1))
+    with self.assertRaisesRegex(
+      errors.DataError, r'transforms_val\.json: .*val/r_0.*cannot be inverted'
+    ):
       self.load()
     self.write('val', [_image(4, 6)])
     self.write_frame('val', mask_path='x.png')
     with self.assertRaisesRegex(errors.DataError, r'frames\[0\]: mask_path'):
       self.load()
+
+  def test_one_file_may_name_images_that_are_gone(self):
+    self.merge()
+    for i in (1, 4):
+      (self.scene / 'train' / f'r_{i}.png').unlink()
+    scene = self.load(holdout=2)
+    self.assert_views(scene.train, [2])
+    self.assert_views(scene.test, [0, 3])
+    self.assertRegex(
+      scene.notices[0], "2 of 5 .* left out: 'train/r_1', 'train/r_4'\\.$"
+    )
 
   def test_fields_without_effect_are_reported(self):
     fields = {'aabb_scale': 4, 'foo': 1, 'applied_scale': 1.0}

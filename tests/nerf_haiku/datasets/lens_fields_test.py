@@ -72,12 +72,35 @@ class IntrinsicsTest(chex.TestCase):
 
   @parameterized.parameters(
     ({'fl_x': 1.0}, False),
+    ({'fl_x': 1.0, 'k1': 0}, False),
     ({'fl_x': 1.0, 'cx': 2.0}, True),
     ({'fl_x': 1.0, 'cy': 2.0}, True),
+    ({'fl_x': 1.0, 'k1': 0.1}, True),
+    ({'fl_x': 1.0, 'is_fisheye': True}, True),
   )
-  def test_knows_of_a_principal_point(self, fields, expected):
+  def test_knows_whether_pixels_have_centers(self, fields, expected):
     lens = lens_fields.parse('x', fields)
-    self.assertEqual(lens.has_principal_point, expected)
+    self.assertEqual(lens.needs_pixel_centers, expected)
+
+  @parameterized.parameters(
+    ({}, [0, 0, 0, 0, 0, 0], False),
+    ({'k1': 1, 'p2': 0.5, 'k3': 0.25}, [1, 0, 0.25, 0, 0, 0.5], False),
+    (
+      {'camera_model': 'OPENCV', 'is_fisheye': False, 'k4': 2, 'p1': 3},
+      [0, 0, 0, 2, 3, 0],
+      False,
+    ),
+    ({'is_fisheye': True, 'k2': 1}, [0, 1, 0, 0, 0, 0], True),
+    (
+      {'camera_model': 'OPENCV_FISHEYE', 'k4': 1, 'p1': 0},
+      [0, 0, 0, 1, 0, 0],
+      True,
+    ),
+    ({'camera_model': 'FULL_OPENCV', 'k3': 1}, [0, 0, 1, 0, 0, 0], False),
+  )
+  def test_distortion(self, fields, expected, fisheye):
+    lens = lens_fields.parse('x', {'fl_x': 50.0, **fields})
+    self.assertEqual((list(lens.distortion), lens.fisheye), (expected, fisheye))
 
   @parameterized.parameters(
     'PINHOLE', 'SIMPLE_PINHOLE', 'OPENCV', 'pinhole', 'SIMPLE_RADIAL'
@@ -93,12 +116,11 @@ class ErrorsTest(chex.TestCase):
       _intrinsics({'fl_x': 50.0, **fields}, size)
 
   @parameterized.parameters(
-    *({name: 0.1} for name in ('k1', 'k2', 'k3', 'k4', 'p1', 'p2')),
-    {'k1': -1e-9},
-    {'k1': '0'},
+    *({name: 0.1} for name in ('k5', 'k6', 's1', 's4')),
+    {'k6': -1e-9},
+    {'k5': '0'},
     {'distortion_params': [0, 0.1]},
-    {'is_fisheye': True},
-    {'camera_model': 'OPENCV_FISHEYE'},
+    {'camera_model': 'THIN_PRISM_FISHEYE'},
     {'camera_model': 'EQUIRECTANGULAR'},
     {'camera_model': 3},
     {'mask_path': 'mask.png'},
@@ -121,6 +143,18 @@ class ErrorsTest(chex.TestCase):
     ({'camera_angle_y': 3.2}, 'camera_angle_y must be .*less than pi.*3.2'),
     ({'x_fov': 180}, 'x_fov must be .*less than 180.*180'),
     ({'fl_y': 1e-9}, 'fl_y=1e-09: is a focal length of'),
+    ({'k1': '1'}, "k1 must be a number, got '1'"),
+    ({'p2': math.inf}, 'p2 must be a number'),
+    ({'is_fisheye': True, 'p1': 0.1}, 'p1=0.1 cannot be used'),
+    ({'camera_model': 'FULL_OPENCV', 'k4': 0.1}, 'k4=0.1 cannot be used'),
+    (
+      {'camera_model': 'OPENCV', 'is_fisheye': True},
+      'camera_model=.* contradict each other',
+    ),
+    (
+      {'camera_model': 'OPENCV_FISHEYE', 'is_fisheye': False},
+      'camera_model=.* contradict each other',
+    ),
   )
   def test_refuses_values(self, fields, message):
     self.assert_refused(message, fields)
