@@ -16,6 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from experiments import launch
 from experiments.outputs import videos
 from experiments.processes import multihost
+from nerf_haiku.io import safe_reading
 
 _SAVE_DIR = flags.DEFINE_string(
   'save_dir',
@@ -32,8 +33,9 @@ def main() -> None:
   """Scores the run, and prints where the results are."""
   run = launch.load_trained_run(_STEP.value)
   name = f'evaluation_{run.checkpoint.step:07}'
-  save_dir = pathlib.Path(_SAVE_DIR.value or launch.model_dir() / name)
-  save_dir = save_dir.expanduser()
+  save_dir = safe_reading.expand_user(
+    _SAVE_DIR.value or launch.model_dir() / name
+  )
   _, text = multihost.run_on_main(
     lambda: videos.score_test_views(run, save_dir), run.variables
   )

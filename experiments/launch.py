@@ -67,7 +67,7 @@ def run(task: Callable[[], None], default_config: DefaultConfig) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
       sys.stdout.reconfigure(line_buffering=True)  # Also into a pipe or a log.
     environment.retain_freed_memory()
-    environment.set_compilation_cache(_CACHE.value)
+    no_cache = environment.set_compilation_cache(_CACHE.value)
     try:
       signals.raise_on_sigterm()
       old_names = _rename_fields()
@@ -75,6 +75,8 @@ def run(task: Callable[[], None], default_config: DefaultConfig) -> None:
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_INDEX.value
       )
       multihost.check_same(_shared_settings())
+      if no_cache and multihost.is_main():
+        print(no_cache, file=sys.stderr)
       if old_names and multihost.is_main():
         print(renamed_fields.describe(old_names), file=sys.stderr)
       task()

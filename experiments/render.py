@@ -20,6 +20,7 @@ from experiments import launch
 from experiments.outputs import trained_run, video_cameras, videos
 from experiments.processes import multihost
 from nerf_haiku import cameras
+from nerf_haiku.io import safe_reading
 
 _SAVE_DIR = flags.DEFINE_string(
   'save_dir',
@@ -80,7 +81,7 @@ def _render(run: trained_run.TrainedRun, path: cameras.Cameras) -> None:
     video_cameras.save_cameras(_SAVE_PATH.value, path)
   save_dir = launch.model_dir() / _default_name(run.checkpoint.step)
   if _SAVE_DIR.value:
-    save_dir = pathlib.Path(_SAVE_DIR.value).expanduser()
+    save_dir = safe_reading.expand_user(_SAVE_DIR.value)
   if _VIDEO.value:
     videos.render_video(run, path, save_dir, fps=_FPS.value, say=print)
   if _TESTSET.value:

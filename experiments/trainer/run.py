@@ -20,6 +20,7 @@ from experiments.outputs import (
 from experiments.processes import multihost
 from experiments.trainer import progress, steps, tensorboard, validation
 from nerf_haiku import checkpoints, devices, errors, scenes
+from nerf_haiku.io import safe_reading
 from nerf_haiku.renderers import base
 
 
@@ -115,7 +116,7 @@ def _read_params(
   """
   if init_from is None:
     return None
-  path = pathlib.Path(init_from).expanduser()
+  path = safe_reading.expand_user(init_from)
   try:
     return trained_run.read_variables(experiment.renderer, path)[0].params
   except errors.UserError as error:
