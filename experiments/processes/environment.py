@@ -22,7 +22,7 @@ _INT_MAX = 2**31 - 1
 CACHE_VARIABLE = 'JAX_COMPILATION_CACHE_DIR'
 # The beginning of warnings of jax, one for each function.
 _CACHE_WARNING = 'Error (reading|writing) persistent compilation cache entry'
-_PROBE_BYTES = 1 << 20  # About what a few compiled functions take.
+_PROBE_BYTES = 1 << 16  # About what a compiled function takes.
 
 
 def quiet_libraries() -> None:
@@ -121,7 +121,7 @@ def _report_cache_errors_once(folder: str) -> None:
       reported = True
       print(
         f'{" ".join(str(message).split())}. Such functions are compiled '
-        f'again; later errors are not reported. Delete {folder} to clear it.',
+        f'again, without a message. To clear the cache, delete {folder}.',
         file=sys.stderr,
       )
 

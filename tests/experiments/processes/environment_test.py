@@ -156,8 +156,7 @@ class CacheTest(chex.TestCase):
     self.assertEqual(problem, 'None')
     self.assertLen(warned, 1)
     self.assertRegex(
-      warned[0],
-      f'^Error {which} .*entry for .jit.* Delete {folder} to clear it.$',
+      warned[0], f'^Error {which} .*entry for .jit.* delete {folder}.$'
     )
 
 
@@ -165,7 +164,7 @@ class UnwritableTest(chex.TestCase):
   """Which folders cannot be written; those of others, root can write."""
 
   def test_a_full_disk(self):
-    """A limit has the effect of a quota that has no room for a megabyte."""
+    """A limit has the effect of a quota with little room left."""
     folder = self.create_tempdir().full_path
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, before)
