@@ -40,7 +40,13 @@ setuptools.setup(
   long_description=pathlib.Path('README.md').read_text(encoding='utf-8'),
   long_description_content_type='text/markdown',
   license='Apache-2.0',
-  python_requires='>=3.11',
+  # Those that the tests run with; TensorFlow has no build for a later one.
+  python_requires='>=3.11,<3.14',
+  classifiers=[
+    'Programming Language :: Python :: 3.11',
+    'Programming Language :: Python :: 3.12',
+    'Programming Language :: Python :: 3.13',
+  ],
   packages=setuptools.find_packages(include=['nerf_haiku*']),
   install_requires=_REQUIRES,
   extras_require={

@@ -16,13 +16,13 @@ from experiments.processes import signals
 if __name__ == '__main__':
   signals.exit_on_interrupt()  # Before the imports that take seconds.
 
-import pathlib
 
 from absl import flags
 
 from experiments import launch
 from experiments.outputs import videos
 from experiments.processes import multihost
+from nerf_haiku.io import safe_reading
 
 _SAVE_DIR = flags.DEFINE_string(
   'save_dir',
@@ -39,8 +39,9 @@ def main() -> None:
   """Scores the run, and prints where the results are."""
   run = launch.load_trained_run(_STEP.value)
   name = f'evaluation_{run.checkpoint.step:07}'
-  save_dir = pathlib.Path(_SAVE_DIR.value or launch.model_dir() / name)
-  save_dir = save_dir.expanduser()
+  save_dir = safe_reading.expand_user(
+    _SAVE_DIR.value or launch.model_dir() / name
+  )
   _, text = multihost.run_on_main(
     lambda: videos.score_test_views(run, save_dir), run.variables
   )

@@ -73,7 +73,7 @@ def run(task: Callable[[], None], default_config: DefaultConfig) -> None:
     if not flags.FLAGS['verbosity'].present:
       environment.quiet_libraries()
     environment.retain_freed_memory()
-    environment.set_compilation_cache(_CACHE.value)
+    no_cache = environment.set_compilation_cache(_CACHE.value)
     try:
       signals.raise_on_signals()
       old_names = _rename_fields()
@@ -82,8 +82,9 @@ def run(task: Callable[[], None], default_config: DefaultConfig) -> None:
       )
       multihost.check_same(_shared_settings())
       if multihost.is_main():
-        for notice in _config_notices(old_names):
-          print(notice, file=sys.stderr)
+        for notice in (no_cache, *_config_notices(old_names)):
+          if notice:
+            print(notice, file=sys.stderr)
       task()
     except signals.StoppedError as stopped:
       if multihost.is_main():

@@ -27,6 +27,7 @@ from experiments import launch
 from experiments.outputs import run_dir, trained_run, video_cameras, videos
 from experiments.processes import multihost
 from nerf_haiku import cameras
+from nerf_haiku.io import safe_reading
 
 _SAVE_DIR = flags.DEFINE_string(
   'save_dir',
@@ -92,7 +93,7 @@ def _render(run: trained_run.TrainedRun, path: cameras.Cameras) -> None:
     video_cameras.save_cameras(_SAVE_PATH.value, path)
   save_dir = launch.model_dir() / _default_name(run.checkpoint.step)
   if _SAVE_DIR.value:
-    save_dir = pathlib.Path(_SAVE_DIR.value).expanduser()
+    save_dir = safe_reading.expand_user(_SAVE_DIR.value)
   # Before hours are spent on the video: what the end needs.
   if _VIDEO.value:
     run_dir.prepare_output_dir(save_dir, run.identity(path))

@@ -39,6 +39,12 @@ hypothesis.settings.register_profile('long', max_examples=60, **_COMMON)
 hypothesis.settings.load_profile('short')
 
 
+@pytest.fixture(scope='session', autouse=True)
+def _own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+  """Keeps files of absl's test cases apart from other users' and runs'."""
+  flags.FLAGS.test_tmpdir = str(tmp_path_factory.mktemp('absl'))
+
+
 @pytest.fixture(scope='module', autouse=True)
 def _free_compiled_functions() -> Iterator[None]:
   """Frees what the tests of a file compiled.

@@ -12,7 +12,7 @@ import ml_collections
 from experiments.configs import default, renamed_fields, schema
 from experiments.outputs import json_files
 from nerf_haiku import checkpoints, errors
-from nerf_haiku.io import messages
+from nerf_haiku.io import messages, safe_reading
 
 try:
   import fcntl
@@ -73,7 +73,7 @@ def run_settings(
 
 
 def _resolved(path: str | None) -> str | None:
-  return path and str(pathlib.Path(path).expanduser().resolve())
+  return path and str(safe_reading.expand_user(path).resolve())
 
 
 def check_run_dir(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:

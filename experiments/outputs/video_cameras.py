@@ -1,7 +1,5 @@
 """Cameras of a video."""
 
-import pathlib
-
 import numpy as np
 
 from nerf_haiku import (
@@ -12,6 +10,7 @@ from nerf_haiku import (
   poses,
   scenes,
 )
+from nerf_haiku.io import safe_reading
 
 SETS = ('render', 'poses', 'train', 'val', 'test')
 PATHS = ('given', 'interpolate', 'circle', 'spiral', 'flat')
@@ -156,7 +155,7 @@ def save_cameras(file: str, path: cameras.Cameras) -> None:
     UserError: if the file cannot be written.
   """
   try:
-    camera_files.write(pathlib.Path(file).expanduser(), path)
+    camera_files.write(safe_reading.expand_user(file), path)
   except OSError as error:
     raise errors.UserError(
       f'--save_path: {file} cannot be written ({error.strerror}).'

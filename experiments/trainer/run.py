@@ -21,6 +21,7 @@ from experiments.outputs import (
 from experiments.processes import multihost, signals
 from experiments.trainer import progress, steps, tensorboard, validation
 from nerf_haiku import backgrounds, checkpoints, devices, errors, scenes
+from nerf_haiku.io import safe_reading
 from nerf_haiku.renderers import base
 
 _MAX_PHOTOS = 100  # Whose borders are looked at.
@@ -123,7 +124,7 @@ def _read_params(
   """
   if init_from is None:
     return None
-  path = pathlib.Path(init_from).expanduser()
+  path = safe_reading.expand_user(init_from)
   try:
     return trained_run.read_variables(experiment.renderer, path)[0].params
   except errors.UserError as error:

@@ -44,6 +44,9 @@ def module() -> ModuleType:
 @functools.cache
 def _import() -> ModuleType:
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  # TensorFlow imports Keras, which would read and write settings in the home
+  # folder, or in one of all users where that is read-only. This is no folder.
+  os.environ.setdefault('KERAS_HOME', os.devnull)
   with _quiet_stderr():
     tf = importlib.import_module('tensorflow')
     tf.config.set_visible_devices([], 'GPU')

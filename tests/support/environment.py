@@ -4,14 +4,30 @@ import os
 import re
 import tempfile
 
-# Not the user's own; what one test has compiled serves the others.
-CACHE = f'{tempfile.gettempdir()}/nerf_haiku_tests'
+import jax
+
+from experiments.processes import environment
+
+
+def _make_cache() -> str:
+  """Returns a folder of this user alone, or '' where it cannot be used.
+
+  Who can write to it can run code here: jax loads what is in it.
+  """
+  folder = f'{tempfile.gettempdir()}/nerf_haiku_tests_{os.getuid()}'
+  if environment.why_unwritable(folder):
+    return ''
+  return folder if os.lstat(folder).st_uid == os.getuid() else ''
+
+
+# What one test has compiled serves the others.
+CACHE = _make_cache()
 
 # XLA compiles in less than half the time, to slower code. With XLA_FLAGS set,
 # to blanks or to flags, tests compile as users do: see CONTRIBUTING.md.
-_QUICK = (
-  '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
-)
+_QUICK = '--xla_backend_optimization_level=0'
+if jax.__version_info__ < (0, 11):  # A flag that XLA does not know ends it.
+  _QUICK += ' --xla_cpu_use_fusion_emitters=false'
 _DEVICES = '--xla_force_host_platform_device_count'
 
 
@@ -33,4 +49,5 @@ def make(devices: int, *, quick: bool = True) -> dict[str, str]:
     'XLA_FLAGS': f'{others} {_DEVICES}={devices}'.strip(),
     'JAX_PLATFORMS': 'cpu',
     'JAX_COMPILATION_CACHE_DIR': CACHE,
+    'JAX_ENABLE_COMPILATION_CACHE': '1' if CACHE else '0',
   }

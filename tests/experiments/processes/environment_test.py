@@ -1,10 +1,12 @@
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 from unittest import mock
 
 import chex
+from absl.testing import parameterized
 
 from experiments.processes import environment
 
@@ -23,12 +25,26 @@ churn()
 print(churn())
 """
 
+# Compiles two functions, then damages the cache in some way and compiles
+# again, as a later process would.
 _COMPILE = """
-import sys
-from experiments.processes import environment
-environment.set_compilation_cache(sys.argv[1])
+import pathlib, shutil, sys
 import jax
-jax.jit(lambda x: x * 3 + 1)(2.0)
+from experiments.processes import environment
+print(environment.set_compilation_cache(sys.argv[1]))
+folder = pathlib.Path(sys.argv[1])
+def compile():
+  jax.clear_caches()
+  assert jax.jit(lambda x: x * 3 + 1)(2.0) == 7
+  assert jax.jit(lambda x: x * 4 + 1)(2.0) == 9
+compile()
+{}
+compile()
+"""
+_DAMAGE = """
+for entry in folder.glob('*-cache'):
+  content = entry.read_bytes()
+  {}
 """
 _ROOT = pathlib.Path(__file__).parents[3]
 
@@ -59,24 +75,123 @@ class CacheTest(chex.TestCase):
       self.assertEqual(
         environment.default_cache(), '/somewhere/nerf_haiku/compiled'
       )
+      os.environ['XDG_CACHE_HOME'] = 'relative'
+      self.assertEqual(
+        environment.default_cache(), '~/.cache/nerf_haiku/compiled'
+      )
       os.environ[environment.CACHE_VARIABLE] = '/elsewhere'
       self.assertEqual(environment.default_cache(), '/elsewhere')
 
-  def _compiled(self, folder, home):
-    """Compiles in a process of its own: jax sets its cache up only once."""
-    subprocess.run(
-      [sys.executable, '-c', _COMPILE, folder],
-      check=True,
+  def _compile(self, folder, then='', **variables):
+    """Compiles in a process of its own: jax sets its cache up only once.
+
+    Returns:
+      What `set_compilation_cache` returned, and what the process said.
+    """
+    done = subprocess.run(
+      [sys.executable, '-W', 'error', '-c', _COMPILE.format(then), folder],
+      check=False,
+      capture_output=True,
+      text=True,
       cwd=_ROOT,
-      env=os.environ | {'HOME': str(home)},
+      env=os.environ | variables,
     )
+    self.assertEqual(done.returncode, 0, done.stderr)
+    return done.stdout.strip(), done.stderr.splitlines()
 
   def test_caches_compiled_functions(self):
-    home = pathlib.Path(self.create_tempdir().full_path)
-    self._compiled(str(home / 'kept' / 'here'), home)
-    self.assertNotEmpty(list((home / 'kept' / 'here').iterdir()))
+    folder = pathlib.Path(self.create_tempdir().full_path) / 'kept' / 'here'
+    said = self._compile(str(folder), "assert list(folder.glob('*-cache'))")
+    self.assertEqual(said, ('None', []))
 
-  def test_an_empty_name_disables_the_cache(self):
+  @parameterized.parameters(
+    ('', {}), ('cache', {'JAX_ENABLE_COMPILATION_CACHE': '0'})
+  )
+  def test_without_a_cache(self, name, variables):
     home = pathlib.Path(self.create_tempdir().full_path)
-    self._compiled('', home)
+    said = self._compile(name and str(home / name), HOME=str(home), **variables)
+    self.assertEqual(said, ('None', []))
     self.assertEmpty(list(home.iterdir()))
+
+  def test_a_url_is_left_to_jax(self):
+    with (
+      mock.patch.object(environment.jax, 'config') as config,
+      mock.patch.object(os, 'makedirs', side_effect=AssertionError),
+    ):
+      self.assertIsNone(environment.set_compilation_cache('gs://bucket/kept'))
+    config.update.assert_any_call(
+      'jax_compilation_cache_dir', 'gs://bucket/kept'
+    )
+
+  def test_a_folder_that_cannot_be_written(self):
+    file = self.create_tempfile(content='mine').full_path
+    problem, warned = self._compile(file)
+    self.assertEqual(
+      problem,
+      f'Compiled functions are not cached: {file} cannot be written (File '
+      'exists). --compilation_cache=FOLDER uses another folder.',
+    )
+    self.assertEmpty(warned)
+    self.assertEqual(pathlib.Path(file).read_text(), 'mine')
+
+  @parameterized.named_parameters(
+    ('cut_off', _DAMAGE.format('entry.write_bytes(content[:100])'), 'reading'),
+    ('empty', _DAMAGE.format("entry.write_bytes(b'')"), 'reading'),
+    ('folder', _DAMAGE.format('entry.unlink(), entry.mkdir()'), 'reading'),
+    (
+      'flipped_bit',
+      _DAMAGE.format(
+        'middle = len(content) // 2\n'
+        '  flipped = bytes([content[middle] ^ 16])\n'
+        '  entry.write_bytes(content[:middle] + flipped + content[middle + 1:])'
+      ),
+      'reading',
+    ),
+    # As a disk that fills up, jax can make no entry in it.
+    ('lost_folder', 'shutil.rmtree(folder); folder.touch()', 'writing'),
+  )
+  def test_errors_of_all_functions_are_one_line(self, damage, which):
+    folder = self.create_tempdir().full_path
+    problem, warned = self._compile(folder, damage)
+    self.assertEqual(problem, 'None')
+    self.assertLen(warned, 1)
+    self.assertRegex(
+      warned[0], f'^Error {which} .*entry for .jit.* delete {folder}.$'
+    )
+
+
+class UnwritableTest(chex.TestCase):
+  """Which folders cannot be written; those of others, root can write."""
+
+  def test_a_full_disk(self):
+    """A limit has the effect of a quota with little room left."""
+    folder = self.create_tempdir().full_path
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    self.assertEqual(environment.why_unwritable(folder), 'File too large')
+
+  def test_a_folder_in_a_file(self):
+    file = self.create_tempfile().full_path
+    self.assertEqual(
+      environment.why_unwritable(f'{file}/folder'), 'Not a directory'
+    )
+
+  def test_no_home(self):
+    """A user whom the system does not know, in a container."""
+    variables = {x: y for x, y in os.environ.items() if x != 'HOME'}
+    for variable in ('XDG_CACHE_HOME', environment.CACHE_VARIABLE):
+      variables.pop(variable, None)
+    with (
+      mock.patch.dict(os.environ, variables, clear=True),
+      mock.patch('pwd.getpwuid', side_effect=KeyError),
+    ):
+      folder = os.path.expanduser(environment.default_cache())
+      self.assertEqual(
+        environment.why_unwritable(folder), 'there is no such home folder'
+      )
+
+  def test_nothing_is_left_in_it(self):
+    folder = pathlib.Path(self.create_tempdir().full_path) / 'new' / 'folder'
+    self.assertIsNone(environment.why_unwritable(str(folder)))
+    self.assertEmpty(list(folder.iterdir()))

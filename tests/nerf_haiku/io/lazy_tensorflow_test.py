@@ -1,9 +1,17 @@
 import os
+import pathlib
+import subprocess
 import sys
 
 import chex
 
 from nerf_haiku.io import lazy_tensorflow
+
+_IMPORT = """
+from nerf_haiku.io import lazy_tensorflow
+lazy_tensorflow.module()
+"""
+_ROOT = pathlib.Path(__file__).parents[3]
 
 
 class ModuleTest(chex.TestCase):
@@ -12,6 +20,21 @@ class ModuleTest(chex.TestCase):
     self.assertIs(tf, lazy_tensorflow.module())
     kinds = {x.device_type for x in tf.config.get_visible_devices()}
     self.assertEqual(kinds, {'CPU'})
+
+  def test_settings_of_keras_are_not_read(self):
+    """They may be another user's, where the home folder is read-only."""
+    home = self.create_tempdir()
+    home.create_file('.keras/keras.json', content='{"floatx": "float1"}')
+    variables = {x: y for x, y in os.environ.items() if x != 'KERAS_HOME'}
+    done = subprocess.run(
+      [sys.executable, '-c', _IMPORT],
+      capture_output=True,
+      text=True,
+      check=False,
+      cwd=_ROOT,
+      env=variables | {'HOME': home.full_path},
+    )
+    self.assertEqual((done.returncode, done.stderr), (0, ''))
 
 
 class QuietTest(chex.TestCase):
