@@ -26,6 +26,7 @@ from experiments.configs import (
 from experiments.outputs import run_dir, trained_run
 from experiments.processes import environment, multihost, signals
 from nerf_haiku import errors
+from nerf_haiku.io import safe_reading
 
 CONFIGS = pathlib.Path(__file__).parent / 'configs'
 
@@ -168,7 +169,7 @@ def model_dir() -> pathlib.Path:
   """
   if MODEL_DIR.value is None:
     raise errors.UserError('--model_dir is required: the folder of a run.')
-  return pathlib.Path(MODEL_DIR.value).expanduser()
+  return safe_reading.expand_user(MODEL_DIR.value)
 
 
 def load_trained_run(

@@ -3,16 +3,19 @@
 Only regular files are opened: a pipe may block, and a device may have no end.
 """
 
+import codecs
 import contextlib
 import io
+import itertools
 import json
 import math
 import os
 import pathlib
 import stat
+import struct
 import zipfile
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -21,6 +24,7 @@ from nerf_haiku import errors
 # A JSON file of poses takes a kilobyte for each view.
 MAX_TEXT_BYTES = 1 << 25
 MAX_ARRAY_BYTES = 1 << 32
+MAX_LINE_BYTES = 1 << 24
 MAX_NAME_LENGTH = 1000  # Characters of a path in a message.
 _HEADERS = {
   (1, 0): np.lib.format.read_array_header_1_0,
@@ -71,12 +75,159 @@ def read_bytes(path: pathlib.Path, max_bytes: int) -> bytes:
     DataError: if it is larger, or not a regular file.
     OSError: if it cannot be read.
   """
+  with _open(path, max_bytes) as (file, size):
+    return file.read(size)
+
+
+@contextlib.contextmanager
+def _open(path: pathlib.Path, max_bytes: int) -> Iterator[tuple[BinaryIO, int]]:
+  """Opens a regular file, and returns its size too."""
   check_regular_file(path)
   with path.open('rb') as file:
     size = os.fstat(file.fileno()).st_size
     if size > max_bytes:
       raise errors.DataError(f'{path}: {_too_large(size, max_bytes)}')
-    return file.read(size)
+    yield file, size
+
+
+def read_lines(
+  path: pathlib.Path, max_bytes: int
+) -> Iterator[tuple[int, bytes]]:
+  """Reads a text file line by line, without a byte order mark.
+
+  Args:
+    path: the file.
+    max_bytes: of the file.
+
+  Yields:
+    The number of each line, from 1, and the line with its end.
+
+  Raises:
+    DataError: if the file is larger, is not a regular file, or has a line of
+      more than `MAX_LINE_BYTES`.
+    OSError: if it cannot be read.
+  """
+  with _open(path, max_bytes) as (file, _):
+    for number in itertools.count(1):
+      line = file.readline(MAX_LINE_BYTES + 1)
+      if len(line) > MAX_LINE_BYTES:
+        raise errors.DataError(
+          f'{path}: line {number} has more than {MAX_LINE_BYTES} bytes: is it '
+          'a text file?'
+        )
+      if not line:
+        return
+      yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+
+
+class BinaryReader:
+  """Reads the fields of a binary file, one after the other.
+
+  A number of records is checked against the size of the file before it is
+  used, and every error names the file and the byte where reading stopped.
+  """
+
+  def __init__(self, path: pathlib.Path, file: BinaryIO, size: int):
+    self._path, self._file, self._size = path, file, size
+    self.offset = 0  # Of the next byte.
+
+  def unpack(self, layout: struct.Struct, what: str) -> tuple[Any, ...]:
+    """Reads fields of a fixed layout.
+
+    Args:
+      layout: their types.
+      what: they are, for messages.
+
+    Raises:
+      DataError: if the file ends before.
+    """
+    content = self._file.read(layout.size)
+    if len(content) != layout.size:
+      raise self._ends_within(what)
+    self.offset += layout.size
+    return layout.unpack(content)
+
+  def count(self, layout: struct.Struct, min_bytes: int, what: str) -> int:
+    """Reads how many records follow, which must fit into the file.
+
+    Args:
+      layout: the type of the number.
+      min_bytes: that each record takes, at least.
+      what: the records are, for messages.
+
+    Raises:
+      DataError: if the file is too short for so many.
+    """
+    start = self.offset
+    count: int = self.unpack(layout, f'the number of {what}')[0]
+    if count * min_bytes > self._size - self.offset:
+      raise errors.DataError(
+        f'{self._path}: byte {start}: {count} {what} are declared, but '
+        f'{self._size - self.offset} bytes follow: the file is cut off or '
+        'damaged, write or copy it again.'
+      )
+    return count
+
+  def skip(self, num_bytes: int, what: str) -> None:
+    """Passes over bytes, without reading them.
+
+    Raises:
+      DataError: if the file ends before.
+    """
+    if num_bytes > self._size - self.offset:
+      raise self._ends_within(what)
+    self._file.seek(num_bytes, os.SEEK_CUR)
+    self.offset += num_bytes
+
+  def text(self, max_bytes: int, what: str) -> bytes:
+    """Reads text that a zero byte ends, and returns it without that.
+
+    Raises:
+      DataError: if there is no zero byte within `max_bytes`.
+    """
+    content = self._file.read(max_bytes)
+    length = content.find(b'\0')
+    if length < 0:
+      raise errors.DataError(
+        f'{self._path}: byte {self.offset}: {what} has no end within '
+        f'{len(content)} bytes: the file is cut off or damaged, write or copy '
+        'it again.'
+      )
+    self._file.seek(length + 1 - len(content), os.SEEK_CUR)
+    self.offset += length + 1
+    return content[:length]
+
+  def finish(self) -> None:
+    """Checks that nothing follows.
+
+    Raises:
+      DataError: if something does.
+    """
+    if self.offset != self._size:
+      raise errors.DataError(
+        f'{self._path}: byte {self.offset}: the file should end here, but '
+        f'{self._size - self.offset} bytes follow: a number of records in it '
+        'is wrong, write or copy it again.'
+      )
+
+  def _ends_within(self, what: str) -> errors.DataError:
+    return errors.DataError(
+      f'{self._path}: byte {self._size}: ends within {what}, which begins at '
+      f'byte {self.offset}: the file is cut off or damaged, write or copy it '
+      'again.'
+    )
+
+
+@contextlib.contextmanager
+def open_binary(path: pathlib.Path, max_bytes: int) -> Iterator[BinaryReader]:
+  """Opens a binary file of at most `max_bytes` bytes, to read its fields.
+
+  Raises:
+    DataError: if it is larger, or not a regular file.
+    OSError: if it cannot be read.
+  """
+  with _open(path, max_bytes) as (file, size):
+    yield BinaryReader(path, file, size)
 
 
 def read_text(path: pathlib.Path) -> str:

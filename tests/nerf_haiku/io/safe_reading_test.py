@@ -1,6 +1,7 @@
 import io
 import os
 import pathlib
+import struct
 import tempfile
 import zipfile
 from unittest import mock
@@ -82,6 +83,74 @@ class FilesTest(_FilesTest):
       safe_reading.wrap_os_errors(),
     ):
       self.path.read_bytes()
+
+
+class LinesTest(_FilesTest):
+  def read(self, max_bytes=99):
+    return list(safe_reading.read_lines(self.path, max_bytes))
+
+  def test_numbers_lines(self):
+    self.path.write_bytes(b'\xef\xbb\xbfa\r\n\n\xef\xbb\xbfb c')
+    expected = [(1, b'a\r\n'), (2, b'\n'), (3, b'\xef\xbb\xbfb c')]
+    self.assertEqual(self.read(), expected)
+    self.path.write_bytes(b'')
+    self.assertEqual(self.read(), [])
+
+  def test_checks_the_sizes_of_file_and_lines(self):
+    self.path.write_bytes(b'12345\n1234567')
+    self.assertLen(self.read(13), 2)
+    self.assert_refused('is of 0 MB', self.read, 12)
+    with mock.patch.object(safe_reading, 'MAX_LINE_BYTES', 7):
+      self.assertLen(self.read(), 2)
+    with mock.patch.object(safe_reading, 'MAX_LINE_BYTES', 6):
+      self.assert_refused('line 2 has more than 6 bytes', self.read)
+
+
+class BinaryTest(_FilesTest):
+  _PAIR = struct.Struct('<HB')
+  _BYTE = struct.Struct('<B')
+
+  def read(self, *calls):
+    """Calls methods of a reader, and returns what they return."""
+    with safe_reading.open_binary(self.path, 99) as reader:
+      return [getattr(reader, name)(*args) for name, *args in calls]
+
+  def test_fields_in_their_order(self):
+    self.path.write_bytes(b'\x01\x02\x03ab\0cde\x02xy')
+    results = self.read(
+      ('unpack', self._PAIR, 'a pair'),
+      ('text', 50, 'a name'),
+      ('skip', 3, 'some'),
+      ('count', self._BYTE, 1, 'pairs'),
+      ('skip', 2, 'the rest'),
+      ('finish',),
+    )
+    self.assertEqual(results, [(0x201, 3), b'ab', None, 2, None, None])
+
+  @parameterized.parameters(
+    (
+      'byte 5: ends within a b, which begins at byte 3',
+      ('unpack', _PAIR, 'a b'),
+    ),
+    ('byte 5: ends within some, which begins at byte 3', ('skip', 3, 'some')),
+    ('byte 3: it has no end within 2 bytes', ('text', 50, 'it')),
+    ('byte 3: it has no end within 1 bytes', ('text', 1, 'it')),
+    ('byte 3: 98 things are declared, but 1 b', ('count', _BYTE, 1, 'things')),
+    ('byte 5: ends within the number', ('count', _PAIR, 1, 'things')),
+    ('byte 3: the file should end here, but 2 bytes follow', ('finish',)),
+  )
+  def test_errors_name_the_byte(self, message, call):
+    self.path.write_bytes(b'123bc')
+    self.assert_refused(message, self.read, ('skip', 3, ''), call)
+
+  @parameterized.parameters((0, 1), (1, 1), (1, 2), (2, 1))
+  def test_a_count_that_just_fits(self, count, size):
+    self.path.write_bytes(bytes([count]) + bytes(count * size))
+    self.assertEqual(self.read(('count', self._BYTE, size, 'things')), [count])
+
+  def test_checks_the_size_of_the_file(self):
+    self.path.write_bytes(bytes(100))
+    self.assert_refused('is of 0 MB', self.read)
 
 
 class ArraysTest(_FilesTest):
