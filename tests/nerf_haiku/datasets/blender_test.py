@@ -499,6 +499,25 @@ class ExporterTest(_SceneTest):
     (notice,) = self.load().notices
     self.assertRegex(notice, "not used: 'aabb_scale', 'bar', 'foo'\\.$")
 
+  def test_digests_are_of_the_content(self):
+    def digests():
+      scene = self.load()
+      return [x.digest for x in (scene.train, scene.val, scene.test)]
+
+    before = digests()
+    self.assertLen(set(before), 3)
+    moved = self.root / 'elsewhere'
+    shutil.copytree(self.scene, moved / 'toy')
+    self.assertEqual([x.digest for x in self.load(data_dir=moved)[:3]], before)
+    Image.fromarray(_image(4, 6, seed=9)).save(self.scene / 'val' / 'r_0.png')
+    after = digests()
+    self.assertEqual([before[0], before[2]], [after[0], after[2]])
+    self.assertNotEqual(before[1], after[1])
+    self.write_frame('test', transform_matrix=_pose(7).tolist())
+    self.write_frame('train', fl_x=5.5)
+    for x, y in zip(digests(), after, strict=True):
+      self.assertEqual(x == y, y == after[1])
+
   def test_names_of_another_system(self):
     names = [
       r'.\train\r_0.png',
