@@ -504,6 +504,7 @@ class ExporterTest(_SceneTest):
       scene = self.load()
       return [x.digest for x in (scene.train, scene.val, scene.test)]
 
+    self.write('val', [_image(4, 6, seed=3)])
     before = digests()
     self.assertLen(set(before), 3)
     moved = self.root / 'elsewhere'
