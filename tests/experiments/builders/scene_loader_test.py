@@ -1,11 +1,14 @@
 """Each field of a config that says what scene is read."""
 
+import json
 import pathlib
 
 import chex
 import numpy as np
+from absl.testing import parameterized
 
 from experiments.builders import scene_loader
+from nerf_haiku import poses, scene_bounds
 from nerf_haiku.datasets import writers
 from nerf_haiku.datasets.procedural import photographs
 from tests.support import configs
@@ -51,6 +54,8 @@ class LoadTest(chex.TestCase):
       writers.write_llff(made, folder / 'toy')
     elif kind == 'deepvoxels':
       writers.write_deepvoxels(made, folder, 'toy')
+    elif kind == 'blender':
+      writers.write_blender(made, folder / 'toy')
     else:
       writers.write_tiny(made, folder / 'toy.npz')
     return str(folder)
@@ -99,6 +104,52 @@ class LoadTest(chex.TestCase):
     self.assertEqual([len(scene.train.images), len(scene.test.images)], [4, 2])
     self.assertLen(scene.path.sizes, 3)
     self.assertEqual((scene.near, scene.far), (2.0, 6.0))
+
+  @parameterized.parameters('blender', 'deepvoxels', 'llff', 'tiny')
+  def test_bounds_of_the_cameras(self, kind):
+    folder = self._written(kind)
+
+    def load(**changes):
+      config = configs.changed(
+        dataset_type=kind,
+        shape='toy',
+        testskip=1,
+        tiny__num_train=4,
+        llff__spherify=True,
+        **changes,
+      )
+      return scene_loader.load_scene(config, folder)
+
+    scene = load(bounds='cameras')
+    target = poses.find_target(scene.train.cameras.camera_to_world)
+    fitted = scene_bounds.fit_bounds(scene.train.cameras, target)
+    self.assertEqual((scene.near, scene.far), (fitted.near, fitted.far))
+    np.testing.assert_array_equal(scene.box, fitted.box)
+    self.assertIsNone(load().box)
+    scene = load(bounds='cameras', far=99.0, box=(0, 0, 0, 1, 1, 1))
+    self.assertEqual((scene.near, scene.far), (fitted.near, 99.0))
+    np.testing.assert_array_equal(scene.box, [[0] * 3, [1] * 3])
+
+  def test_fields_of_blender(self):
+    folder = self._written('blender')
+
+    def load(**changes):
+      config = configs.changed(shape='toy', testskip=1, num_poses=3, **changes)
+      return scene_loader.load_scene(config, folder)
+
+    for split in ('val', 'test'):
+      pathlib.Path(folder, 'toy', f'transforms_{split}.json').unlink()
+    self.assertLen(load(holdout=3).test.images, 2)  # Of 5.
+    radius = np.linalg.norm(load().path.camera_to_world[0, :, 3])
+    np.testing.assert_allclose(radius, 3.6, rtol=0.02)
+    path = load(video_path='original').path.camera_to_world
+    np.testing.assert_allclose(np.linalg.norm(path[0, :, 3]), 4.0, rtol=1e-6)
+    file = pathlib.Path(folder, 'toy', 'transforms_train.json')
+    content = json.loads(file.read_text()) | {'cx': 4}
+    file.write_text(json.dumps(content))
+    load(pixel_center=True)
+    with self.assertRaisesRegex(ValueError, 'pixel_center=False'):
+      load(pixel_center=False)
 
   def test_blender_needs_to_know_where(self):
     with self.assertRaisesRegex(ValueError, '--data_dir'):
