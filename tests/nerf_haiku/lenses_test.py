@@ -79,6 +79,14 @@ class LensTest(chex.TestCase):
     actual = lenses.distort(points, *_lens(name, len(points)))
     np.testing.assert_allclose(actual, expected, atol=1e-6)
 
+  def test_the_fourth_coefficient_is_that_of_the_eighth_power(self):
+    """COLMAP has no such lens."""
+    lens = np.float32([[0, 0, 0, 0.5, 0, 0]]), np.array([False])
+    shown = lenses.distort(np.float32([[0.6, -0.8]]), *lens)
+    np.testing.assert_allclose(shown, [[0.9, -1.2]], rtol=1e-6)
+    again = lenses.undistort(shown, *lens)
+    np.testing.assert_allclose(again, [[0.6, -0.8]], rtol=1e-6)
+
   @parameterized.parameters(*_LENSES)
   def test_is_inverted(self, name):
     points = _plane()
