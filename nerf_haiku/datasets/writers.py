@@ -163,6 +163,7 @@ def _check_one_lens(
     ValueError: if cameras differ, or pixels are not square.
   """
   splits = scene.train, scene.val, scene.test
+  _check_pinholes(scene)
   lenses = np.concatenate(
     [np.concatenate([s.cameras.intrinsics, s.cameras.sizes], 1) for s in splits]
   ).astype(np.float64)
@@ -172,6 +173,12 @@ def _check_one_lens(
   if not np.allclose(fx, fy, rtol=1e-6):
     raise ValueError(f'cameras must have square pixels, got {fx} and {fy}.')
   return fx, cx, cy, height, width
+
+
+def _check_pinholes(scene: scenes.Scene) -> None:
+  for split in (scene.train, scene.val, scene.test):
+    if split.cameras.distortion is not None:
+      raise ValueError('cameras must be without distortion.')
 
 
 def _check_central(lens: tuple[float, ...]) -> tuple[float, ...]:
@@ -185,6 +192,7 @@ def _check_central(lens: tuple[float, ...]) -> tuple[float, ...]:
 def _angle_of_view(scene: scenes.Scene) -> float:
   """Returns the horizontal angle of view of all cameras, in radians."""
   splits = scene.train, scene.val, scene.test
+  _check_pinholes(scene)
   sizes = np.concatenate([s.cameras.sizes for s in splits])
   fx, fy, cx, cy = np.concatenate([s.cameras.intrinsics for s in splits]).T
   height, width = np.asarray(sizes, np.float64).T

@@ -185,18 +185,15 @@ class ReadBackTest(_WriterTest):
       num_poses=1,
     )
     images = [*self.scene.train.images, *self.scene.test.images]
-    written = [
-      np.concatenate(parts)
-      for parts in zip(
-        self.scene.train.cameras, self.scene.test.cameras, strict=True
-      )
-    ]
+    written = cameras.concatenate(
+      [self.scene.train.cameras, self.scene.test.cameras]
+    )
     # Every fourth view is held out.
     order = [1, 2, 3, 5, 6, 7, 9, 0, 4, 8]
-    found = [
-      np.concatenate(parts)[np.argsort(order)]
-      for parts in zip(read.train.cameras, read.test.cameras, strict=True)
-    ]
+    found = cameras.take(
+      cameras.concatenate([read.train.cameras, read.test.cameras]),
+      np.argsort(order),
+    )
     poses, expected = found[0], written[0]
     np.testing.assert_allclose(
       np.einsum('aji,bjk->abik', poses[..., :3], poses[..., :3]),
@@ -251,6 +248,15 @@ class RefusedTest(_WriterTest):
     scene = _scene(**dict(zip(('train', 'val', 'test'), splits, strict=True)))
     with self.assertRaisesRegex(ValueError, message):
       write(scene, self.folder / 'toy')
+
+  @parameterized.parameters(
+    writers.write_blender, writers.write_llff, _write_deepvoxels
+  )
+  def test_refuses_distorted_lenses(self, write):
+    splits = [_split([(4, 6)] * 2, 3) for _ in range(3)]
+    views = cameras.with_lenses(splits[1].cameras)
+    splits[1] = splits[1]._replace(cameras=views)
+    self.assert_refused(write, splits, 'without distortion')
 
   @parameterized.product(
     write=[writers.write_llff, _write_deepvoxels, writers.write_tiny],
