@@ -19,7 +19,7 @@ from nerf_haiku.datasets import colmap_files
 from nerf_haiku.io import messages, safe_reading
 
 # Where programs put models, below the folder of a capture.
-_PLACES = ('.', 'sparse', 'colmap/sparse')
+_PLACES = ('sparse', 'colmap/sparse', '.')
 _SUFFIXES = ('.bin', '.txt')  # In order of preference.
 _FOCAL = ('fx', 'fy')
 _CENTER = ('cx', 'cy')
@@ -81,8 +81,8 @@ class _Lens(NamedTuple):
 def find(folder: pathlib.Path) -> tuple[Files, ...]:
   """Finds the models of a capture.
 
-  A model is `folder`, `folder/sparse` or `folder/colmap/sparse`, or lies in one
-  of these; the first of these places that is or has models counts.
+  `folder` is a model, or these are looked for in its folders `sparse` and
+  `colmap/sparse` and then in itself: the first that is or holds models counts.
 
   Args:
     folder: of the capture, or of a model.
@@ -93,18 +93,23 @@ def find(folder: pathlib.Path) -> tuple[Files, ...]:
   Raises:
     OSError: if a folder cannot be listed.
   """
-  for place in _PLACES:
-    root = folder / place
+  itself = _files(folder)
+  if itself:
+    return (itself,)
+  for root in (folder / place for place in _PLACES):
     model = _files(root)
-    if model is None and root.is_dir():
-      # 10 comes after 9.
-      children = sorted(root.iterdir(), key=lambda x: (len(x.name), x.name))
-      models = [model for model in map(_files, children) if model]
-    else:
-      models = [model] if model else []
+    models = (model,) if model else _models_in(root)
     if models:
-      return tuple(models)
+      return models
   return ()
+
+
+def _models_in(folder: pathlib.Path) -> tuple[Files, ...]:
+  """Returns the models whose folders are in a folder; 10 comes after 9."""
+  if not folder.is_dir():
+    return ()
+  folders = sorted(folder.iterdir(), key=lambda x: (len(x.name), x.name))
+  return tuple(model for model in map(_files, folders) if model)
 
 
 def _files(folder: pathlib.Path) -> Files | None:

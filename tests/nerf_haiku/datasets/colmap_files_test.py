@@ -2,6 +2,7 @@ import os
 import pathlib
 import struct
 import tempfile
+from unittest import mock
 
 import chex
 import numpy as np
@@ -229,6 +230,15 @@ class DamageTest(_FilesTest):
       colmap.records(colmap.image(), colmap.image(name=b'b')),
     )
 
+  def test_refuses_more_records_than_any_model_has(self):
+    content = colmap.records(colmap.camera(), colmap.camera(2))
+    with mock.patch.object(colmap_files, '_MAX_RECORDS', 2):
+      self.assertLen(self.read('cameras.bin', content), 2)
+    with mock.patch.object(colmap_files, '_MAX_RECORDS', 1):
+      self.assert_refused(
+        'byte 64: there are more than 1 cameras', 'cameras.bin', content
+      )
+
   @parameterized.parameters(-1, 18, 2**31 - 1)
   def test_refuses_unknown_camera_models(self, model):
     self.assert_refused(
@@ -238,11 +248,12 @@ class DamageTest(_FilesTest):
     )
 
   @parameterized.product(
-    position=((np.nan, 1.0), (1.0, np.inf), (-np.inf, 1.0), (1.0, 1e10)),
+    axis=(0, 1, 2),
+    value=(np.nan, np.inf, -np.inf, 1e10, -1e10),
     suffix=('bin', 'txt'),
   )
-  def test_refuses_points_that_are_nowhere(self, position, suffix):
-    position = (*position, 3.0)
+  def test_refuses_points_that_are_nowhere(self, axis, value, suffix):
+    position = np.insert([1.0, 2.0], axis, value)
     if suffix == 'bin':
       place = 'byte 75'
       content = colmap.records(colmap.point(), colmap.point(2, position))

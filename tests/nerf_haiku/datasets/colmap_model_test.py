@@ -194,7 +194,8 @@ class ChoiceTest(_FolderTest):
   def test_the_largest_of_several_models(self):
     for place, num_images in (('0', 2), ('1', 3), ('2', 5), ('10', 5)):
       self.write(f'sparse/{place}', num_images)
-    self.write('colmap/sparse/0', 9)
+    for place in ('colmap/sparse/0', 'exported'):
+      self.write(place, 9)
     model = colmap_model.read(self.folder)
     self.assertEqual(model.folder, self.folder / 'sparse' / '2')
     self.assertLen(model.names, 5)
@@ -205,6 +206,11 @@ class ChoiceTest(_FolderTest):
         'most; not read: 0 (2), 1 (3), 10 (5).',
       ),
     )
+
+  def test_the_folder_itself_comes_first(self):
+    for place, num_images in (('.', 1), ('sparse/0', 2)):
+      self.write(place, num_images)
+    self.assertLen(colmap_model.read(self.folder).names, 1)
 
   def test_an_empty_model_among_others(self):
     self.write('sparse/1', 2)
