@@ -133,7 +133,7 @@ def check_data(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
   Raises:
     UserError: if the digest differs from that in the folder.
   """
-  if not (model_dir / CONFIG).exists():
+  if not os.path.exists(model_dir / CONFIG):
     return
   existing = json_files.read_json(model_dir / CONFIG)
   # Older runs have none: what they were trained on is not known.

@@ -3,6 +3,7 @@
 With it they are rendered where the data set is not at hand.
 """
 
+import os
 import pathlib
 from typing import Any, NoReturn
 
@@ -43,7 +44,7 @@ def read(folder: pathlib.Path) -> scenes.Scene | None:
     UserError: if the file is corrupt.
   """
   path = folder / FILE
-  if not path.exists():
+  if not os.path.exists(path):
     return None
   content = json_files.read_json(path, *_FIELDS, cure='Delete it.')
   splits: dict[str, Any] = {
