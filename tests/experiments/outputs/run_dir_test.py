@@ -50,6 +50,7 @@ class FolderTest(chex.TestCase):
     {'chunk': 100},
     {'num_poses': 3},
     {'data_dir': '/moved'},
+    {'data_dir': '~no_such_user/moved'},
   )
   def test_how_long_how_often_and_where_may_change(self, **changes):
     self._begin(_settings())

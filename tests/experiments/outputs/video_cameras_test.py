@@ -125,8 +125,9 @@ class ChooseTest(chex.TestCase):
       )
       chex.assert_trees_all_equal(again, path)
     self.assertLen(json.loads((folder / 'path.json').read_text())['cameras'], 3)
-    with self.assertRaisesRegex(ValueError, '--save_path: .* cannot be writ'):
-      video_cameras.save_cameras(str(folder / 'none' / 'x.json'), path)
+    for name in (str(folder / 'none' / 'x.json'), '~no_such_user/x.json'):
+      with self.assertRaisesRegex(ValueError, '--save_path: .* cannot be writ'):
+        video_cameras.save_cameras(name, path)
 
   def test_refuses_impossible_paths(self):
     with self.assertRaisesRegex(

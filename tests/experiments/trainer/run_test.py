@@ -198,6 +198,7 @@ class TrainTest(chex.TestCase):
     np.testing.assert_allclose(content['psnr'], before['psnr'], atol=0.01)
     for init_from, message in (
       ('nowhere', '--init_from: There is no checkpoint in nowhere'),
+      ('~no_such_user', '--init_from: There is no checkpoint in ~no_such_user'),
       (str(first), '--init_from: .* is of another network'),
     ):
       config = _config()
