@@ -17,7 +17,18 @@ import jax.numpy as jnp
 
 from nerf_haiku import arrays
 
-NUM_COEFFICIENTS = 6  # k1, k2, k3, k4, p1, p2.
+COEFFICIENTS = ('k1', 'k2', 'k3', 'k4', 'p1', 'p2')
+NUM_COEFFICIENTS = len(COEFFICIENTS)
+# COLMAP's names of such lenses. Of FULL_OPENCV, only without a denominator.
+PERSPECTIVE_MODELS = (
+  'PINHOLE',
+  'SIMPLE_PINHOLE',
+  'OPENCV',
+  'FULL_OPENCV',
+  'SIMPLE_RADIAL',
+  'RADIAL',
+)
+FISHEYE_MODELS = ('OPENCV_FISHEYE', 'SIMPLE_RADIAL_FISHEYE', 'RADIAL_FISHEYE')
 
 _NEWTON_STEPS = 10
 # The tangent of 89 degrees: what is farther off the axis counts as there.

@@ -176,9 +176,9 @@ def _split_whole(
   Frames are sorted by name. Those without an image are left out, as programs
   that make such files leave out photographs later.
   """
-  all_frames = transforms_json.read(path, 1, finder)
-  frames, notices = _leave_out_missing(all_frames)
   content = transforms_json.read_object(path)
+  all_frames = transforms_json.parse(path, content, 1, finder)
+  frames, notices = _leave_out_missing(all_frames)
   missing = splits_lib.HeldOut[transforms_json.Frames](
     None, f'{path.name} has all views'
   )

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import transform
 
-from nerf_haiku import camera_checks, errors
+from nerf_haiku import camera_checks, errors, lenses
 from nerf_haiku.datasets import colmap_files
 from nerf_haiku.io import messages, safe_reading
 
@@ -23,18 +23,7 @@ _PLACES = ('sparse', 'colmap/sparse', '.')
 _SUFFIXES = ('.bin', '.txt')  # In order of preference.
 _FOCAL = ('fx', 'fy')
 _CENTER = ('cx', 'cy')
-DISTORTION = ('k1', 'k2', 'k3', 'k4', 'p1', 'p2')
-_FISHEYES = frozenset(
-  ('OPENCV_FISHEYE', 'SIMPLE_RADIAL_FISHEYE', 'RADIAL_FISHEYE')
-)
-_READABLE = _FISHEYES | {
-  'SIMPLE_PINHOLE',
-  'PINHOLE',
-  'SIMPLE_RADIAL',
-  'RADIAL',
-  'OPENCV',
-  'FULL_OPENCV',
-}
+_READABLE = frozenset(lenses.PERSPECTIVE_MODELS + lenses.FISHEYE_MODELS)
 _DENOMINATOR = ('d4', 'd5', 'd6')  # Of FULL_OPENCV: must be 0.
 _UNDISTORT = (
   "undistort the photographs with COLMAP's image_undistorter (pycolmap: "
@@ -212,8 +201,8 @@ def _assemble(
         'files again from one model.'
       )
   used = {image.camera for image in images}
-  lenses = {number: _lens(number, cameras[number]) for number in sorted(used)}
-  rows = [lenses[image.camera] for image in images]
+  by_id = {number: _lens(number, cameras[number]) for number in sorted(used)}
+  rows = [by_id[image.camera] for image in images]
   camera_to_world = _camera_to_world(np.array([x.pose for x in images]))
   for image, position in zip(images, camera_to_world[:, :, 3], strict=True):
     field = f'{image.place}: image {messages.shorten(image.name)}'
@@ -291,7 +280,7 @@ def _lens(number: int, camera: colmap_files.Camera) -> _Lens:
   camera_checks.check_focal_lengths(field, np.array(focal))
   return _Lens(
     intrinsics=[*focal, *(params[name] for name in _CENTER)],
-    distortion=[params.get(name, 0.0) for name in DISTORTION],
-    fisheye=camera.model in _FISHEYES,
+    distortion=[params.get(name, 0.0) for name in lenses.COEFFICIENTS],
+    fisheye=camera.model in lenses.FISHEYE_MODELS,
     size=(camera.height, camera.width),
   )

@@ -11,7 +11,7 @@ import io
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import PIL
@@ -316,9 +316,8 @@ def read_header(path: pathlib.Path) -> Header:
     DataError: if the file is missing, is not a single image, or is too large
       or of an unsupported kind.
   """
-  content = _read_bytes(path)
-  with _opened(path, content) as image:
-    depth, color_type = _png_kind(content)
+  with _file(path) as file, _opened(path, file) as image:
+    depth, color_type = _png_kind(file)
     is_gray = (
       image.mode in _GRAY_MODES or (depth, color_type) == _PNG_DEEP_GRAY_A
     )
@@ -350,10 +349,11 @@ def decode(path: pathlib.Path) -> np.ndarray:
 
 
 def _decode(path: pathlib.Path, content: bytes) -> np.ndarray:
-  with _opened(path, content) as image:
+  file = io.BytesIO(content)
+  with _opened(path, file) as image:
     if image.mode.startswith('I;16'):
       return _to_color(np.asarray(image)[..., None])
-    if _png_kind(content)[0] == 16:
+    if _png_kind(file)[0] == 16:
       return _to_color(_decode_deep_png(content))
     mode = 'RGBA' if image.has_transparency_data else 'RGB'
     return np.asarray(image if image.mode == mode else image.convert(mode))
@@ -384,7 +384,7 @@ def _try_decoding(path: pathlib.Path) -> None:
   decode(path)
 
 
-def _check_kind(path: pathlib.Path, image: Image.Image, content: bytes) -> None:
+def _check_kind(path: pathlib.Path, image: Image.Image, file: BinaryIO) -> None:
   """Refuses images that have no clear meaning as 8-bit photographs."""
   # A phone's MPO is a JPEG followed by a preview.
   frames = getattr(image, 'n_frames', 1)
@@ -397,7 +397,7 @@ def _check_kind(path: pathlib.Path, image: Image.Image, content: bytes) -> None:
     problem = f'of mode {image.mode}'
   elif image.mode.startswith('RGB') and bits > 8:
     problem = f'of {bits} bits'
-  elif keyed and (_png_kind(content)[0] == 16 or image.mode.startswith('I;16')):
+  elif keyed and (_png_kind(file)[0] == 16 or image.mode.startswith('I;16')):
     problem = 'of 16 bits with a transparent color'
   else:
     return
@@ -432,11 +432,15 @@ def _divides(factor: int, header: Header) -> bool:
   return header.height % factor == 0 and header.width % factor == 0
 
 
-def _png_kind(content: bytes) -> tuple[int | None, int | None]:
+def _png_kind(file: BinaryIO) -> tuple[int | None, int | None]:
   """Returns bits per channel and color type of a PNG; None for other files."""
-  if len(content) < 26 or not content.startswith(_PNG_SIGNATURE):
+  position = file.tell()  # Where the decoder goes on.
+  file.seek(0)
+  head = file.read(26)
+  file.seek(position)
+  if len(head) < 26 or not head.startswith(_PNG_SIGNATURE):
     return None, None
-  return content[24], content[25]
+  return head[24], head[25]
 
 
 def _decode_deep_png(content: bytes) -> np.ndarray:
@@ -461,19 +465,24 @@ def _read_bytes(path: pathlib.Path) -> bytes:
 
 
 @contextlib.contextmanager
-def _opened(path: pathlib.Path, content: bytes) -> Iterator[Image.Image]:
+def _file(path: pathlib.Path) -> Iterator[BinaryIO]:
+  with _name_errors(path):
+    safe_reading.check_regular_file(path)
+    with path.open('rb') as file:
+      yield file
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path, file: BinaryIO) -> Iterator[Image.Image]:
   """Opens an image of a supported size and kind, without decoding it.
 
   Raises:
     DataError: if it is not supported, or what is done with it fails.
   """
-  with (
-    _name_errors(path),
-    Image.open(io.BytesIO(content), formats=_FORMATS) as image,
-  ):
+  with _name_errors(path), Image.open(file, formats=_FORMATS) as image:
     if image.width * image.height > _MAX_PIXELS:
       raise _too_large(path, f'{image.width}x{image.height}')
-    _check_kind(path, image, content)
+    _check_kind(path, image, file)
     yield image
 
 

@@ -14,18 +14,7 @@ import numpy as np
 from nerf_haiku import camera_checks, errors, lenses
 from nerf_haiku.io import messages
 
-# COLMAP's models by the kind of their distortion, see `lenses`.
-_PERSPECTIVE = (
-  'PINHOLE',
-  'SIMPLE_PINHOLE',
-  'PERSPECTIVE',
-  'OPENCV',
-  'FULL_OPENCV',
-  'SIMPLE_RADIAL',
-  'RADIAL',
-)
-_FISHEYE = ('OPENCV_FISHEYE', 'SIMPLE_RADIAL_FISHEYE', 'RADIAL_FISHEYE')
-_COEFFICIENTS = ('k1', 'k2', 'k3', 'k4', 'p1', 'p2')
+_PERSPECTIVE = ('PERSPECTIVE', *lenses.PERSPECTIVE_MODELS)
 _OTHER_LENS = 'such a lens is not read: undistort the images'
 # Refused unless 0, false or empty: they change what the pixels show.
 _REFUSED = {
@@ -49,7 +38,7 @@ _POSITIONS = ('cx', 'cy')
 FIELDS = (
   'camera_model',
   'is_fisheye',
-  *_COEFFICIENTS,
+  *lenses.COEFFICIENTS,
   *_REFUSED,
   *_ANGLES,
   *_LENGTHS,
@@ -124,13 +113,13 @@ def _is_fisheye(field: str, fields: Mapping[str, Any]) -> bool:
   model, flag = fields.get('camera_model'), fields.get('is_fisheye')
   if model is None:
     return bool(flag)
-  name = str(model).upper()
-  if name not in _PERSPECTIVE + _FISHEYE:
+  name, known = str(model).upper(), _PERSPECTIVE + lenses.FISHEYE_MODELS
+  if name not in known:
     raise errors.DataError(
       f'{field}: camera_model={messages.shorten(model)} cannot be used, only '
-      f'{", ".join(_PERSPECTIVE + _FISHEYE)}: undistort the images.'
+      f'{", ".join(known)}: undistort the images.'
     )
-  fisheye = name in _FISHEYE
+  fisheye = name in lenses.FISHEYE_MODELS
   if flag is not None and bool(flag) != fisheye:
     raise errors.DataError(
       f'{field}: camera_model={messages.shorten(model)} and is_fisheye='
@@ -147,11 +136,11 @@ def _parse_distortion(
   Raises:
     DataError: if one is no number, or is not of such a lens.
   """
-  values = [fields.get(name) or 0 for name in _COEFFICIENTS]
+  values = [fields.get(name) or 0 for name in lenses.COEFFICIENTS]
   excluded: tuple[str, ...] = ('p1', 'p2') if fisheye else ()
   if str(fields.get('camera_model')).upper() == 'FULL_OPENCV':
     excluded = ('k4',)  # In a denominator there.
-  for name, value in zip(_COEFFICIENTS, values, strict=True):
+  for name, value in zip(lenses.COEFFICIENTS, values, strict=True):
     if not camera_checks.is_finite(value):
       raise errors.DataError(
         f'{field}: {name} must be a number, got {messages.shorten(value)}.'

@@ -74,10 +74,12 @@ def load(
   stored = _to_stored(images, height // down_factor, width // down_factor)
   splits = []
   for which in (slice(num_train), slice(num_train, None, max(testskip, 1))):
-    source = images[which].tobytes() + poses[which].tobytes()
-    digest = hashlib.sha256(source + repr(focal).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for source in (images[which], poses[which]):
+      digest.update(np.ascontiguousarray(source).data)
+    digest.update(repr(focal).encode())
     split = _select(stored, cams, which)
-    splits.append(split._replace(digest=digest))
+    splits.append(split._replace(digest=digest.hexdigest()))
   train, test = splits
   notices = []
   if unused:

@@ -65,17 +65,27 @@ class Frames(NamedTuple):
 
 
 def read(path: pathlib.Path, stride: int, finder: file_names.Finder) -> Frames:
-  """Reads and checks every `stride`-th frame of a JSON file.
+  """Reads and checks every `stride`-th frame of a JSON file, see `parse`."""
+  return parse(path, read_object(path), stride, finder)
+
+
+def parse(
+  path: pathlib.Path,
+  content: dict[str, Any],
+  stride: int,
+  finder: file_names.Finder,
+) -> Frames:
+  """Checks every `stride`-th frame of a file's content.
 
   Args:
     path: the file.
+    content: what it holds, from `read_object`.
     stride: 1 or more.
     finder: finds the images, below the scene's folder.
 
   Raises:
-    DataError: if the file is missing or invalid; names the frame and field.
+    DataError: if it is invalid; names the frame and field.
   """
-  content = read_object(path)
   shared = {k: v for k, v in content.items() if k in lens_fields.FIELDS}
   frames = content.get('frames')
   # An error of the file's own lens is not one of each frame.
