@@ -5,7 +5,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from nerf_haiku import cameras, errors, lenses
+from nerf_haiku import cameras, errors
 from nerf_haiku.io import messages
 
 # Scene units from the origin, or pixels: its square fits float32 by far.
@@ -149,6 +149,8 @@ def check_lenses(
   rows = np.column_stack(columns)
   _, first = np.unique(rows, axis=0, return_index=True)
   fisheye = np.asarray(cams.fisheye)
+  poses = np.tile(np.eye(3, 4, dtype=np.float32), (len(fisheye), 1, 1))
+  straight = cams._replace(camera_to_world=poses)
   lattice = np.indices((_LENS_LATTICE,) * 2).reshape(2, -1).T
   for i in np.sort(first):
     size = np.asarray(cams.sizes)[i]
@@ -156,17 +158,8 @@ def check_lenses(
     index = np.full(len(shown), i)
     plane = cameras.image_plane(cams, index, shown)
     angles = np.rad2deg(np.arctan(np.hypot(plane[:, 0], plane[:, 1])))
-    again = np.asarray(
-      lenses.distort(
-        plane[:, :2] * [1, -1],
-        np.asarray(cams.distortion)[index],
-        fisheye[index],
-      )
-    )
-    fx, fy, cx, cy = np.asarray(cams.intrinsics, np.float64)[i]
-    error = np.hypot(
-      again[:, 1] * fy + cy - shown[:, 0], again[:, 0] * fx + cx - shown[:, 1]
-    ).max()
+    again, _ = cameras.project(straight, index, plane.astype(np.float32))
+    error = np.linalg.norm(again - shown, axis=-1).max()
     is_inverted = error <= _MAX_LENS_ERROR * max(1, max(size) / 800)
     # Angles of a fisheye are right as far as they go.
     if angles.max() > _MAX_OFF_AXIS and (is_inverted or fisheye[i]):
