@@ -1,13 +1,15 @@
-"""The model of `reference/model.npz`, and how its names are ours."""
+"""Models of known renderings: that of `reference/model.npz`, and haze."""
 
 import functools
 
+import haiku as hk
 import jax.numpy as jnp
 import numpy as np
 
 from nerf_haiku import backgrounds, cameras, encodings, fields
 from nerf_haiku.renderers import base, hierarchical
 
+# Our names of layers, and those of the reference.
 _NAMES = {f'layer_{i}': f'trunk{i}' for i in range(8)} | {
   'density': 'sigma',
   'bottleneck': 'bottleneck',
@@ -62,3 +64,14 @@ def rays(reference: dict[str, np.ndarray], step: int) -> cameras.Rays:
     jnp.full((len(origins), 1), float(reference[x])) for x in ('near', 'far')
   )
   return cameras.Rays(origins, directions, viewdirs, near, far)
+
+
+def haze(density, color):
+  """A field of one density and color everywhere, without parameters."""
+
+  def apply(params, points, viewdirs):
+    del params, viewdirs
+    shape = points.shape[:-1]
+    return jnp.full(shape, density), jnp.broadcast_to(color, (*shape, 3))
+
+  return hk.Transformed(lambda *_: {}, apply)

@@ -99,13 +99,7 @@ class BackgroundTest(chex.TestCase):
   def test_it_is_seen_through_haze(self, *background):
     """Of density 0.2 over a length of 4, all of one color."""
     color = np.array([0.2, 0.9, 0.6], np.float32)
-
-    def apply(params, points, viewdirs):
-      del params, viewdirs
-      shape = points.shape[:-1]
-      return jnp.full(shape, 0.2), jnp.broadcast_to(color, (*shape, 3))
-
-    haze = hk.Transformed(lambda *_: {}, apply)
+    haze = models.haze(0.2, color)
     renderer = _make(haze, haze, background=background)
     none = base.Variables(params={'coarse': {}, 'fine': {}}, state=())
     passed = np.exp(-0.2 * 4)

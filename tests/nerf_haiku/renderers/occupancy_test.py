@@ -20,6 +20,7 @@ from nerf_haiku import (
   volume,
 )
 from nerf_haiku.renderers import occupancy
+from tests.support import models
 
 _BOX = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]], np.float32)
 _STEP = 0.07
@@ -122,13 +123,7 @@ class BackgroundTest(chex.TestCase):
   def test_it_is_seen_through_haze(self, *background):
     """Of density 0.5 from the first position to the end, all of one color."""
     color = np.array([0.2, 0.9, 0.6], np.float32)
-
-    def apply(params, points, viewdirs):
-      del params, viewdirs
-      shape = points.shape[:-1]
-      return jnp.full(shape, 0.5), jnp.broadcast_to(color, (*shape, 3))
-
-    haze = hk.Transformed(lambda *_: {}, apply)
+    haze = models.haze(0.5, color)
     renderer, rays = _make(haze, background=background), _rays(8)
     variables = _variables(renderer)
     (rendering,) = self.variant(renderer.render_eval)(variables, rays)
