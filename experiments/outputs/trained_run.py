@@ -80,8 +80,8 @@ def load(
 ) -> TrainedRun:
   """Reads a checkpoint of a run, and its scene.
 
-  Without `images` the scene is that kept with the run, if the config has not
-  changed it; the data set need not be there.
+  Without `images` and `data_dir` the scene is that kept with the run, if the
+  config has not changed it; the data set need not be there.
 
   Args:
     config: one that `schema.check` has passed: that of the run, or one with
@@ -97,6 +97,7 @@ def load(
       or the data cannot be used.
   """
   existing = multihost.run_on_main(lambda: _read_settings(model_dir))
+  is_given = data_dir is not None
   data_dir = data_dir or existing['data_dir']
   settings = run_dir.run_settings(
     config,
@@ -105,9 +106,8 @@ def load(
     init_from=existing['init_from'],
   )
   scene = None
-  if not (images or multihost.is_multihost()) and stored_scene.fits(
-    config, existing['config'], path=path
-  ):
+  is_stored = stored_scene.fits(config, existing['config'], path=path)
+  if is_stored and not (images or is_given or multihost.is_multihost()):
     scene = stored_scene.read(model_dir)
   if scene is None:
     scene = _load_scene(config, data_dir, existing['data_dir'])

@@ -100,6 +100,12 @@ class MovedTest(chex.TestCase):
       with self.assertRaisesRegex(errors.UserError, '--data_dir: image 0'):
         split.images[0]
 
+  def test_data_that_are_given_are_read(self):
+    with self.assertRaisesRegex(errors.DataError, 'is not a folder'):
+      self.load(data_dir='nowhere', images=False)
+    scene = self.load(data_dir=self.new, images=False).scene
+    self.assertEqual(scene.train.images[0].shape, (8, 8, 3))
+
   def test_another_path_needs_data_only_if_it_is_the_one_of_the_scene(self):
     self.load(images=False, path=False, num_poses=7)
     with self.assertRaisesRegex(errors.UserError, '--data_dir'):
