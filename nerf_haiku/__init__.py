@@ -33,6 +33,7 @@ from nerf_haiku import (
   sampling,
   scene_bounds,
   scenes,
+  similarity,
   training,
   volume,
 )
@@ -65,6 +66,7 @@ __all__ = (
   'sampling',
   'scene_bounds',
   'scenes',
+  'similarity',
   'training',
   'volume',
 )

@@ -6,6 +6,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from nerf_haiku import arrays, backgrounds, cameras
+from nerf_haiku import similarity as similarity_lib
 
 
 class Images:
@@ -82,6 +83,12 @@ class Scene(NamedTuple):
   # Coordinates that rays are converted to. Near and far are then bounds of the
   # scene's depth, not of rays. None: rays are in world coordinates.
   ndc: cameras.Ndc | None = None
+  # From the data set's coordinates, which all of the above but `box` has, to
+  # those of the field and of the box. None: they are the same.
+  similarity: similarity_lib.Similarity | None = None
+  # Whether space is contracted for the field: it is then unbounded, and what is
+  # near lies within 1 of the field's origin.
+  contracted: bool = False
 
 
 class Batch(NamedTuple):

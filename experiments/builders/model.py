@@ -17,8 +17,9 @@ from nerf_haiku import (
   image_rendering,
   scene_bounds,
   scenes,
+  similarity,
 )
-from nerf_haiku.renderers import hierarchical, occupancy
+from nerf_haiku.renderers import base, hierarchical, occupancy
 
 # Activations of a layer that stay in a CPU's cache: a sweep over microbatches
 # had its best near this for networks 64 to 256 wide.
@@ -67,7 +68,11 @@ def make_renderer(
 def make_bounds(scene: scenes.Scene) -> scene_bounds.SceneBounds:
   """Returns the box that is modelled, and the width of a pixel in it."""
   return scene_bounds.scene_bounds(
-    scene.train.cameras, scene.near, scene.far, scene.box, scene.ndc
+    similarity.move_cameras(scene.similarity, scene.train.cameras),
+    scene.near,
+    scene.far,
+    scene.box,
+    scene.ndc,
   )
 
 
@@ -178,8 +183,19 @@ def make_render_image(
     ndc=scene.ndc,
     network=network,
   )
+  move = functools.partial(similarity.move_cameras, scene.similarity)
+
+  def render_moved(
+    variables: base.Variables,
+    cams: cameras.Cameras,
+    index: int,
+    viewdir_camera: cameras.Cameras | None = None,
+  ) -> image_rendering.RenderedImage:
+    viewdirs = None if viewdir_camera is None else move(viewdir_camera)
+    return render(variables, move(cams), index, viewdirs)
+
   return multihost.collective(
-    render, arg_types=(cameras.Cameras, int, cameras.Cameras)
+    render_moved, arg_types=(cameras.Cameras, int, cameras.Cameras)
   )
 
 

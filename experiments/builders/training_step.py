@@ -11,7 +11,7 @@ import optax
 
 from experiments.builders import model
 from experiments.configs import schema
-from nerf_haiku import cameras, scenes, training
+from nerf_haiku import cameras, scenes, similarity, training
 from nerf_haiku.datasets import batches
 
 # (state, batch, key) -> (state, scalars), see `training.make_update`.
@@ -48,7 +48,9 @@ def make_update(
   optimizer: optax.GradientTransformation,
 ) -> Update:
   """Makes the pmapped update step, see `training.make_update`."""
-  train_cameras = jax.tree.map(np.asarray, scene.train.cameras)
+  train_cameras = jax.tree.map(
+    np.asarray, similarity.move_cameras(scene.similarity, scene.train.cameras)
+  )
   cast_fn = model.make_cast_fn(config, scene)
 
   def cast_training(camera: jax.Array, pixel: jax.Array) -> cameras.Rays:
