@@ -1,6 +1,8 @@
 """Marching rays through an occupancy grid, and packing their samples.
 
-A ray has positions in even steps; those in occupied cells are its samples.
+A ray has positions in even steps; those in occupied cells are its samples. In
+contracted space the steps are even in the s of `sampling.Spacing`: they grow
+with the distance, and so do the grid's cells.
 The samples of many rays are packed into one list of fixed length.
 """
 
@@ -11,16 +13,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nerf_haiku import arrays, cameras, ops
+from nerf_haiku import arrays, cameras, contraction, ops, sampling
 
 _WORD_BITS = 32
 
 
 class MarchedRays(NamedTuple):
-  """The positions of `R` rays that are samples: `near + (i + shift) * step`."""
+  """The positions of `R` rays that are samples: `near + (i + shift) * step`.
+
+  In contracted space this is s, of which `near` is that of the ray's near.
+  """
 
   bits: jax.Array  # [R, W] uint32: bit b of word w is position 32 w + b.
   shift: jax.Array  # [R] in [0, 1), in steps.
+
+
+class Intervals(NamedTuple):
+  """The intervals of `B` samples along their rays, in t."""
+
+  t: jax.Array  # [B] where they begin: the positions of the samples.
+  width: jax.Array  # [B] to the next position, or to the ray's end.
+  is_last: jax.Array  # [B] bool, whether the ray's end is before that.
+  spacing: sampling.Spacing | None  # [B] in which they are even; None: in t.
 
 
 class PackedSamples(NamedTuple):
@@ -39,6 +53,31 @@ def step_sizes(rays: cameras.Rays, step: float) -> jax.Array:
   return jnp.asarray(step / length)
 
 
+def intervals(
+  rays: cameras.Rays, index: jax.Array, *, step: float, contracted: bool
+) -> Intervals:
+  """Returns the intervals of samples.
+
+  Args:
+    rays: `B` rays, that of each sample.
+    index: `[B]` position `i + shift` on it, in steps.
+    step: distance of positions, see `march`.
+    contracted: whether space is contracted.
+  """
+  near, far = jnp.asarray(rays.near)[:, 0], jnp.asarray(rays.far)[:, 0]
+  if not contracted:
+    step_t = step_sizes(rays, step)[:, 0]
+    t = near + index * step_t
+    width = jnp.minimum(step_t, far - t)
+    return Intervals(t=t, width=width, is_last=t + step_t >= far, spacing=None)
+  spacing = jax.tree.map(lambda x: x[:, 0], sampling.contracted_spacing(rays))
+  s = spacing.from_t(near) + index * step
+  is_last = s + step >= spacing.from_t(far)
+  t = jnp.clip(spacing.to_t(s), near, far)
+  end = jnp.where(is_last, far, jnp.clip(spacing.to_t(s + step), t, far))
+  return Intervals(t=t, width=end - t, is_last=is_last, spacing=spacing)
+
+
 def march(
   occupied: jax.Array,
   rays: cameras.Rays,
@@ -47,6 +86,7 @@ def march(
   box: np.ndarray,
   step: float,
   num_positions: int,
+  contracted: bool = False,
 ) -> MarchedRays:
   """Finds the positions of rays that lie in occupied cells.
 
@@ -58,8 +98,9 @@ def march(
     rays: `R` rays, clipped to the box.
     shift: `[R]` in [0, 1), where the first position is, in steps.
     box: `[2, 3]` lower and upper corner.
-    step: distance of positions, scene units.
+    step: distance of positions, scene units, or units of s where contracted.
     num_positions: most positions of any ray.
+    contracted: whether the box is one of contracted space.
 
   Returns:
     A bit for each position.
@@ -68,6 +109,42 @@ def march(
   resolution = occupied.shape[0]
   chex.assert_shape(occupied, (resolution,) * 3)
   num_words = -(-num_positions // _WORD_BITS)
+  index = jnp.arange(num_words * _WORD_BITS, dtype=jnp.float32)[None]
+  place = _place_contracted if contracted else _place_evenly
+  count, coordinates = place(rays, shift, index, box, step, resolution)
+  cell = jnp.zeros((), jnp.int32)
+  for coordinate in reversed(coordinates):
+    coordinate = jnp.clip(coordinate, 0, resolution - 1).astype(jnp.int32)
+    cell = cell * resolution + coordinate
+  is_sample = occupied.reshape(-1).at[cell].get(mode='promise_in_bounds')
+  is_sample &= index < jnp.minimum(count, num_positions)
+  bit = jnp.arange(_WORD_BITS, dtype=jnp.uint32)[None, None]
+  words = is_sample.reshape(-1, num_words, _WORD_BITS).astype(jnp.uint32)
+  bits = jnp.sum(words << bit, axis=-1, dtype=jnp.uint32)
+  return MarchedRays(bits=bits, shift=shift)
+
+
+def _place_evenly(
+  rays: cameras.Rays,
+  shift: jax.Array,
+  index: jax.Array,
+  box: np.ndarray,
+  step: float,
+  resolution: int,
+) -> tuple[jax.Array, list[jax.Array]]:
+  """Returns positions on rays, and x, y, z `[R, P]` in cells of the box.
+
+  Args:
+    rays: see `march`, also for the others.
+    shift: `[R]`.
+    index: `[1, P]` of the positions.
+    box: `[2, 3]`.
+    step: of the positions.
+    resolution: cells along each side.
+
+  Returns:
+    The number of positions `[R, 1]` that are on the rays, and the coordinates.
+  """
   lower, upper = np.asarray(box, np.float32)
   cells_per_unit = (resolution / (upper - lower))[None]
   step_t = step_sizes(rays, step)
@@ -77,18 +154,36 @@ def march(
     rays.origins + first * rays.directions - lower[None]
   ) * cells_per_unit
   stride = step_t * rays.directions * cells_per_unit
-  index = jnp.arange(num_words * _WORD_BITS, dtype=jnp.float32)[None]
-  cell = jnp.zeros((), jnp.int32)
-  for axis in (2, 1, 0):
-    coordinate = start[:, axis, None] + index * stride[:, axis, None]
-    coordinate = jnp.clip(coordinate, 0, resolution - 1).astype(jnp.int32)
-    cell = cell * resolution + coordinate
-  is_sample = occupied.reshape(-1).at[cell].get(mode='promise_in_bounds')
-  is_sample &= index < jnp.minimum(count, num_positions)
-  bit = jnp.arange(_WORD_BITS, dtype=jnp.uint32)[None, None]
-  words = is_sample.reshape(-1, num_words, _WORD_BITS).astype(jnp.uint32)
-  bits = jnp.sum(words << bit, axis=-1, dtype=jnp.uint32)
-  return MarchedRays(bits=bits, shift=shift)
+  return count, [
+    start[:, axis, None] + index * stride[:, axis, None] for axis in range(3)
+  ]
+
+
+def _place_contracted(
+  rays: cameras.Rays,
+  shift: jax.Array,
+  index: jax.Array,
+  box: np.ndarray,
+  step: float,
+  resolution: int,
+) -> tuple[jax.Array, list[jax.Array]]:
+  """Computes `_place_evenly` in a box of contracted space."""
+  lower, upper = np.asarray(box, np.float32)
+  spacing = sampling.contracted_spacing(rays)
+  first = spacing.from_t(rays.near) + shift[:, None] * step
+  count = jnp.ceil((spacing.from_t(rays.far) - first) / step)
+  t = spacing.to_t(first + index * step)
+  points = [
+    rays.origins[:, axis, None] + t * rays.directions[:, axis, None]
+    for axis in range(3)
+  ]
+  x, y, z = points
+  factor = contraction.contraction_factor(x * x + y * y + z * z)
+  cells_per_unit = resolution / (upper - lower)
+  return count, [
+    (place * factor - low) * cells
+    for place, low, cells in zip(points, lower, cells_per_unit, strict=True)
+  ]
 
 
 def count_samples(marched: MarchedRays) -> jax.Array:

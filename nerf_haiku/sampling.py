@@ -1,12 +1,13 @@
 """Samples along a ray, for quadrature (sections 4 and 5.2 of the paper)."""
 
 import functools
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from nerf_haiku import arrays
+from nerf_haiku import arrays, cameras, contraction
 
 # Added to every weight, so that a ray through empty space has a density.
 _WEIGHT_FLOOR = 1e-5
@@ -35,6 +36,37 @@ def even(
   if lindisp:
     return 1.0 / (1.0 / near * (1.0 - s) + 1.0 / far * s)
   return near * (1.0 - s) + far * s
+
+
+class Spacing(NamedTuple):
+  """Maps positions on rays to s, in which contracted space is sampled evenly.
+
+  The map is the contraction of signed distances along the ray, counted from
+  its point nearest to the origin: linear in t as far as 1 from that point, and
+  even in disparity beyond. s is between -2 and 2 however long the ray is, and
+  on a ray through the origin equal steps of s are equal in contracted space.
+  """
+
+  speed: jax.Array  # [R, 1], or [B] of samples: field units per t.
+  offset: jax.Array  # signed distance at t = 0, field units.
+
+  def from_t(self, t: arrays.Array) -> jax.Array:
+    """Returns the s of positions `[R, S]`, or `[B]` of as many samples."""
+    distance = self.offset + self.speed * t
+    return contraction.contract(distance[..., None])[..., 0]
+
+  def to_t(self, s: jax.Array) -> jax.Array:
+    """Returns the positions t of s; those of 2 or more are 1e6 away."""
+    distance = contraction.expand(s[..., None])[..., 0]
+    return (distance - self.offset) / self.speed
+
+
+def contracted_spacing(rays: cameras.Rays) -> Spacing:
+  """Returns the even spacing of `R` rays through contracted space."""
+  directions = jnp.asarray(rays.directions)
+  speed = jnp.linalg.norm(directions, axis=-1, keepdims=True)
+  along = jnp.sum(rays.origins * directions, axis=-1, keepdims=True)
+  return Spacing(speed=speed, offset=along / speed)
 
 
 def midpoints(t: jax.Array) -> jax.Array:

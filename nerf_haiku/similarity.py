@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nerf_haiku import cameras
+from nerf_haiku import cameras, poses
 
 
 class Similarity(NamedTuple):
@@ -19,6 +19,25 @@ class Similarity(NamedTuple):
   scale: float  # field units per scene unit, over 0.
   rotation: np.ndarray  # [3, 3]
   translation: np.ndarray  # [3] field units.
+
+
+def from_cameras(cams: cameras.Cameras) -> Similarity:
+  """Returns the similarity that moves cameras to within 1 of the origin.
+
+  The origin is the point that they look at, or their mean where there is none.
+  Nothing is turned.
+
+  Args:
+    cams: `N` cameras, scene units.
+  """
+  pose = np.asarray(cams.camera_to_world, np.float64)
+  target = poses.find_target(pose)
+  center = pose[..., 3].mean(0)
+  if target is not None and np.median(target.depths) > 0:
+    center = target.point
+  radius = float(np.max(np.linalg.norm(pose[..., 3] - center, axis=-1)))
+  scale = 1.0 / radius if radius > 0 else 1.0
+  return Similarity(scale, np.eye(3), -scale * center)
 
 
 def move_points(similarity: Similarity, points: np.ndarray) -> np.ndarray:

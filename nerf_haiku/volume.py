@@ -8,7 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from nerf_haiku import arrays, backgrounds, ops
+from nerf_haiku import arrays, backgrounds, ops, sampling
 
 # Where the reference implementation ends the last interval: any density at
 # the last sample then absorbs all remaining light.
@@ -51,6 +51,8 @@ class RayHistory(NamedTuple):
   near: arrays.Array  # [R, 1] where the rays begin.
   far: arrays.Array  # [R, 1] where they end.
   fine_t: jax.Array | None = None  # [R, N] positions of importance samples.
+  # In which the samples lie evenly; None: in t.
+  spacing: sampling.Spacing | None = None
 
   def exclusive_sum(self, x: jax.Array) -> jax.Array:
     """Returns for each sample `[R, S]` the sum of those before it."""
@@ -76,6 +78,8 @@ class PackedHistory:
   num_rays: int = dataclasses.field(metadata={'static': True})
   # Most samples of a ray.
   max_per_ray: int = dataclasses.field(metadata={'static': True})
+  # `[B]`, in which the samples lie evenly; None: in t.
+  spacing: sampling.Spacing | None = None
 
   def exclusive_sum(self, x: jax.Array) -> jax.Array:
     """Returns for each sample `[B]` the sum of those before it on its ray."""
@@ -101,6 +105,7 @@ def composite(
   far: arrays.Array,
   background: backgrounds.Color,
   infinite_end: bool = False,
+  spacing: sampling.Spacing | None = None,
 ) -> tuple[RayOutputs, RayHistory]:
   """Integrates colour along each ray (equation 3).
 
@@ -115,6 +120,7 @@ def composite(
     infinite_end: whether the last sample's interval has no end (the reference
       implementation's choice) rather than end at `far`. A ray of no length
       has no such interval: nothing is rendered along it.
+    spacing: in which the samples lie evenly, for the history; None: in t.
 
   Returns:
     The integrals of each ray, and the samples' contributions. Values and
@@ -148,7 +154,7 @@ def composite(
   )
   width = jnp.diff(jnp.concatenate([t, far], axis=-1), axis=-1)
   return outputs, RayHistory(
-    weights=weights, t=t, width=width, near=near, far=far
+    weights=weights, t=t, width=width, near=near, far=far, spacing=spacing
   )
 
 
@@ -173,6 +179,7 @@ def composite_packed(
   rank: jax.Array,
   num_rays: int,
   max_per_ray: int,
+  spacing: sampling.Spacing | None = None,
 ) -> tuple[PackedSums, PackedHistory]:
   """Integrates colour along rays with any number of samples (equation 3).
 
@@ -187,6 +194,7 @@ def composite_packed(
     rank: `[B]` int32, 0 for the first sample of a ray, 1 for the next.
     num_rays: `R`.
     max_per_ray: most samples of a ray.
+    spacing: `[B]`, see `composite`.
 
   Returns:
     The sums of each ray, those of `composite` with the same samples, and the
@@ -207,6 +215,7 @@ def composite_packed(
     rank=rank,
     num_rays=num_rays,
     max_per_ray=max_per_ray,
+    spacing=spacing,
   )
   parts = jnp.stack([weights, weights * t, optical_depth], axis=-1)
   total = history.sum_rays(
@@ -221,13 +230,37 @@ def composite_packed(
   return sums, history
 
 
+class _Extent(NamedTuple):
+  """Where samples lie on their rays, in t or in the s of a spacing."""
+
+  position: jax.Array  # of the shape of the samples, as `width`.
+  width: jax.Array
+  near: arrays.Array  # where their rays begin.
+  far: arrays.Array  # where they end.
+
+
+def _extent(history: History) -> _Extent:
+  """Returns where samples lie, in that in which they are even."""
+  extent = _Extent(history.t, history.width, history.near, history.far)
+  if history.spacing is None:
+    return extent
+  from_t = history.spacing.from_t
+  position = from_t(history.t)
+  return _Extent(
+    position=position,
+    width=from_t(history.t + history.width) - position,
+    near=from_t(history.near),
+    far=from_t(history.far),
+  )
+
+
 def distortion(history: History) -> jax.Array:
   """Computes how far apart the weights of each ray lie.
 
   It is the sum of `w_i w_j |t_i - t_j|` over all pairs of samples of a ray,
   and of `w_i^2 width_i / 3`, in units of the ray's length from near to far: it
   is least where all weight is in one place (equation 15 of Barron et al.,
-  *Mip-NeRF 360*, 2022).
+  *Mip-NeRF 360*, 2022). With a spacing, positions and lengths are those of s.
 
   Args:
     history: samples of `R` rays. A ray with `far` at `near` has none.
@@ -236,8 +269,9 @@ def distortion(history: History) -> jax.Array:
     `[R]` in [0, 1).
   """
   weights = history.weights
-  length = jnp.maximum(history.far - history.near, _MIN_LENGTH)
-  t, width = (history.t - history.near) / length, history.width / length
+  extent = _extent(history)
+  length = jnp.maximum(extent.far - extent.near, _MIN_LENGTH)
+  t, width = (extent.position - extent.near) / length, extent.width / length
   pairs = weights * (
     t * history.exclusive_sum(weights) - history.exclusive_sum(weights * t)
   )
@@ -247,16 +281,19 @@ def distortion(history: History) -> jax.Array:
 def boundary_weight(history: History) -> jax.Array:
   """Computes the weight in the first and the last 2 % of each ray's length.
 
+  With a spacing, lengths are those of s.
+
   Returns:
     `[R, 2]` in [0, 1]: where near or far may cut the scene.
   """
-  margin = _BOUNDARY_FRACTION * (history.far - history.near)
+  extent = _extent(history)
+  margin = _BOUNDARY_FRACTION * (extent.far - extent.near)
   weights = history.weights
   return history.sum_rays(
     jnp.stack(
       [
-        jnp.where(history.t < history.near + margin, weights, 0.0),
-        jnp.where(history.t > history.far - margin, weights, 0.0),
+        jnp.where(extent.position < extent.near + margin, weights, 0.0),
+        jnp.where(extent.position > extent.far - margin, weights, 0.0),
       ],
       axis=-1,
     )

@@ -3,10 +3,19 @@
 import ml_collections
 import numpy as np
 
-from nerf_haiku import errors, poses, scene_bounds, scenes
+from nerf_haiku import (
+  contraction,
+  errors,
+  poses,
+  scene_bounds,
+  scenes,
+  similarity,
+)
 
 # A smaller fraction of rays that meet the box is reported.
 _MIN_FRACTION = 0.01
+# Where rays through contracted space begin by default, field units.
+_NEAR = 0.05
 
 
 def fit(config: ml_collections.ConfigDict, scene: scenes.Scene) -> scenes.Scene:
@@ -31,6 +40,29 @@ def fit(config: ml_collections.ConfigDict, scene: scenes.Scene) -> scenes.Scene:
     )
   box = scene.box if config.box else fitted.box
   return scene._replace(near=near, far=far, box=box)
+
+
+def contract(
+  config: ml_collections.ConfigDict, scene: scenes.Scene
+) -> scenes.Scene:
+  """Contracts a scene, see `contraction`.
+
+  What the data set does not say of an unbounded scene is from its cameras: the
+  similarity, and near and far where the config does not set them.
+  """
+  if scene.contracted:
+    return scene
+  fitted = similarity.from_cameras(scene.train.cameras)
+  near = config.near or _NEAR / fitted.scale
+  far = config.far or contraction.FAR / fitted.scale
+  if near >= far:
+    raise errors.UserError(
+      f'config.near: got {near:.4g}; must be less than far={far:.4g} (those '
+      'that the config does not set are from the cameras).'
+    )
+  return scene._replace(
+    near=near, far=far, box=None, similarity=fitted, contracted=True
+  )
 
 
 def check(scene: scenes.Scene) -> list[str]:

@@ -11,6 +11,7 @@ from experiments.configs import schema
 from experiments.processes import multihost
 from nerf_haiku import (
   cameras,
+  contraction,
   encodings,
   errors,
   fields,
@@ -48,25 +49,34 @@ def make_renderer(
     'infinite_end': config.last_interval == 'infinite',
     'background': schema.background(config),
   }
-  field = _make_field(config, config.model, bounds)
+  make_field = functools.partial(_make_field, config, scene, bounds)
+  field = make_field(config.model)
   if config.renderer == 'occupancy':
-    march = make_march_settings(config, bounds)
+    march = make_march_settings(config, bounds, contracted=scene.contracted)
     return occupancy.make_occupancy(field, march, **settings)
   fine = None
   if config.num_importance:
-    fine = _make_field(config, config.model_fine, bounds)
+    fine = make_field(config.model_fine)
   return hierarchical.make_hierarchical(
     field,
     fine,
     num_samples=config.num_samples,
     num_importance=config.num_importance,
     lindisp=config.llff.lindisp,
+    contracted=scene.contracted,
     **settings,
   )
 
 
 def make_bounds(scene: scenes.Scene) -> scene_bounds.SceneBounds:
-  """Returns the box that is modelled, and the width of a pixel in it."""
+  """Returns the box that is modelled, and the width of a pixel in it.
+
+  In contracted space the box holds all of it, and the pixel is one at a
+  distance of 1, where nothing is contracted.
+  """
+  if scene.contracted:
+    focal = np.median(scene.train.cameras.intrinsics[:, 0])
+    return scene_bounds.SceneBounds(contraction.BOX, 1.0 / float(focal))
   return scene_bounds.scene_bounds(
     similarity.move_cameras(scene.similarity, scene.train.cameras),
     scene.near,
@@ -78,10 +88,21 @@ def make_bounds(scene: scenes.Scene) -> scene_bounds.SceneBounds:
 
 def _make_field(
   config: ml_collections.ConfigDict,
-  layers: ml_collections.ConfigDict,
+  scene: scenes.Scene,
   bounds: scene_bounds.SceneBounds,
+  layers: ml_collections.ConfigDict,
 ) -> hk.Transformed:
   """Makes a field; `layers` are those of the paper's network."""
+  field = _make_plain_field(config, bounds, layers)
+  return contraction.contract_field(field) if scene.contracted else field
+
+
+def _make_plain_field(
+  config: ml_collections.ConfigDict,
+  bounds: scene_bounds.SceneBounds,
+  layers: ml_collections.ConfigDict,
+) -> hk.Transformed:
+  """Makes a field of the space that is in the box."""
   shared = {
     'use_viewdirs': config.use_viewdirs,
     'dtype': config.dtype,
@@ -108,7 +129,10 @@ def _pixels_along(bounds: scene_bounds.SceneBounds) -> int:
 
 
 def make_march_settings(
-  config: ml_collections.ConfigDict, bounds: scene_bounds.SceneBounds
+  config: ml_collections.ConfigDict,
+  bounds: scene_bounds.SceneBounds,
+  *,
+  contracted: bool = False,
 ) -> occupancy.Settings:
   """Returns the occupancy renderer's settings; 0 is chosen by the cameras.
 
@@ -123,7 +147,9 @@ def make_march_settings(
     cells = side / section['step_size'] / 2
     cells = round(cells / _MIN_RESOLUTION) * _MIN_RESOLUTION
     section['resolution'] = min(max(cells, _MIN_RESOLUTION), _MAX_RESOLUTION)
-  settings = occupancy.Settings(box=bounds.box, **section)
+  settings = occupancy.Settings(
+    box=bounds.box, contracted=contracted, **section
+  )
   positions = settings.num_positions()
   if positions > settings.max_samples:
     raise errors.UserError(

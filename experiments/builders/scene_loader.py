@@ -15,6 +15,7 @@ from nerf_haiku.datasets.procedural import photographs
 _FIELDS = {
   'bounds',
   'box',
+  'contraction',
   'dataset_type',
   'down_factor',
   'far',
@@ -64,6 +65,8 @@ def load_scene(
 def _with_bounds(
   config: ml_collections.ConfigDict, scene: scenes.Scene
 ) -> scenes.Scene:
+  if config.contraction:
+    return bounds.contract(config, scene)
   return bounds.fit(config, scene) if config.bounds == 'cameras' else scene
 
 
@@ -158,7 +161,7 @@ def _shared_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 def _bounds_or_none(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Returns near and far for readers whose data sets may have them."""
-  if config.bounds == 'cameras':
+  if config.bounds == 'cameras' or config.contraction:
     return _bounds_or_default(config)  # Replaced later.
   return {'near': config.near or None, 'far': config.far or None}
 
@@ -166,7 +169,8 @@ def _bounds_or_none(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def _bounds_or_default(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Returns near and far for readers whose data sets do not have them."""
   near, far = config.near or _NEAR, config.far or _FAR
-  if config.bounds == 'cameras':  # Replaced later, where not set.
+  # Replaced later, where not set.
+  if config.bounds == 'cameras' or config.contraction:
     near = config.near or far / 2
     far = config.far or near * 2
   if near >= far:

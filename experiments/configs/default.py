@@ -162,6 +162,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Box that rays are clipped to: its lower and its upper corner, as (x, y, z,
   # x, y, z). Empty: see `bounds`.
   config.box = ()
+  # Whether unbounded space is contracted (mip-NeRF 360, equation 10).
+  config.contraction = False
 
   config.blender = ml_collections.ConfigDict()
   # Whether images may be symbolic links that lead out of the scene's folder.

@@ -374,6 +374,8 @@ def _check_data(config: ml_collections.ConfigDict) -> None:
       "'data' without config.llff.spherify=True: normalized device coordinates "
       'are bounded by the depths of the data set',
     )
+  if config.contraction:
+    _check_contraction(config, in_ndc=in_ndc)
   if (
     config.dataset_type == 'deepvoxels'
     and background(config) != backgrounds.WHITE
@@ -396,6 +398,36 @@ def _check_data(config: ml_collections.ConfigDict) -> None:
       'down_factor',
       config.down_factor,
       '1 with the built-in scene; set config.procedural.size instead',
+    )
+
+
+def _check_contraction(
+  config: ml_collections.ConfigDict, *, in_ndc: bool
+) -> None:
+  """Checks fields of a scene whose unbounded space is contracted."""
+  if in_ndc:
+    raise _error(
+      'contraction',
+      True,
+      'False without config.llff.spherify=True: rays in normalized device '
+      'coordinates are already bounded',
+    )
+  if config.box:
+    raise _error(
+      'box', config.box, '() with config.contraction=True: space is unbounded'
+    )
+  if config.bounds == 'cameras':
+    raise _error(
+      'bounds',
+      config.bounds,
+      "'data' with config.contraction=True: space is unbounded",
+    )
+  if config.llff.lindisp:
+    raise _error(
+      'llff.lindisp',
+      True,
+      'False with config.contraction=True, whose samples are even in disparity '
+      'already',
     )
 
 

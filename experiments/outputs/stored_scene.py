@@ -13,7 +13,7 @@ import numpy as np
 from experiments.builders import scene_loader
 from experiments.configs import schema
 from experiments.outputs import json_files
-from nerf_haiku import cameras, errors, scenes
+from nerf_haiku import cameras, errors, scenes, similarity
 
 FILE = 'scene.json'
 
@@ -30,6 +30,8 @@ def write(folder: pathlib.Path, scene: scenes.Scene) -> None:
     'ndc': None if scene.ndc is None else scene.ndc._asdict(),
     'path': _to_lists(scene.path),
     'notices': scene.notices,
+    'similarity': _similarity_to_lists(scene.similarity),
+    'contracted': scene.contracted,
   }
   for name in _SPLITS:
     split = getattr(scene, name)
@@ -63,6 +65,9 @@ def read(folder: pathlib.Path) -> scenes.Scene | None:
     path=_to_cameras(content['path']),
     notices=tuple(content['notices']),
     ndc=None if ndc is None else cameras.Ndc(tuple(ndc['focal']), ndc['near']),
+    # Older runs have neither.
+    similarity=_to_similarity(content.get('similarity')),
+    contracted=content.get('contracted', False),
     **splits,
   )
 
@@ -89,6 +94,25 @@ def _refuse(index: int) -> NoReturn:
     f'--data_dir: image {index} is needed, but only the cameras are kept with '
     'the run: name the data set.'
   )
+
+
+def _similarity_to_lists(
+  moved: similarity.Similarity | None,
+) -> dict[str, Any] | None:
+  if moved is None:
+    return None
+  return {x: np.asarray(y).tolist() for x, y in moved._asdict().items()}
+
+
+def _to_similarity(
+  content: dict[str, Any] | None,
+) -> similarity.Similarity | None:
+  if content is None:
+    return None
+  rotation, translation = map(
+    np.asarray, (content['rotation'], content['translation'])
+  )
+  return similarity.Similarity(content['scale'], rotation, translation)
 
 
 def _to_lists(cams: cameras.Cameras) -> dict[str, Any]:

@@ -79,7 +79,9 @@ def describe_cuts(
     f'Much of the validation view lies where rays {verb}: {name}={bound:g} may '
     f'cut the scene (config.{name}{or_box}).'
     for fraction, (name, verb, bound) in zip(fractions, bounds, strict=True)
+    # The end of contracted space shows the sky.
     if fraction > _MAX_BOUNDARY_FRACTION
+    and not (scene.contracted and name == 'far')
   ]
 
 

@@ -39,6 +39,9 @@ class HierarchicalRenderer:
     num_fine: `N`.
     perturb: whether positions are random in training.
     lindisp: whether positions are evenly spaced in disparity, not in depth.
+    contracted: whether the fields are of unbounded space that is contracted;
+      positions are then evenly spaced in the s of `sampling.Spacing`, and
+      `lindisp` has no effect.
     raw_noise_std: standard deviation of the noise on densities in training.
     activation: maps raw densities to densities per scene unit.
     infinite_end: see `volume.composite`.
@@ -51,6 +54,7 @@ class HierarchicalRenderer:
   num_fine: int
   perturb: bool
   lindisp: bool
+  contracted: bool
   raw_noise_std: float
   activation: Callable[[jax.Array], jax.Array]
   infinite_end: bool
@@ -79,12 +83,13 @@ class HierarchicalRenderer:
   ) -> HierarchicalSamples:
     """See `base.Renderer`."""
     del variables
-    return add_noise(
+    samples = add_noise(
       keys,
       self._even_samples(rays),
       perturb=self.perturb,
       raw_noise_std=self.raw_noise_std,
     )
+    return self._to_t(rays, samples)
 
   def render(
     self, params: base.Params, rays: cameras.Rays, samples: HierarchicalSamples
@@ -99,7 +104,7 @@ class HierarchicalRenderer:
     self, variables: base.Variables, rays: cameras.Rays
   ) -> tuple[base.EvalRendering, ...]:
     """See `base.Renderer`."""
-    samples = self._even_samples(rays)
+    samples = self._to_t(rays, self._even_samples(rays))
     return tuple(
       base.EvalRendering(
         outputs=outputs,
@@ -118,11 +123,31 @@ class HierarchicalRenderer:
     del key, step
     return variables.state
 
+  def _spacing(self, rays: cameras.Rays) -> sampling.Spacing | None:
+    return sampling.contracted_spacing(rays) if self.contracted else None
+
   def _even_samples(self, rays: cameras.Rays) -> HierarchicalSamples:
+    """Returns even positions, those of contracted space in s."""
+    spacing, bounds = self._spacing(rays), (rays.near, rays.far)
+    if spacing is not None:
+      bounds = spacing.from_t(rays.near), spacing.from_t(rays.far)
     t = sampling.even(
-      rays.near, rays.far, num_samples=self.num_coarse, lindisp=self.lindisp
+      *bounds,
+      num_samples=self.num_coarse,
+      lindisp=self.lindisp and spacing is None,
     )
     return without_noise(t, self.num_fine)
+
+  def _to_t(
+    self, rays: cameras.Rays, samples: HierarchicalSamples
+  ) -> HierarchicalSamples:
+    """Converts the positions of `_even_samples` to t."""
+    spacing = self._spacing(rays)
+    if spacing is None:
+      return samples
+    return samples._replace(
+      t=jnp.clip(spacing.to_t(samples.t), rays.near, rays.far)
+    )
 
   def _render(
     self, params: base.Params, rays: cameras.Rays, samples: HierarchicalSamples
@@ -158,6 +183,7 @@ class HierarchicalRenderer:
       far=rays.far,
       background=self.background,
       infinite_end=self.infinite_end,
+      spacing=self._spacing(rays),
     )
 
 
@@ -169,6 +195,7 @@ def make_hierarchical(
   num_importance: int = 128,
   perturb: bool = True,
   lindisp: bool = False,
+  contracted: bool = False,
   raw_noise_std: float = 0.0,
   density_activation: str = 'relu',
   infinite_end: bool = True,
@@ -183,6 +210,7 @@ def make_hierarchical(
     num_importance: fine samples of a ray.
     perturb: whether positions are random in training.
     lindisp: whether positions are evenly spaced in disparity, not in depth.
+    contracted: see `HierarchicalRenderer`.
     raw_noise_std: standard deviation of the noise on densities in training.
     density_activation: a name of `volume.DENSITY_ACTIVATIONS`.
     infinite_end: see `volume.composite`.
@@ -198,6 +226,7 @@ def make_hierarchical(
     num_fine=num_importance,
     perturb=perturb,
     lindisp=lindisp,
+    contracted=contracted,
     raw_noise_std=raw_noise_std,
     activation=volume.DENSITY_ACTIVATIONS[density_activation],
     infinite_end=infinite_end,
@@ -266,7 +295,12 @@ def sample_fine(coarse: volume.RayHistory, u: jax.Array) -> jax.Array:
 
   Returns:
     `[R, N]` positions. The bins lie between the midpoints of the samples, and
-    each has its sample's weight; the outermost samples have none.
+    each has its sample's weight; the outermost samples have none. With a
+    spacing the density is constant in s within a bin: in t, most samples of a
+    far bin would be at its end.
   """
-  edges = sampling.midpoints(coarse.t)
-  return sampling.invert_cdf(u, edges, coarse.weights[:, 1:-1])
+  spacing, weights = coarse.spacing, coarse.weights[:, 1:-1]
+  if spacing is None:
+    return sampling.invert_cdf(u, sampling.midpoints(coarse.t), weights)
+  edges = sampling.midpoints(spacing.from_t(coarse.t))
+  return spacing.to_t(sampling.invert_cdf(u, edges, weights))

@@ -12,6 +12,7 @@ import numpy as np
 from nerf_haiku import (
   backgrounds,
   cameras,
+  contraction,
   occupancy_grid,
   ops,
   ray_marching,
@@ -33,19 +34,47 @@ _MAX_OPTICAL_DEPTH = -np.log(_MIN_TRANSMITTANCE)
 class Settings(NamedTuple):
   """Settings of the march and of the grid."""
 
-  box: np.ndarray  # [2, 3] the modelled volume, in the rays' units.
-  step_size: float  # distance of positions on a ray, in the rays' units.
+  # [2, 3] the modelled volume, in the rays' units; `contraction.BOX` where
+  # unbounded space is contracted.
+  box: np.ndarray
+  # Distance of positions on a ray, in the rays' units; in contracted space in
+  # the s of `sampling.Spacing`.
+  step_size: float
   resolution: int = 64  # cells of the grid along each side of the box.
   max_samples: int = 2**15  # of one query of the field.
   alpha_threshold: float = 0.01  # opacity of a step through an occupied cell.
   ema_decay: float = 0.8  # of a cell's density at each measurement, in (0, 1).
   update_every: int = 16  # steps between updates of the grid.
   warmup_steps: int = 256  # first steps, in which updates measure all cells.
+  contracted: bool = False  # whether unbounded space is contracted.
 
   def num_positions(self) -> int:
     """Returns the number of positions of the longest ray through the box."""
-    diagonal = float(np.linalg.norm(self.box[1] - self.box[0]))
-    return int(np.ceil(diagonal / self.step_size)) + 1
+    longest = float(np.linalg.norm(self.box[1] - self.box[0]))
+    if self.contracted:
+      longest = 2 * contraction.RADIUS  # Of s, on any ray.
+    return int(np.ceil(longest / self.step_size)) + 1
+
+  def min_density(self) -> float | jax.Array:
+    """Returns the density of an occupied cell, per scene unit.
+
+    A step through it has an opacity of `alpha_threshold`. Contracted, that is
+    the longest step through the cell's center, of a ray towards the origin, and
+    there is a number for each cell, `[G, G, G]`.
+    """
+    density = self.alpha_threshold / self.step_size
+    if not self.contracted:
+      return density
+    shape = (self.resolution,) * 3
+    centers = occupancy_grid.cell_points(
+      jnp.arange(self.resolution**3),
+      jnp.full((1, 3), 0.5),
+      self.box,
+      self.resolution,
+    )
+    # Contraction shrinks lengths along such a ray by the squared radius.
+    square = jnp.sum(contraction.expand(centers) ** 2, axis=-1)
+    return density / jnp.maximum(square, 1.0).reshape(shape)
 
 
 class MarchedSamples(NamedTuple):
@@ -67,6 +96,7 @@ class _Queried(NamedTuple):
   rgb: jax.Array  # [B, 3]
   t: jax.Array  # [B]
   width: jax.Array  # [B] of the intervals, in t, to the ray's end at most.
+  spacing: sampling.Spacing | None  # [B] see `ray_marching.Intervals`.
   near: jax.Array  # [B] where their rays begin.
   far: jax.Array  # [B] where they end.
 
@@ -227,7 +257,7 @@ class OccupancyRenderer:
         grid,
       )
       return occupancy_grid.update_occupied(
-        grid, min_density=settings.alpha_threshold / settings.step_size
+        grid, min_density=settings.min_density()
       )
 
     is_due = (step % settings.update_every == 0) & (step > 0)
@@ -249,6 +279,8 @@ class OccupancyRenderer:
     points = occupancy_grid.cell_points(
       index, offset, settings.box, settings.resolution
     )
+    if settings.contracted:
+      points = contraction.expand(points)
     density, _ = self.field.apply(
       params['field'], points, jnp.zeros_like(points)
     )
@@ -257,6 +289,8 @@ class OccupancyRenderer:
     )
 
   def _clip(self, rays: cameras.Rays) -> cameras.Rays:
+    if self.settings.contracted:
+      return rays
     return cameras.clip(rays, self.settings.box)
 
   def _march(
@@ -271,6 +305,7 @@ class OccupancyRenderer:
       box=self.settings.box,
       step=self.settings.step_size,
       num_positions=self.settings.num_positions(),
+      contracted=self.settings.contracted,
     )
 
   def _count_visible(
@@ -336,24 +371,28 @@ class OccupancyRenderer:
   ) -> _Queried:
     """Queries the field at packed samples."""
     ray = jax.tree.map(lambda x: x[packed.ray], rays)
-    step = ray_marching.step_sizes(ray, self.settings.step_size)[:, 0]
-    near, far = ray.near[:, 0], ray.far[:, 0]
-    t = near + (packed.position + marched.shift[packed.ray]) * step
-    points = ray.origins + t[:, None] * ray.directions
+    intervals = ray_marching.intervals(
+      ray,
+      packed.position + marched.shift[packed.ray],
+      step=self.settings.step_size,
+      contracted=self.settings.contracted,
+    )
+    points = ray.origins + intervals.t[:, None] * ray.directions
     density, rgb = self.field.apply(params['field'], points, ray.viewdirs)
-    width = length = jnp.minimum(step, far - t)
+    length = intervals.width
     if self.infinite_end:
-      length = jnp.where(t + step < far, length, volume.INFINITE)
+      length = jnp.where(intervals.is_last, volume.INFINITE, length)
     # From t to scene units, as in `volume.composite`.
     length *= jnp.linalg.norm(ray.directions, axis=-1)
     optical_depth = self.activation(density + noise) * length
     return _Queried(
       optical_depth=jnp.where(packed.used, optical_depth, 0.0),
       rgb=rgb,
-      t=t,
-      width=width,
-      near=near,
-      far=far,
+      t=intervals.t,
+      width=intervals.width,
+      spacing=intervals.spacing,
+      near=ray.near[:, 0],
+      far=ray.far[:, 0],
     )
 
   def _composite(
@@ -370,6 +409,7 @@ class OccupancyRenderer:
       queried.optical_depth,
       queried.t,
       width=queried.width,
+      spacing=queried.spacing,
       near=queried.near,
       far=queried.far,
       ray=packed.ray,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import parameterized
 
-from nerf_haiku import sampling
+from nerf_haiku import cameras, sampling
 from tests.support import references
 
 
@@ -34,6 +34,49 @@ class EvenTest(chex.TestCase):
     bounds = _bounds((2.0, 6.0), (1.0, 1.0))
     t = sampling.even(*bounds, num_samples=3, lindisp=False)
     np.testing.assert_allclose(t, [[2, 4, 6], [1, 1, 1]])
+
+
+def _ray(origin, direction):
+  direction = jnp.array([direction], jnp.float32)
+  bound = jnp.zeros((1, 1))
+  return cameras.Rays(
+    jnp.array([origin], jnp.float32), direction, direction, bound, bound
+  )
+
+
+class SpacingTest(chex.TestCase):
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_closed_form(self):
+    """A ray that passes the origin at 0.6, from 0.8 before that point."""
+    ray = _ray([0.6, -0.8, 0.0], [0.0, 2.0, 0.0])
+
+    @self.variant
+    def convert(t):
+      spacing = sampling.contracted_spacing(ray)
+      s = spacing.from_t(t)
+      return s, spacing.to_t(s)
+
+    # Distances from that point: -0.8, 0, 1; beyond 1 even in disparity.
+    t = jnp.array([[0.0, 0.4, 0.9, 1.4, 2.4, 500.4, 5e5 + 0.4]])
+    s, back = convert(t)
+    expected = [[-0.8, 0.0, 1.0, 1.5, 1.75, 1.999, 2.0 - 1e-6]]
+    np.testing.assert_allclose(s, expected, atol=2e-7)
+    np.testing.assert_allclose(back[:, :-1], t[:, :-1], rtol=2e-4, atol=1e-6)
+
+  def test_steps_have_no_jump_where_disparity_begins(self):
+    spacing = sampling.contracted_spacing(_ray([0, 0, 0], [0.0, 1.0, 0.0]))
+    slope = jax.vmap(jax.grad(lambda t: spacing.from_t(t)[0, 0]))
+    slopes = slope(jnp.array([0.0, 0.999, 1.001, 2.0, 1e3]))
+    np.testing.assert_allclose(slopes, [1, 1, 1.001**-2, 0.25, 1e-6], rtol=1e-3)
+    chex.assert_tree_all_finite(slope(jnp.array([1e6, 1e15])))
+
+  def test_on_a_ray_through_the_origin_it_is_the_contraction(self):
+    ray = _ray([-3.0, 0.0, 0.0], [0.5, 0.0, 0.0])
+    t = jnp.linspace(0.0, 40.0, 30)[None]
+    s = sampling.contracted_spacing(ray).from_t(t)
+    x = -3 + 0.5 * np.linspace(0.0, 40.0, 30)
+    far = np.sign(x) * (2 - 1 / np.maximum(np.abs(x), 1e-9))
+    np.testing.assert_allclose(s[0], np.where(np.abs(x) < 1, x, far), atol=1e-6)
 
 
 class StratifiedTest(chex.TestCase):

@@ -5,7 +5,7 @@ import numpy as np
 from absl.testing import absltest
 from scipy.spatial import transform
 
-from nerf_haiku import cameras, similarity
+from nerf_haiku import camera_paths, cameras, similarity
 
 _ROTATIONS = transform.Rotation.random(4, rng=np.random.default_rng(0))
 # Of photographs in a survey's coordinates: float32 has steps of 0.5 there.
@@ -60,6 +60,32 @@ class SimilarityTest(chex.TestCase):
     np.testing.assert_allclose(
       similarity.move_points(back, moved), point, atol=1e-6
     )
+
+  def test_cameras_are_within_1_of_what_they_look_at(self):
+    poses = [
+      camera_paths.sphere_pose(azimuth, -30.0, radius)
+      for azimuth, radius in ((0, 3.0), (100, 5.0), (200, 4.0))
+    ]
+    poses = np.asarray(poses, np.float64) + _FAR_AWAY[:, None] * [0, 0, 0, 1]
+    cams = _cameras()._replace(camera_to_world=poses)
+    fitted = similarity.from_cameras(cams)
+    center = similarity.move_points(fitted, _FAR_AWAY)
+    np.testing.assert_allclose(center, 0.0, atol=1e-5)
+    moved = similarity.move_points(fitted, poses[:, :, 3])
+    np.testing.assert_allclose(
+      np.linalg.norm(moved, axis=-1), [0.6, 1.0, 0.8], atol=1e-5
+    )
+    # Looking away, they have their mean in the middle.
+    outwards = poses.copy()
+    outwards[:, :, [0, 2]] *= -1
+    fitted = similarity.from_cameras(cams._replace(camera_to_world=outwards))
+    moved = similarity.move_points(fitted, poses[:, :, 3])
+    np.testing.assert_allclose(moved.mean(0), 0.0, atol=1e-8)
+    self.assertAlmostEqual(np.linalg.norm(moved, axis=-1).max(), 1.0)
+    # All in one place, they stay as they are.
+    outwards[:, :, 3] = _FAR_AWAY
+    fitted = similarity.from_cameras(cams._replace(camera_to_world=outwards))
+    self.assertEqual(fitted.scale, 1.0)
 
   def test_without_a_similarity_cameras_stay_the_same(self):
     cams = _cameras()

@@ -4,7 +4,7 @@ from absl.testing import absltest, parameterized
 
 from experiments.builders import bounds
 from experiments.configs import default
-from nerf_haiku import camera_paths, cameras, errors, scenes
+from nerf_haiku import camera_paths, cameras, errors, scenes, similarity
 
 _BOX = np.array([[-1, -1, -1], [1, 1, 1]], np.float32)
 
@@ -123,6 +123,33 @@ class FitTest(chex.TestCase):
   def test_refuses_cameras_that_look_outwards(self):
     with self.assertRaisesRegex(errors.UserError, 'do not look at one point'):
       self.fit(_scene(turn=_TO_OPENCV))
+
+
+class ContractTest(chex.TestCase):
+  def contract(self, scene, **fields):
+    config = default.get_config()
+    config.update(fields)
+    return bounds.contract(config, scene)
+
+  def test_the_cameras_decide(self):
+    """40 away from a point: field units are 40 scene units."""
+    scene = self.contract(_scene(radius=40.0, shift=3.0))
+    self.assertTrue(scene.contracted)
+    self.assertIsNone(scene.box)
+    center = similarity.move_points(scene.similarity, np.full(3, 3.0))
+    np.testing.assert_allclose(center, 0.0, atol=1e-5)
+    np.testing.assert_allclose(scene.similarity.scale, 1 / 40, rtol=1e-5)
+    np.testing.assert_allclose((scene.near, scene.far), (2, 4e4), rtol=1e-5)
+    again = self.contract(scene._replace(near=7.0))
+    self.assertEqual(again.near, 7.0)  # The loader's.
+
+  def test_bounds_that_are_set_win(self):
+    scene = self.contract(_scene(radius=40.0), near=1.0, far=90.0)
+    self.assertEqual((scene.near, scene.far), (1.0, 90.0))
+
+  def test_refuses_near_beyond_far(self):
+    with self.assertRaisesRegex(errors.UserError, 'config.near: got 2; .*=1.5'):
+      self.contract(_scene(radius=40.0), far=1.5)
 
 
 class RestartTest(chex.TestCase):

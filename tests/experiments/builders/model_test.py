@@ -12,7 +12,14 @@ from absl.testing import parameterized
 
 from experiments.builders import experiment as experiment_lib
 from experiments.builders import model, training_step
-from nerf_haiku import camera_paths, cameras, devices, scenes, training
+from nerf_haiku import (
+  camera_paths,
+  cameras,
+  contraction,
+  devices,
+  scenes,
+  training,
+)
 from nerf_haiku.renderers import occupancy
 from tests.support import configs
 
@@ -253,6 +260,43 @@ class PairsTest(chex.TestCase):
       square = b2 * (1 - b2) / (1 - b2**2)
       expected = -5e-4 * mean / (np.sqrt(square) + eps)
       np.testing.assert_allclose(updates, [expected], rtol=1e-4)
+
+
+class ContractionTest(chex.TestCase):
+  def test_renderers_and_grids_are_of_contracted_space(self):
+    scene = _scene()._replace(contracted=True)
+    # 8 pixels of a focal length are 1 wide at a distance of 1.
+    made = model.make_bounds(scene)
+    np.testing.assert_array_equal(made.box, [[-2] * 3, [2] * 3])
+    self.assertAlmostEqual(made.pixel_width, 1 / 8)
+    march = model.make_renderer(configs.changed(renderer='occupancy'), scene)
+    self.assertTrue(march.settings.contracted)
+    self.assertEqual(march.settings.num_positions(), 4 * 8 + 1)
+    self.assertTrue(model.make_renderer(configs.changed(), scene).contracted)
+
+  @parameterized.parameters('mlp', 'hash')
+  def test_fields_are_queried_in_contracted_space(self, field):
+    config = configs.changed(field=field, hash__max_resolution=32)
+    flat = model.make_renderer(config, _scene(contraction.BOX))
+    scene = _scene()._replace(contracted=True)
+    renderer = model.make_renderer(config, scene)
+    params = jax.jit(renderer.init)(jax.random.key(0)).params
+    params = jax.tree.map(lambda x: x + 0.3 * jnp.sin(7.0 * x), params)
+    point = jnp.array([[[3.0, 0.0, 4.0]]])
+    for name in ('coarse', 'fine'):
+      density, _ = getattr(renderer, name).apply(params[name], point, point)
+      expected, _ = getattr(flat, name).apply(
+        params[name],
+        0.36 * point,
+        point,  # At a radius of 1.8 instead of 5.
+      )
+      np.testing.assert_allclose(density, expected, rtol=1e-4)
+
+  def test_a_scene_that_is_not_contracted_is_unchanged(self):
+    for name in ('occupancy', 'hierarchical'):
+      renderer = model.make_renderer(configs.changed(renderer=name), _scene())
+      contracted = getattr(renderer, 'settings', renderer).contracted
+      self.assertFalse(contracted)
 
 
 class BackgroundTest(chex.TestCase):

@@ -245,6 +245,10 @@ class CheckTest(chex.TestCase):
       },
       r'background: got \(0.0, 0.4, 0.5\); must be \(1, 1, 1\) with DeepVoxels',
     ),
+    (
+      {'dataset_type': 'llff', 'contraction': True},
+      'contraction: got True; .*llff.spherify=True',
+    ),
   )
   def test_what_does_not_fit_the_data(self, changes, message):
     with self.assertRaisesRegex(errors.UserError, f'config.{message}'):
@@ -256,6 +260,19 @@ class CheckTest(chex.TestCase):
       'renderer': 'hierarchical',
     }
     self.assertIsNone(schema.check(_config(**changes), num_devices=1))
+
+  @parameterized.parameters(
+    ('box', (0.0, 0.0, 0.0, 1.0, 1.0, 1.0), {}),
+    ('bounds', 'cameras', {}),
+    ('llff__lindisp', True, {'dataset_type': 'llff', 'llff__spherify': True}),
+  )
+  def test_what_does_not_fit_unbounded_space(self, name, value, changes):
+    changes = {name: value} | changes
+    self.assertIsNone(schema.check(_config(**changes), num_devices=1))
+    with self.assertRaisesRegex(errors.UserError, 'contraction=True') as caught:
+      schema.check(_config(contraction=True, **changes), num_devices=1)
+    dotted = name.replace('__', '.')
+    self.assertStartsWith(str(caught.exception), f'config.{dotted}: got ')
 
   def test_a_batch_warmup_that_saves_nothing_is_noticed(self):
     config = _config(batch_warmup_steps=7)

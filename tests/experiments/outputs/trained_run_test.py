@@ -11,9 +11,9 @@ import numpy as np
 from absl.testing import absltest
 from PIL import Image
 
-from experiments.outputs import trained_run, videos
+from experiments.outputs import stored_scene, trained_run, videos
 from experiments.trainer import run
-from nerf_haiku import errors
+from nerf_haiku import camera_paths, cameras, errors, scenes, similarity
 from tests.support import configs
 
 
@@ -32,6 +32,38 @@ def _write_scene(folder):
       frames.append({'file_path': f'{split}/r_{i}', 'transform_matrix': pose})
     content = {'camera_angle_x': 0.7, 'frames': frames}
     (folder / f'transforms_{split}.json').write_text(json.dumps(content))
+
+
+class StoredSceneTest(chex.TestCase):
+  def test_coordinates_of_the_field_come_back(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    views = cameras.pinhole(camera_paths.circle(2), [[4, 4]] * 2, [5.0] * 2)
+    split = scenes.Split(scenes.LazyImages(2, lambda index: None), views)
+    moved = similarity.from_cameras(views)
+    scene = scenes.Scene(
+      train=split,
+      val=split,
+      test=split,
+      near=0.5,
+      far=9.0,
+      box=None,
+      path=views,
+      notices=(),
+      similarity=moved,
+      contracted=True,
+    )
+    stored_scene.write(folder, scene)
+    read = stored_scene.read(folder)
+    chex.assert_trees_all_close(read.similarity, moved)
+    self.assertTrue(read.contracted)
+    # Runs of earlier versions say neither.
+    path = folder / stored_scene.FILE
+    content = json.loads(path.read_text())
+    del content['similarity'], content['contracted']
+    path.write_text(json.dumps(content))
+    read = stored_scene.read(folder)
+    self.assertIsNone(read.similarity)
+    self.assertFalse(read.contracted)
 
 
 class MovedTest(chex.TestCase):

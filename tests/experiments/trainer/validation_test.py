@@ -44,3 +44,6 @@ class CutsTest(chex.TestCase):
     self.assertIn('config.near, config.box', said)
     ndc = _scene(ndc=cameras.Ndc((1.0, 1.0)))
     self.assertEmpty(validation.describe_cuts(_view(0.3, 0.3), ndc))
+    # Where contracted space ends is the sky.
+    (said,) = validation.describe_cuts(_view(0.3, 0.3), _scene(contracted=True))
+    self.assertIn('begin', said)

@@ -9,7 +9,7 @@ from absl.testing import parameterized
 
 from nerf_haiku import backgrounds, cameras, sampling, volume
 from nerf_haiku.renderers import base, hierarchical
-from tests.support import models, references
+from tests.support import contracted, models, references
 
 
 def _rays(count=8):
@@ -108,6 +108,79 @@ class BackgroundTest(chex.TestCase):
       np.testing.assert_allclose(
         rendering.outputs.rgb, np.tile(expected, (8, 1)), atol=1e-5
       )
+
+
+class ContractedTest(chex.TestCase):
+  def test_even_samples_equal_plain_compositing(self):
+    field = contracted.field()
+    renderer = _make(field, num_samples=40, contracted=True, perturb=False)
+    variables = _variables(renderer)
+    rays = contracted.rays()
+    near, far = (contracted.to_s(rays, x) for x in (rays.near, rays.far))
+    t = contracted.to_t(rays, near + (far - near) * np.linspace(0, 1, 40))
+    found = renderer.sample_rays(variables, rays, _keys(30)).t
+    # A float32 s near 2 does not say exactly where 1e6 is.
+    np.testing.assert_allclose(found[:, :-1], t[:, :-1], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found[:, -1:], rays.far, rtol=0.5)
+    rays = contracted.rays(far=(3.0, 50.0))
+    (rendering,) = jax.jit(renderer.render_eval)(variables, rays)
+    found = renderer.sample_rays(variables, rays, _keys(30)).t
+    expected, _ = contracted.composite(field, rays, found)
+    for name in ('rgb', 'opacity', 'disparity', 'depth'):
+      np.testing.assert_allclose(
+        getattr(rendering.outputs, name),
+        getattr(expected, name),
+        atol=1e-5,
+        rtol=1e-5 if name == 'depth' else 0,
+        err_msg=name,
+      )
+
+  def test_strata_and_fine_samples_are_even_in_contracted_space(self):
+    """Through empty space fine samples spread as the bins do."""
+    rays = jax.tree.map(
+      lambda x: jnp.tile(x[:1], (2000, 1)), contracted.rays(1, far=(1e3,))
+    )
+    empty = models.haze(0.0, np.zeros(3))
+    renderer = _make(
+      empty, empty, num_samples=6, num_importance=16, contracted=True
+    )
+    none = base.Variables(params={'coarse': {}, 'fine': {}}, state=())
+    samples = renderer.sample_rays(none, rays, _keys(2000))
+    _, fine = renderer.render(none.params, rays, samples)
+    near, far = (contracted.to_s(rays, x)[0, 0] for x in (rays.near, rays.far))
+    s = (contracted.to_s(rays, samples.t) - near) / (far - near)
+    edges = np.concatenate([[0], np.arange(0.5, 5) / 5, [1]])
+    self.assertTrue(np.all(s >= edges[:-1] - 1e-5))
+    self.assertTrue(np.all(s <= edges[1:] + 1e-5))
+    np.testing.assert_allclose(
+      s.mean(0), (edges[1:] + edges[:-1]) / 2, atol=0.01
+    )
+    # Bins lie between the midpoints of the samples.
+    fine_s = (contracted.to_s(rays, fine.history.fine_t) - near) / (far - near)
+    middle = (s[:, 1:] + s[:, :-1]) / 2
+    bins = np.sum(fine_s[:, :, None] > middle[:, None], axis=-1)
+    counts = np.stack([np.sum(bins == i) for i in range(1, 5)])
+    np.testing.assert_allclose(counts / counts.sum(), 0.25, atol=0.01)
+    self.assertTrue(np.all(np.diff(fine.history.t) >= 0))
+
+  def test_gradients_are_finite_to_the_horizon(self):
+    rays = contracted.rays(8, far=(1e6,))
+    field = contracted.field()
+    renderer = _make(
+      field, field, contracted=True, infinite_end=True, density_activation='exp'
+    )
+    variables = _variables(renderer)
+    samples = renderer.sample_rays(variables, rays, _keys())
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params):
+      coarse, fine = renderer.render(params, rays, samples)
+      return jnp.sum(coarse.outputs.depth + fine.outputs.depth) + jnp.sum(
+        volume.distortion(fine.history)
+      )
+
+    chex.assert_tree_all_finite(loss(variables.params))
 
 
 class HierarchicalTest(chex.TestCase):

@@ -12,6 +12,7 @@ from nerf_haiku import (
   backgrounds,
   camera_paths,
   cameras,
+  contraction,
   devices,
   fields,
   occupancy_grid,
@@ -20,7 +21,7 @@ from nerf_haiku import (
   volume,
 )
 from nerf_haiku.renderers import occupancy
-from tests.support import models
+from tests.support import contracted, models
 
 _BOX = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]], np.float32)
 _STEP = 0.07
@@ -275,6 +276,126 @@ class RenderingTest(chex.TestCase):
       # Rounding may move one sample across a bound.
       np.testing.assert_allclose(found[ray], expected, atol=1.1 * 3.0 * step)
     self.assertGreater(float(found[:, 0].max()), 2 * 3.0 * step)
+
+
+class ContractedTest(chex.TestCase):
+  def _make(self, field=None, changes=(), **others):
+    settings = {
+      'box': contraction.BOX,
+      'contracted': True,
+      'step_size': 0.05,
+      'max_samples': 4096,
+    } | dict(changes)
+    return _make(field or contracted.field(), settings, **others)
+
+  def _plain(self, rays):
+    """Composites at all positions of the rays."""
+    near, far = (contracted.to_s(rays, x) for x in (rays.near, rays.far))
+    s = np.minimum(near + (np.arange(81) + 0.5) * 0.05, far)
+    t = np.clip(contracted.to_t(rays, s), rays.near, rays.far)
+    outputs, history = contracted.composite(contracted.field(), rays, t)
+    end = np.concatenate([s[:, 1:], far], axis=-1)
+    weights = np.float64(history.weights)
+    apart = [
+      contracted.distortion(*x)
+      for x in zip(weights, s, end, near[:, 0], far[:, 0], strict=True)
+    ]
+    ends = [
+      np.sum(weights * (s < near + 0.02 * (far - near)), axis=-1),
+      np.sum(weights * (s > far - 0.02 * (far - near)), axis=-1),
+    ]
+    return outputs, apart, np.stack(ends, axis=-1)
+
+  @parameterized.parameters(4096, 120)
+  def test_all_cells_occupied_equals_plain_compositing(self, max_samples):
+    renderer = self._make(changes={'max_samples': max_samples})
+    rays = contracted.rays()
+    expected, apart, ends = self._plain(rays)
+    rendering = _evaluate(renderer, rays)
+    names = ['rgb', 'opacity', 'disparity', 'depth']
+    for name in names:
+      np.testing.assert_allclose(
+        getattr(rendering.outputs, name),
+        getattr(expected, name),
+        atol=1e-5,
+        rtol=1e-4 if name == 'depth' else 0,
+        err_msg=name,
+      )
+    np.testing.assert_allclose(rendering.boundary_weight, ends, atol=1e-5)
+    self.assertGreater(float(np.ptp(expected.opacity)), 0.2)
+    if max_samples == 4096:
+      trained, _ = _train(renderer, rays)
+      np.testing.assert_allclose(trained.outputs.rgb, expected.rgb, atol=1e-5)
+      found = volume.distortion(trained.history)
+      np.testing.assert_allclose(found, apart, atol=1e-5)
+      self.assertGreater(float(np.ptp(apart)), 0.05)
+
+  def test_gradients_are_finite_to_the_horizon(self):
+    rays = contracted.rays(8, far=(1e6,))
+    renderer = self._make(density_activation='exp', infinite_end=True)
+    variables = _variables(renderer)
+    samples = renderer.sample_rays(
+      variables, rays, jax.random.split(jax.random.key(0), 8)
+    )
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params):
+      outputs, history = renderer.render(params, rays, samples)[0]
+      return jnp.sum(outputs.rgb + outputs.depth[:, None]) + jnp.sum(
+        volume.distortion(history)
+      )
+
+    chex.assert_tree_all_finite(loss(variables.params))
+
+  def test_no_ray_has_more_positions(self):
+    """Not from 1e4 away, through the origin, to 1e6."""
+    step = 0.03
+    settings = self._make(changes={'step_size': step}).settings
+    rays = cameras.Rays(
+      origins=jnp.array([[-1e4, 0.0, 0.0]]),
+      directions=jnp.array([[1.0, 0.0, 0.0]]),
+      viewdirs=jnp.array([[1.0, 0.0, 0.0]]),
+      near=jnp.zeros((1, 1)),
+      far=jnp.full((1, 1), 1e6),
+    )
+    length = np.ptp([contracted.to_s(rays, x) for x in (rays.near, rays.far)])
+    self.assertGreaterEqual(settings.num_positions(), length / step)
+    self.assertLess(settings.num_positions(), length / step + 3)
+
+  def test_a_step_through_an_occupied_cell_has_some_opacity(self):
+    """The density that a cell needs falls with the step's growing length."""
+    resolution, step = 16, 0.05
+
+    def after(factor):
+      """Occupied cells of a field with a share of the density they need."""
+
+      def haze(params, points, viewdirs):
+        del params
+        square = jnp.maximum(jnp.sum(points**2, axis=-1), 1)
+        density = factor * 0.01 / step / square
+        # One dense cell: the mean is no limit.
+        is_dense = jnp.all((points > 0) & (points < 0.25), axis=-1)
+        density = jnp.where(is_dense, 1e5, density)
+        return density, jnp.ones(points.shape) + 0 * viewdirs
+
+      renderer = self._make(
+        _ball()._replace(apply=haze), {'resolution': resolution}
+      )
+      grid = jax.jit(renderer.update_state)(
+        _variables(renderer), jax.random.key(3), jnp.asarray(4)
+      )
+      return np.asarray(grid.occupied)
+
+    index = (np.indices((resolution,) * 3) + 0.5) * 4 / resolution - 2
+    radius = np.linalg.norm(index, axis=0)
+    # A point's density may be that at the far corner of its cell.
+    margin = np.sqrt(3) / 8
+    inside = radius < 1.5
+    growth = ((2 - radius) / (2 - radius - margin)) ** 2
+    self.assertTrue(np.all(after(1.05 * growth[inside].max())[inside]))
+    occupied = after(0.95 / growth[inside].max())
+    self.assertEqual(np.sum(occupied[inside]), 1)
 
 
 class BudgetTest(chex.TestCase):

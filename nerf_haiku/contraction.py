@@ -1,0 +1,70 @@
+"""Contraction of unbounded space into a ball (section 2 of mip-NeRF 360).
+
+Barron et al., *Mip-NeRF 360: Unbounded Anti-Aliased Neural Radiance Fields*,
+2022. What is within 1 of the origin stays as it is; all else lies between the
+radii 1 and 2, where distances shrink with the square of the radius.
+"""
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nerf_haiku import arrays
+
+RADIUS = 2.0  # of contracted space.
+# The box around it, lower and upper corner.
+BOX = np.array([[-RADIUS] * 3, [RADIUS] * 3], np.float32)
+FAR = 1e3  # where rays end if nothing else is known, field units.
+_MAX_RADIUS = 1e6  # of points that `expand` returns.
+
+
+def contract(points: arrays.Array) -> jax.Array:
+  """Contracts points (equation 10).
+
+  Args:
+    points: `[..., D]`; of the origin and of up to 1e18 from it, values and
+      gradients are finite. With `D` of 1 it contracts signed distances.
+
+  Returns:
+    `[..., D]` less than 2 from the origin; 2 where it rounds to that.
+  """
+  points = jnp.asarray(points)
+  square = jnp.sum(points * points, axis=-1, keepdims=True)
+  return points * contraction_factor(square)
+
+
+def contraction_factor(square: arrays.Array) -> jax.Array:
+  """Returns what contraction multiplies points by, from squared radii."""
+  # The root of what is not contracted is not taken: its gradient at 0 is
+  # infinite.
+  radius = jnp.sqrt(jnp.maximum(square, 1.0))
+  return (RADIUS - 1.0 / radius) / radius
+
+
+def expand(points: arrays.Array) -> jax.Array:
+  """Returns the points `[..., D]` that are contracted to others.
+
+  Those at or beyond the radius 2 come back at a radius of 1e6.
+  """
+  points = jnp.asarray(points)
+  square = jnp.sum(points * points, axis=-1, keepdims=True)
+  radius = jnp.sqrt(jnp.maximum(square, 1.0))
+  remaining = jnp.maximum(RADIUS - radius, 1.0 / _MAX_RADIUS)
+  return points / (radius * remaining)
+
+
+def contract_field(field: hk.Transformed) -> hk.Transformed:
+  """Returns a field of unbounded space, from one of contracted space.
+
+  Args:
+    field: see `fields`; it is queried within 2 of the origin.
+  """
+
+  def apply(
+    params: hk.Params, points: jax.Array, viewdirs: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    density, rgb = field.apply(params, contract(points), viewdirs)
+    return density, rgb
+
+  return field._replace(apply=apply)
