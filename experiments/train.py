@@ -33,6 +33,7 @@ import jax
 from absl import flags
 
 from experiments import launch
+from experiments.builders import scene_loader
 from experiments.configs import schema
 from experiments.outputs import run_dir, scoring, videos
 from experiments.trainer import dry_run, run
@@ -59,6 +60,7 @@ def main() -> None:
   config, data_dir = launch.CONFIG.value, launch.DATA_DIR.value
   devices = 1 if config.get('render_only') else jax.device_count()
   schema.check(config, devices)
+  config = scene_loader.resolve(config, data_dir)
   if _DRY_RUN.value:
     print(dry_run.describe_run(config, data_dir, _SEED.value))
     return

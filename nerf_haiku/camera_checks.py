@@ -55,7 +55,7 @@ def parse_pose(field: str, value: Any) -> np.ndarray:
     value: rows of a `[3, 4]` or `[4, 4]` matrix, as lists.
 
   Returns:
-    `[4, 4]` camera-to-world, float32.
+    `[4, 4]` camera-to-world, float64.
 
   Raises:
     DataError: if it is not a pose; names the reason.
@@ -75,7 +75,7 @@ def parse_pose(field: str, value: Any) -> np.ndarray:
     )
   _check_rotation(field, pose[:3, :3])
   check_positions(field, pose[:3, 3])
-  return pose.astype(np.float32)
+  return pose
 
 
 def _check_rotation(field: str, rotation: np.ndarray) -> None:

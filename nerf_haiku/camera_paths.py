@@ -10,6 +10,13 @@ from nerf_haiku import cameras, errors, poses
 # whose disparity is 3/4 of the way from that of near to that of five times far.
 _FAR_FACTOR, _FOCUS_FRACTION = 5.0, 0.75
 _PERCENTILE = 90  # Of the cameras' distances from the mean pose: the radii.
+# Cameras surround a point if no gap between them, as seen from it, is wider.
+_MAX_GAP = np.deg2rad(120)
+# Cameras face one way if each is within this angle of their mean direction.
+_MIN_FORWARD = np.cos(np.deg2rad(45))
+_TINY = 1e-9  # Under the length of a mean direction.
+# A spiral with this near and far looks at a depth of 1.
+_UNIT_DEPTH = 0.4
 _MIN_UP = 0.1  # Length of the cameras' mean up direction that is one.
 _DEPTH_FREQUENCY = 0.5  # Turns to and fro in depth for each turn around.
 
@@ -131,6 +138,39 @@ def orbit(
     backward = frame[:, :3] @ local
     path.append(poses.from_axes(backward, frame[:, 2], frame[:, 3] + backward))
   return np.stack(path).astype(np.float32)
+
+
+def through_capture(camera_to_world: np.ndarray, num_poses: int) -> np.ndarray:
+  """Returns poses on a path that suits a capture.
+
+  It is a circle around what the cameras look at, if they surround it (see
+  `orbit`); a spiral, if they face one way; else a path through all of them, in
+  their order.
+
+  Args:
+    camera_to_world: `[N, 3, 4]` poses of the cameras, in units in which they
+      look at a depth of about 1, with z up.
+    num_poses: number of poses.
+
+  Returns:
+    `[num_poses, 3, 4]` camera-to-world, float32.
+  """
+  target = poses.find_target(camera_to_world)
+  if target is not None and np.median(target.depths) > 0:
+    offsets = camera_to_world[:, :, 3] - target.point
+    angles = np.sort(np.arctan2(offsets[:, 1], offsets[:, 0]))
+    gaps = np.diff(angles, append=angles[0] + 2 * np.pi)
+    if gaps.max() < _MAX_GAP:
+      frame = np.concatenate([np.eye(3), target.point[:, None]], axis=1)
+      return orbit(camera_to_world, frame, num_poses + 1)[:-1]
+  if len(camera_to_world) < 2:
+    return np.repeat(camera_to_world[:, :3], num_poses, axis=0)
+  backward = camera_to_world[:, :3, 2]
+  mean = backward.mean(0)
+  cosines = backward @ mean / max(float(np.linalg.norm(mean)), _TINY)
+  if cosines.min() > _MIN_FORWARD:
+    return spiral(camera_to_world, _UNIT_DEPTH, _UNIT_DEPTH, num_poses)
+  return interpolate(camera_to_world, num_poses)
 
 
 def around(camera_to_world: np.ndarray, num_poses: int) -> np.ndarray:

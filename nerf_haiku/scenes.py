@@ -67,6 +67,10 @@ class Split(NamedTuple, Generic[AnyImages]):
   cameras: cameras.Cameras  # N of them, NumPy.
   # SHA-256 of the images and cameras as they were read; '' for computed ones.
   digest: str = ''
+  names: tuple[str, ...] = ()  # of the photographs; () where it is unknown.
+  # Each [H, W, 1] uint8, 0 where pixels are neither trained on nor scored.
+  # None: all pixels count.
+  masks: Images | None = None
 
 
 class Scene(NamedTuple):
@@ -89,6 +93,8 @@ class Scene(NamedTuple):
   # Whether space is contracted for the field: it is then unbounded, and what is
   # near lies within 1 of the field's origin.
   contracted: bool = False
+  # [P, 3] float64, of surfaces, from structure from motion; None: not known.
+  points: np.ndarray | None = None
 
 
 class Batch(NamedTuple):

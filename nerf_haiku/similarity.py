@@ -69,6 +69,32 @@ def move_cameras(
   return cams._replace(camera_to_world=moved.astype(np.float32))
 
 
+def move_poses(
+  similarity: Similarity | None, camera_to_world: np.ndarray
+) -> np.ndarray:
+  """Moves poses `[N, 3, 4]` rigidly: their axes keep the length 1.
+
+  Distances between them are then in field units. None leaves the poses as they
+  are; else the result is float64.
+  """
+  if similarity is None:
+    return camera_to_world
+  pose = np.asarray(camera_to_world, np.float64)
+  axes = similarity.rotation @ pose[..., :3]
+  centers = move_points(similarity, pose[..., 3])
+  return np.concatenate([axes, centers[..., None]], axis=-1)
+
+
+def move_rigidly(
+  similarity: Similarity | None, cams: cameras.Cameras
+) -> cameras.Cameras:
+  """Moves the poses of cameras, see `move_poses`."""
+  if similarity is None:
+    return cams
+  pose = move_poses(similarity, np.asarray(cams.camera_to_world))
+  return cams._replace(camera_to_world=pose)
+
+
 def invert(similarity: Similarity) -> Similarity:
   """Returns the map back, from the field's coordinates."""
   scale, rotation = 1.0 / similarity.scale, similarity.rotation.T

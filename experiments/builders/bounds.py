@@ -4,6 +4,7 @@ import ml_collections
 import numpy as np
 
 from nerf_haiku import (
+  cameras,
   contraction,
   errors,
   poses,
@@ -31,8 +32,10 @@ def fit(config: ml_collections.ConfigDict, scene: scenes.Scene) -> scenes.Scene:
       "config.bounds='cameras': the training cameras do not look at one point: "
       "set config.bounds='data', with config.near, config.far and config.box."
     )
-  fitted = scene_bounds.fit_bounds(scene.train.cameras, target)
-  near, far = config.near or fitted.near, config.far or fitted.far
+  # In field units; those of the scene, if there is no similarity.
+  fitted = scene_bounds.fit_bounds(_field_cameras(scene), target)
+  near = config.near or fitted.near / _scale(scene)
+  far = config.far or fitted.far / _scale(scene)
   if near >= far:
     raise errors.UserError(
       f'config.near: got {near:.4g}; must be less than far={far:.4g} (those '
@@ -97,7 +100,10 @@ def fraction_of_rays(scene: scenes.Scene) -> float:
   if scene.ndc is not None or scene.box is None:
     return 1.0
   return scene_bounds.fraction_of_rays(
-    scene.train.cameras, scene.near, scene.far, scene.box
+    _field_cameras(scene),
+    scene.near * _scale(scene),
+    scene.far * _scale(scene),
+    scene.box,
   )
 
 
@@ -117,7 +123,17 @@ def check_restart(scene: scenes.Scene) -> None:
 
 
 def _target(scene: scenes.Scene) -> poses.Target | None:
-  return poses.find_target(np.asarray(scene.train.cameras.camera_to_world))
+  """Returns what the cameras look at, in the field's coordinates."""
+  return poses.find_target(np.asarray(_field_cameras(scene).camera_to_world))
+
+
+def _field_cameras(scene: scenes.Scene) -> cameras.Cameras:
+  return similarity.move_rigidly(scene.similarity, scene.train.cameras)
+
+
+def _scale(scene: scenes.Scene) -> float:
+  """Returns field units per scene unit."""
+  return 1.0 if scene.similarity is None else scene.similarity.scale
 
 
 def _is_missed(scene: scenes.Scene, target: poses.Target) -> bool:
@@ -125,7 +141,8 @@ def _is_missed(scene: scenes.Scene, target: poses.Target) -> bool:
   depths = target.depths
   if np.median(depths) <= 0:
     return False  # Cameras may look outwards.
-  outside = np.mean((depths < scene.near) | (depths > scene.far)) > 0.5
+  near, far = scene.near * _scale(scene), scene.far * _scale(scene)
+  outside = np.mean((depths < near) | (depths > far)) > 0.5
   if scene.box is not None:
     outside |= np.any(
       (target.point < scene.box[0]) | (target.point > scene.box[1])
@@ -137,7 +154,8 @@ def _describe_bounds(scene: scenes.Scene) -> str:
   box = ''
   if scene.box is not None:
     lower, upper = (_numbers(corner, ', ') for corner in scene.box)
-    box = f'the box from ({lower}) to ({upper}) '
+    where = '' if scene.similarity is None else " in the field's coordinates"
+    box = f'the box from ({lower}) to ({upper}){where} '
   return f'{box}between near={scene.near:g} and far={scene.far:g}'
 
 
@@ -147,9 +165,11 @@ def _cure(scene: scenes.Scene, target: poses.Target | None) -> str:
       'The cameras do not look at one point: set config.near, config.far and '
       'config.box to what they see.'
     )
-  distance = float(np.median(target.depths))
-  is_zero = np.abs(target.point) < 1e-5 * abs(distance)
-  point = _numbers(np.where(is_zero, 0, target.point), ', ')
+  scale = _scale(scene)
+  distance = float(np.median(target.depths)) / scale
+  center = _to_scene(scene, target.point)
+  is_zero = np.abs(center) < 1e-5 * abs(distance)
+  point = _numbers(np.where(is_zero, 0, center), ', ')
   if distance < 0:
     return (
       f'The cameras look away from ({point}), the point that their optical '
@@ -157,12 +177,23 @@ def _cure(scene: scenes.Scene, target: poses.Target | None) -> str:
       "forward), but must have OpenGL's: negate the second and third column "
       'of each pose.'
     )
-  fitted = scene_bounds.fit_bounds(scene.train.cameras, target)
+  fitted = scene_bounds.fit_bounds(_field_cameras(scene), target)
+  box = fitted.box
+  if scene.similarity is not None:  # It is a cube: turning changes nothing.
+    half = (fitted.box[1] - fitted.box[0]) / 2 / scale
+    box = np.stack([center - half, center + half])
   return (
     f'The cameras look at ({point}), at a distance of {distance:.4g}: set '
-    f'--config.bounds=cameras, or --config.near={fitted.near:.3g} '
-    f'--config.far={fitted.far:.3g} --config.box={_numbers(fitted.box, ",")}.'
+    f'--config.bounds=cameras, or --config.near={fitted.near / scale:.3g} '
+    f'--config.far={fitted.far / scale:.3g} --config.box={_numbers(box, ",")}.'
   )
+
+
+def _to_scene(scene: scenes.Scene, point: np.ndarray) -> np.ndarray:
+  """Returns a point of the field in the scene's coordinates."""
+  if scene.similarity is None:
+    return point
+  return similarity.move_points(similarity.invert(scene.similarity), point)
 
 
 def _numbers(values: np.ndarray, separator: str) -> str:

@@ -77,12 +77,10 @@ def make_bounds(scene: scenes.Scene) -> scene_bounds.SceneBounds:
   if scene.contracted:
     focal = np.median(scene.train.cameras.intrinsics[:, 0])
     return scene_bounds.SceneBounds(contraction.BOX, 1.0 / float(focal))
+  cams = similarity.move_rigidly(scene.similarity, scene.train.cameras)
+  scale = 1.0 if scene.similarity is None else scene.similarity.scale
   return scene_bounds.scene_bounds(
-    similarity.move_cameras(scene.similarity, scene.train.cameras),
-    scene.near,
-    scene.far,
-    scene.box,
-    scene.ndc,
+    cams, scale * scene.near, scale * scene.far, scene.box, scene.ndc
   )
 
 

@@ -8,7 +8,15 @@ import numpy as np
 
 from experiments.builders import bounds
 from nerf_haiku import errors, scenes
-from nerf_haiku.datasets import blender, deepvoxels, llff, tiny
+from nerf_haiku.datasets import (
+  blender,
+  colmap,
+  deepvoxels,
+  llff,
+  scene_folders,
+  tiny,
+  transforms,
+)
 from nerf_haiku.datasets.procedural import photographs
 
 # Fields of the config that decide what a scene is; those of its path alone.
@@ -53,6 +61,7 @@ def load_scene(
         'scene; choose another --config, or leave --data_dir out.'
       )
     return _with_bounds(config, _make_procedural(config))
+  config = resolve(config, data_dir)
   if data_dir is None:
     raise errors.UserError(
       '--data_dir is required: the root of the data set, or the folder of the '
@@ -60,6 +69,31 @@ def load_scene(
     )
   scene = _LOADERS[config.dataset_type](config, data_dir)
   return _with_bounds(config, scene)
+
+
+def resolve(
+  config: ml_collections.ConfigDict, data_dir: str | None
+) -> ml_collections.ConfigDict:
+  """Returns a config whose `dataset_type` is not 'capture', but what is there.
+
+  Raises:
+    UserError: if there is no capture.
+  """
+  if config.dataset_type != 'capture' or data_dir is None:
+    return config
+  root, shape = scene_folders.check_folder(data_dir), config.shape
+  folders = [scene_folders.similar(root, shape), root] if shape else [root]
+  for folder in folders:
+    for kind, reader in (('transforms', transforms), ('colmap', colmap)):
+      if reader.is_scene(folder):
+        config = config.copy_and_resolve_references()
+        config.dataset_type = kind
+        return config
+  raise errors.DataError(
+    f'{folders[-1]}: holds no capture: neither {transforms.FILE}, nor a model '
+    'of COLMAP (cameras.bin and images.bin, or .txt) in it, in sparse or in '
+    'colmap/sparse.'
+  )
 
 
 def _with_bounds(
@@ -144,6 +178,23 @@ def _load_tiny(
   )
 
 
+def _load_capture(
+  config: ml_collections.ConfigDict, data_dir: str
+) -> scenes.Scene:
+  reader = transforms if config.dataset_type == 'transforms' else colmap
+  return reader.load(
+    data_dir,
+    config.shape,
+    down_factor=config.down_factor,
+    num_poses=config.num_poses,
+    holdout=config.holdout,
+    contracted=config.contraction,
+    near=config.near or None,
+    far=config.far or None,
+    box=np.reshape(config.box, (2, 3)) if config.box else None,
+  )
+
+
 _LOADERS: dict[
   str, Callable[[ml_collections.ConfigDict, str], scenes.Scene]
 ] = {
@@ -151,6 +202,8 @@ _LOADERS: dict[
   'llff': _load_llff,
   'deepvoxels': _load_deepvoxels,
   'tiny': _load_tiny,
+  'transforms': _load_capture,
+  'colmap': _load_capture,
 }
 
 

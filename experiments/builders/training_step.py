@@ -96,6 +96,7 @@ def make_batches(
     process=jax.process_index(),
     num_processes=jax.process_count(),
     with_alpha=config.random_background,
+    masks=scene.train.masks,
   )
 
 

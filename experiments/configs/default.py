@@ -137,14 +137,19 @@ def get_config() -> ml_collections.ConfigDict:
 
   # Data.
   # 'llff', 'blender', 'deepvoxels', 'tiny', or 'procedural': the built-in one.
+  # Own photographs: 'transforms' (instant-ngp, nerfstudio), 'colmap', or
+  # 'capture', whichever of the two is there.
   config.dataset_type = 'llff'
   config.shape = 'fern'  # Folder of the scene in the data set.
-  config.down_factor = 1  # Divides the height and width of the images.
+  # Divides the height and width of the images. 0, for own photographs: such
+  # that the longer side is at most 1600.
+  config.down_factor = 1
   # Only every N-th validation and test view is used; 0 is the same as 1. Not
   # for LLFF, which has `llff.hold`.
   config.testskip = 8
   # Where the files have no validation and test views, every N-th training view
-  # is for both, and not for training. Not for LLFF, which has `llff.hold`.
+  # is for both, and not for training; 0, for own photographs: only one that is
+  # in the middle. Not for LLFF, which has `llff.hold`.
   config.holdout = 8
   config.num_poses = 40  # Cameras of the path that videos follow.
   # That path: 'cameras', around what the training cameras look at, or for

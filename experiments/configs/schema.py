@@ -13,7 +13,16 @@ from nerf_haiku.io import messages
 
 LR_SCHEDULES = ('constant * decay_every', 'constant', 'cosine')
 DTYPES = ('float32', 'bfloat16')
-DATASET_TYPES = ('llff', 'blender', 'deepvoxels', 'tiny', 'procedural')
+# Of people's own captures; 'capture' is whichever of the others is there.
+CAPTURE_TYPES = ('capture', 'transforms', 'colmap')
+DATASET_TYPES = (
+  'llff',
+  'blender',
+  'deepvoxels',
+  'tiny',
+  'procedural',
+  *CAPTURE_TYPES,
+)
 FIELDS = ('mlp', 'hash')
 RENDERERS = ('hierarchical', 'occupancy')
 LAST_INTERVALS = ('infinite', 'far')
@@ -123,9 +132,9 @@ _RULES: dict[str, _Rule] = {
   ),
   'chunk': _between(1, 2**24),
   'dataset_type': _one_of(*DATASET_TYPES),
-  'down_factor': _at_least(1),
+  'down_factor': _at_least(0),
   'testskip': _at_least(0),
-  'holdout': _at_least(2),
+  'holdout': (lambda x: x == 0 or 2 <= x <= _MAX_COUNT, '0, or at least 2'),
   'bounds': _one_of(*BOUNDS),
   'video_path': _one_of(*VIDEO_PATHS),
   'num_poses': _between(1, camera_checks.MAX_POSES),
@@ -376,6 +385,7 @@ def _check_data(config: ml_collections.ConfigDict) -> None:
     )
   if config.contraction:
     _check_contraction(config, in_ndc=in_ndc)
+  _check_captures(config)
   if (
     config.dataset_type == 'deepvoxels'
     and background(config) != backgrounds.WHITE
@@ -398,6 +408,24 @@ def _check_data(config: ml_collections.ConfigDict) -> None:
       'down_factor',
       config.down_factor,
       '1 with the built-in scene; set config.procedural.size instead',
+    )
+
+
+def _check_captures(config: ml_collections.ConfigDict) -> None:
+  """Checks fields that have a value for captures alone, or none for them."""
+  captures = ', '.join(map(repr, CAPTURE_TYPES))
+  is_capture = config.dataset_type in CAPTURE_TYPES
+  for name, least in (('down_factor', 1), ('holdout', 2)):
+    if not (config[name] or is_capture):
+      raise _error(
+        name, 0, f'at least {least}, but for dataset_type {captures}'
+      )
+  if is_capture and not config.pixel_center:
+    raise _error(
+      'pixel_center',
+      False,
+      f'True with config.dataset_type={config.dataset_type!r}: positions in '
+      'its images count to the centers of pixels',
     )
 
 

@@ -58,6 +58,7 @@ def score_run(
     'skipped_updates': checkpoint.skipped,
     'background': backgrounds.describe(background),
     'notices': run.scene.notices,
+    **({'test_names': test.names} if test.names else {}),
     'metrics': {
       name: text for name, text in DEFINITIONS.items() if name in scores
     },

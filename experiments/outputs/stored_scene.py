@@ -35,7 +35,10 @@ def write(folder: pathlib.Path, scene: scenes.Scene) -> None:
   }
   for name in _SPLITS:
     split = getattr(scene, name)
-    content[name] = _to_lists(split.cameras) | {'digest': split.digest}
+    content[name] = _to_lists(split.cameras) | {
+      'digest': split.digest,
+      'names': split.names,
+    }
   json_files.write_json(folder / FILE, content)
 
 
@@ -49,11 +52,16 @@ def read(folder: pathlib.Path) -> scenes.Scene | None:
   if not os.path.exists(path):
     return None
   content = json_files.read_json(path, *_FIELDS, cure='Delete it.')
+  # Older runs have no similarity.
+  moved = _to_similarity(content.get('similarity'))
+  # Positions may be large where they are moved to the field.
+  dtype = np.float32 if moved is None else np.float64
   splits: dict[str, Any] = {
     name: scenes.Split(
       scenes.LazyImages(len(content[name]['sizes']), _refuse),
-      _to_cameras(content[name]),
+      _to_cameras(content[name], dtype),
       content[name]['digest'],
+      tuple(content[name].get('names', ())),
     )
     for name in _SPLITS
   }
@@ -62,11 +70,10 @@ def read(folder: pathlib.Path) -> scenes.Scene | None:
     near=content['near'],
     far=content['far'],
     box=None if box is None else np.array(box, np.float32),
-    path=_to_cameras(content['path']),
+    path=_to_cameras(content['path'], dtype),
     notices=tuple(content['notices']),
     ndc=None if ndc is None else cameras.Ndc(tuple(ndc['focal']), ndc['near']),
-    # Older runs have neither.
-    similarity=_to_similarity(content.get('similarity')),
+    similarity=moved,
     contracted=content.get('contracted', False),
     **splits,
   )
@@ -123,9 +130,11 @@ def _to_lists(cams: cameras.Cameras) -> dict[str, Any]:
   }
 
 
-def _to_cameras(content: dict[str, Any]) -> cameras.Cameras:
+def _to_cameras(
+  content: dict[str, Any], dtype: type[np.floating]
+) -> cameras.Cameras:
   return cameras.Cameras(
-    camera_to_world=np.array(content['camera_to_world'], np.float32),
+    camera_to_world=np.array(content['camera_to_world'], dtype),
     intrinsics=np.array(content['intrinsics'], np.float32),
     sizes=np.array(content['sizes'], np.int32),
     **{

@@ -21,6 +21,7 @@ from nerf_haiku import (
   errors,
   image_rendering,
   scenes,
+  similarity,
 )
 from nerf_haiku.renderers import base
 
@@ -63,7 +64,9 @@ class TrainedRun(NamedTuple):
         'seed_in_use': self.checkpoint.metadata['seed'],
         'init_from': self.settings['init_from'],
         'bounds': (self.scene.near, self.scene.far),
-        'cameras': camera_fingerprint(path),
+        'cameras': camera_fingerprint(
+          similarity.move_cameras(self.scene.similarity, path)
+        ),
         'config': self.settings['config'],
       }
     )
@@ -99,6 +102,7 @@ def load(
   existing = multihost.run_on_main(lambda: _read_settings(model_dir))
   is_given = data_dir is not None
   data_dir = data_dir or existing['data_dir']
+  config = scene_loader.resolve(config, data_dir)
   settings = run_dir.run_settings(
     config,
     seed=existing['seed'],
@@ -179,6 +183,7 @@ def _warn(text: str) -> None:
 def camera_fingerprint(cameras_: cameras.Cameras) -> str:
   """Returns a hash that differs between cameras."""
   digest = hashlib.sha256()
-  for array in jax.tree.leaves(cameras_):
+  pose = np.asarray(cameras_.camera_to_world, np.float32)
+  for array in jax.tree.leaves(cameras_._replace(camera_to_world=pose)):
     digest.update(np.ascontiguousarray(array).tobytes())
   return digest.hexdigest()[:16]

@@ -9,6 +9,7 @@ from nerf_haiku import (
   errors,
   poses,
   scenes,
+  similarity,
 )
 from nerf_haiku.io import safe_reading
 
@@ -97,28 +98,48 @@ def _make_path(
   if path == 'given':
     return given
   if path == 'interpolate':
-    return _interpolate(given, num_poses)
-  camera_to_world = np.asarray(given.camera_to_world)
+    return _interpolate(given, scene, num_poses)
+  moved = similarity.move_poses(
+    scene.similarity, np.asarray(given.camera_to_world)
+  )
   if path == 'circle':
-    up = np.sum(camera_to_world[:, :, 1], axis=0)
-    frame = poses.upright(poses.focus(camera_to_world), up)
-    path_poses = camera_paths.orbit(camera_to_world, frame, num_poses)
+    up = np.sum(moved[:, :, 1], axis=0)
+    frame = poses.upright(poses.focus(moved), up)
+    path_poses = camera_paths.orbit(moved, frame, num_poses)
   else:
+    scale = 1.0 if scene.similarity is None else scene.similarity.scale
     path_poses = camera_paths.spiral(
-      camera_to_world, scene.near, scene.far, num_poses, flat=path == 'flat'
+      moved,
+      scale * scene.near,
+      scale * scene.far,
+      num_poses,
+      flat=path == 'flat',
     )
-  return cameras.with_poses(path_poses, given)
+  return _with_poses(path_poses, given, scene)
 
 
-def _interpolate(given: cameras.Cameras, num_poses: int) -> cameras.Cameras:
+def _with_poses(
+  moved: np.ndarray, given: cameras.Cameras, scene: scenes.Scene
+) -> cameras.Cameras:
+  """Returns cameras of poses in field units, in the scene's coordinates."""
+  path = cameras.with_poses(moved, given)
+  if scene.similarity is None:
+    return path
+  inverse = similarity.invert(scene.similarity)
+  return similarity.move_rigidly(inverse, path)
+
+
+def _interpolate(
+  given: cameras.Cameras, scene: scenes.Scene, num_poses: int
+) -> cameras.Cameras:
   """Returns a path through all cameras; intrinsics are interpolated too."""
   if len(np.unique(given.sizes, axis=0)) > 1:
     raise errors.UserError('the cameras have images of several sizes.')
-  camera_to_world = np.asarray(given.camera_to_world)
-  path = cameras.with_poses(
-    camera_paths.interpolate(camera_to_world, num_poses), given
+  moved = similarity.move_poses(
+    scene.similarity, np.asarray(given.camera_to_world)
   )
-  count = len(camera_to_world)
+  path = _with_poses(camera_paths.interpolate(moved, num_poses), given, scene)
+  count = len(moved)
   times = np.linspace(0, count - 1, num_poses)
   columns = [np.interp(times, range(count), x) for x in given.intrinsics.T]
   intrinsics = np.stack(columns, axis=1).astype(np.float32)

@@ -1,5 +1,6 @@
 """Batches of random pixels: a function of the seed and the step alone."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,7 +25,13 @@ def pick_from_all(
   Returns:
     Indices of images `[R]`, and rows and columns of pixels `[R, 2]`.
   """
-  flat = (u * images.offsets[-1]).astype(np.int64)
+  return _locate(images, (u * images.offsets[-1]).astype(np.int64))
+
+
+def _locate(
+  images: scenes.Images, flat: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns image `[R]`, and row and column `[R, 2]`, of pixels `[R]`."""
   camera = np.searchsorted(images.offsets, flat, side='right') - 1
   row, column = np.divmod(
     flat - images.offsets[camera], images.sizes[camera, 1]
@@ -49,15 +56,70 @@ def pick_from_one(
   """
   camera = int(u[0, 0] * len(images))
   size = images.sizes[camera]
-  low, high = np.zeros_like(size), size
-  if crop < 1.0:
-    half = np.maximum((size // 2 * crop).astype(np.int64), 1)
-    low, high = (
-      np.maximum(size // 2 - half, 0),
-      np.minimum(size // 2 + half, size),
-    )
+  low, high = _crop(size, crop)
   pixel = low + (u[1:] * (high - low)).astype(np.int64)
   return np.full(len(pixel), camera), pixel
+
+
+def pick_unmasked(
+  images: scenes.Images, unmasked: np.ndarray, u: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Picks pixels uniformly from those that count, of all images.
+
+  Args:
+    images: `N` images.
+    unmasked: `[M]` int, in ascending order, indices into `images.pixels`.
+    u: `[R]` float64, uniform random numbers in [0, 1).
+
+  Returns:
+    As `pick_from_all`.
+  """
+  flat = unmasked[(u * len(unmasked)).astype(np.int64)].astype(np.int64)
+  return _locate(images, flat)
+
+
+def pick_unmasked_from_one(
+  images: scenes.Images, masks: scenes.Images, u: np.ndarray, *, crop: float
+) -> tuple[np.ndarray, np.ndarray]:
+  """Picks pixels uniformly from those of one image that count.
+
+  Args:
+    images: `N` images.
+    masks: their masks, of which each has a pixel that counts.
+    u: as of `pick_from_one`.
+    crop: as of `pick_from_one`; without effect where all of it is masked.
+
+  Returns:
+    As `pick_from_one`.
+  """
+  camera = int(u[0, 0] * len(images))
+  mask = masks[camera][..., 0] > 0
+  (top, left), (bottom, right) = _crop(images.sizes[camera], crop)
+  rows, columns = np.nonzero(mask[top:bottom, left:right])
+  if not len(rows):
+    rows, columns = np.nonzero(mask)
+    top = left = 0
+  chosen = (u[1:, 0] * len(rows)).astype(np.int64)
+  pixel = np.stack([top + rows[chosen], left + columns[chosen]], axis=-1)
+  return np.full(len(pixel), camera), pixel
+
+
+def _crop(size: np.ndarray, crop: float) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the first row and column of a crop, and those after the last."""
+  if crop >= 1.0:
+    return np.zeros_like(size), size
+  half = np.maximum((size // 2 * crop).astype(np.int64), 1)
+  return np.maximum(size // 2 - half, 0), np.minimum(size // 2 + half, size)
+
+
+def find_unmasked(masks: scenes.Images) -> np.ndarray:
+  """Returns the indices `[M]` of the pixels that count, in ascending order."""
+  dtype = np.uint32 if len(masks.pixels) < 1 << 32 else np.int64
+  parts = [  # Image by image: indices of 64 bits would need much memory.
+    (np.flatnonzero(masks[i]) + masks.offsets[i]).astype(dtype)
+    for i in range(len(masks))
+  ]
+  return np.concatenate(parts)
 
 
 def gather_colors(
@@ -86,6 +148,7 @@ def make_batches(
   process: int = 0,
   num_processes: int = 1,
   with_alpha: bool = False,
+  masks: scenes.Images | None = None,
 ) -> Iterator[scenes.Batch]:
   """Yields batches of random pixels, prefetched by tf.data.
 
@@ -106,6 +169,7 @@ def make_batches(
     num_processes: number of processes that share each batch.
     with_alpha: whether batches include the true opacity; it is 1 for images
       without alpha.
+    masks: of the images; pixels are drawn where they are not 0.
 
   Yields:
     For each step the process's part of its batch, NumPy arrays `[D, R / D,
@@ -114,13 +178,19 @@ def make_batches(
   share = num_rays // num_processes
   part = slice(process * share, (process + 1) * share)
   tf = lazy_tensorflow.module()
+  pick_all = functools.partial(pick_from_all, images)
+  pick_one = functools.partial(pick_from_one, images)
+  if masks is not None:
+    unmasked = find_unmasked(masks) if batching else np.zeros(0, np.int64)
+    pick_all = functools.partial(pick_unmasked, images, unmasked)
+    pick_one = functools.partial(pick_unmasked_from_one, images, masks)
 
   def look_up(step: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, ...]:
     if batching:
-      camera, pixel = pick_from_all(images, u[1:, 0])
+      camera, pixel = pick_all(u[1:, 0])
     else:
       crop = precrop_frac if step < precrop_iters else 1.0
-      camera, pixel = pick_from_one(images, u, crop=crop)
+      camera, pixel = pick_one(u, crop=crop)
     camera, pixel = camera[part], pixel[part]
     stored = gather_colors(images, camera, pixel)
     rgb = scenes.to_float(stored, background=background)

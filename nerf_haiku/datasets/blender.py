@@ -190,10 +190,7 @@ def _split_whole(
     for name in transforms_json.NAME_LISTS
   )
   if train.views is None:
-    raise errors.DataError(
-      f'{path}: has val_filenames or test_filenames, so it must have '
-      'train_filenames with a name or more.'
-    )
+    raise transforms_json.no_training_names(path)
   splits = _complete(train.views, val, test, holdout)
   return splits._replace(notices=notices + splits.notices)
 
@@ -210,11 +207,9 @@ def _leave_out_missing(
   lost = [frames.names[i] for i in order if not frames.images[i]]
   if not lost or not present:
     return frames.take(order), ()
-  shown = ', '.join(messages.shorten(name) for name in lost[:20])
-  more = f' and {len(lost) - 20} more' if len(lost) > 20 else ''
   return frames.take(present), (
     f'{len(lost)} of {len(order)} frames of {frames.json.name} have no image, '
-    f'and are left out: {shown}{more}.',
+    f'and are left out: {messages.list_names(lost)}.',
   )
 
 
@@ -225,24 +220,7 @@ def _take_named(
   finder: file_names.Finder,
 ) -> splits_lib.HeldOut[transforms_json.Frames]:
   """Returns the frames that a list in the file names, those with an image."""
-  names = content.get(field) or []
-  if not isinstance(names, list) or not all(isinstance(x, str) for x in names):
-    raise errors.DataError(
-      f'{frames.json}: {field} must be a list of names, got '
-      f'{messages.shorten(names)}.'
-    )
-  index = {name: i for i, name in enumerate(frames.names)}
-  index |= {str(path): i for i, path in enumerate(frames.images) if path}
-  found = []
-  for name in names:
-    i = index.get(name, index.get(str(finder.find(name))))
-    if i is None:
-      raise errors.DataError(
-        f'{frames.json}: {field} has {messages.shorten(name)}, which is no '
-        'file_path of a frame.'
-      )
-    if frames.images[i]:
-      found.append(i)
+  found = transforms_json.find_named(frames, content, field, finder)
   if not found:
     return splits_lib.HeldOut(None, f'{frames.json.name} has no {field}')
   return splits_lib.HeldOut(frames.take(found))
@@ -279,18 +257,13 @@ def _check_inside(
 ) -> None:
   """Checks that no image is outside the scene, beyond a symbolic link.
 
-  Folders directly in the scene's folder may be links: the user made them.
-
   Raises:
     DataError: names an image outside.
   """
-  root = os.path.realpath(folder)
   for split, paths in zip(frames, split_paths, strict=True):
     for path in paths:
-      first, *rest = path.relative_to(folder).parts
-      roots = (root, os.path.realpath(folder / first)) if rest else (root,)
-      target = pathlib.Path(os.path.realpath(path))
-      if not any(target.is_relative_to(root) for root in roots):
+      target = scene_folders.target_outside(folder, path)
+      if target:
         raise errors.DataError(
           f'{path}: is a link out of the scene, to {target} '
           f'({split.json.name} names it): set blender.follow_links=True if '
@@ -374,7 +347,7 @@ def _cameras(
   full = image_files.full_sizes(files)
   intrinsics = lens_fields.intrinsics(frames.lenses, full, frames.names)
   cams = cameras.Cameras(
-    camera_to_world=frames.poses[:, :3],
+    camera_to_world=frames.poses[:, :3].astype(np.float32),
     intrinsics=intrinsics.astype(np.float32),
     sizes=full.astype(np.int32),
   )

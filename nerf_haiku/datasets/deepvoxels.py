@@ -273,7 +273,8 @@ def _read_pose(path: pathlib.Path, world_to_camera: bool) -> np.ndarray:
       f'{path}: must hold 16 numbers, a matrix row by row, got {len(numbers)}.'
     )
   rows = np.reshape(numbers, (4, 4)).tolist()
-  pose = camera_checks.parse_pose(f'{path}: the pose', rows)
+  pose: np.ndarray = camera_checks.parse_pose(f'{path}: the pose', rows)
+  pose = pose.astype(np.float32)
   if world_to_camera:
     pose = np.linalg.inv(pose.astype(np.float64))
   return (pose @ _FLIP).astype(np.float32)

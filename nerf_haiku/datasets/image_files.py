@@ -33,6 +33,7 @@ _MODES = (*_GRAY_MODES, *_PALETTE_MODES, 'RGB', 'RGBA')
 # Formats that Pillow may detect, whatever a file's name: of the others that it
 # knows, some are programs (PostScript).
 _FORMATS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP', 'GIF')
+MAX_SIDE = 1600  # Pixels, with `Files.down_factor` of 0.
 _MAX_PIXELS = 1 << 26  # Of an image: 8192x8192.
 _MAX_BYTES = 1 << 30  # Of a file.
 
@@ -60,7 +61,9 @@ class Files(NamedTuple):
 
   paths: tuple[pathlib.Path, ...]
   headers: tuple[Header, ...]
-  down_factor: int  # divides both sides of each image, rounded down.
+  # Divides both sides of each image, rounded down. 0: a larger side than
+  # `MAX_SIDE` becomes that.
+  down_factor: int
 
 
 def open_splits(
@@ -70,7 +73,7 @@ def open_splits(
 
   Args:
     splits: the paths of each split.
-    down_factor: 1 or more.
+    down_factor: 0 or more, see `Files`.
 
   Returns:
     The files of each split.
@@ -118,9 +121,8 @@ def load(
   """
   total = int(np.sum(np.prod(sizes(train), axis=1)))
   _check_memory(train, total)
-  dtype = np.uint8 if train.down_factor == 1 else np.uint16
   images = scenes.Images(
-    np.empty((total, channels(train)), dtype), sizes(train)
+    np.empty((total, channels(train)), _dtype(train)), sizes(train)
   )
 
   def decode_one(item: tuple[Files, int]) -> bytes:
@@ -191,13 +193,27 @@ def check_equal_sizes(splits: Sequence[Files]) -> None:
 
 def sizes(files: Files) -> np.ndarray:
   """Returns the downscaled heights and widths, `[N, 2]` int64 pixels."""
-  full = [(header.height, header.width) for header in files.headers]
-  return np.reshape(np.array(full, np.int64), (-1, 2)) // files.down_factor
+  full = full_sizes(files)
+  if files.down_factor:
+    return full // files.down_factor
+  longest = full.max(axis=1, keepdims=True)
+  reduced = np.rint(full * (MAX_SIDE / longest)).astype(np.int64)
+  return np.where(longest > MAX_SIDE, np.maximum(reduced, 1), full)
 
 
 def full_sizes(files: Files) -> np.ndarray:
   """Returns the heights and widths on disk, `[N, 2]` int64 pixels."""
-  return sizes(files._replace(down_factor=1))
+  full = [(header.height, header.width) for header in files.headers]
+  return np.reshape(np.array(full, np.int64), (-1, 2))
+
+
+def _dtype(files: Files) -> type[np.unsignedinteger]:
+  """Returns the type of stored colors.
+
+  It is uint16 where averages would be rounded, but not for photographs that
+  are reduced to save memory.
+  """
+  return np.uint16 if files.down_factor > 1 else np.uint8
 
 
 def channels(files: Files) -> int:
@@ -209,9 +225,10 @@ def read(files: Files, index: int) -> np.ndarray:
   """Decodes and downscales one image.
 
   Returns:
-    `[H, W, C]`, C being `channels(files)`: uint8 at full size, uint16 (0 to
-    65535) if it is downscaled, which averages straight colors, not multiplied
-    by alpha. An image without alpha among others that have it is opaque.
+    `[H, W, C]`, C being `channels(files)`: uint8 at full size or with a
+    `down_factor` of 0, uint16 (0 to 65535) if it is downscaled otherwise, which
+    averages straight colors, not multiplied by alpha. An image without alpha
+    among others that have it is opaque.
 
   Raises:
     DataError: if the file cannot be decoded, or has changed.
@@ -223,13 +240,13 @@ def _downscale(files: Files, index: int, image: np.ndarray) -> np.ndarray:
   """Returns a decoded image as `read` does."""
   if image.shape[2] < channels(files):
     image = np.pad(image, ((0, 0), (0, 0), (0, 1)), constant_values=255)
-  if files.down_factor == 1:
+  height, width = map(int, sizes(files)[index])
+  if files.down_factor <= 1 and image.shape[:2] == (height, width):
     return image
-  height, width = sizes(files)[index]
-  mean = area_resize.downscale(image, int(height), int(width))
-  mean *= 65535 / 255
+  mean = area_resize.downscale(image, height, width)
+  mean *= np.iinfo(_dtype(files)).max / 255
   np.rint(mean, out=mean)
-  return mean.astype(np.uint16)
+  return mean.astype(_dtype(files))
 
 
 def notices(splits: Sequence[Files], folder: pathlib.Path) -> tuple[str, ...]:
@@ -264,6 +281,15 @@ def notices(splits: Sequence[Files], folder: pathlib.Path) -> tuple[str, ...]:
       'scaled by the real ratio of each axis',
       [
         path for path, header, f in items if not _divides(f.down_factor, header)
+      ],
+    ),
+    (
+      ('is', 'are'),
+      f'larger than {MAX_SIDE} pixels: reduced to that (down_factor=0)',
+      [
+        path
+        for path, header, f in items
+        if not f.down_factor and max(header[:2]) > MAX_SIDE
       ],
     ),
   ]
@@ -409,7 +435,7 @@ def _check_kind(path: pathlib.Path, image: Image.Image, file: BinaryIO) -> None:
 
 def _check_memory(files: Files, num_pixels: int) -> None:
   """Checks that images fit into memory, if it is known how much there is."""
-  needed = num_pixels * channels(files) * (1 if files.down_factor == 1 else 2)
+  needed = num_pixels * channels(files) * np.dtype(_dtype(files)).itemsize
   available = memory.available()
   if available is not None and needed > available:
     raise errors.DataError(
@@ -429,6 +455,8 @@ def _check_down_factor(files: Files) -> None:
 
 
 def _divides(factor: int, header: Header) -> bool:
+  if not factor:
+    return True
   return header.height % factor == 0 and header.width % factor == 0
 
 

@@ -25,7 +25,7 @@ _REFUSED = {
   'latlong': 'panoramas are not read: use other images',
   'orthographic': 'orthographic cameras are not read: use other images',
   'rolling_shutter': 'a rolling shutter is not read: use other images',
-  'mask_path': 'masks are not read: write them as alpha into the images',
+  'mask_path': "masks are read with dataset_type='transforms' only: use that",
   'from_mitsuba': "Mitsuba's axes are not read: write OpenGL's poses",
   'from_na': 'its axes are not read: write poses with the axes of OpenGL',
 }
@@ -96,12 +96,17 @@ def parse(field: str, fields: Mapping[str, Any]) -> Lens:
   for name in (*_ANGLES, *_LENGTHS, *_POSITIONS):
     if name in fields:
       values[name] = _parse_number(field, name, fields[name])
-  if not any(name in values for axis in _FOCAL_FIELDS for name in axis):
+  if not has_focal_length(values):
     raise errors.DataError(
       f'{field}: has no camera_angle_x, the horizontal angle of view in '
       'radians, and no fl_x, the focal length in pixels: it must have one.'
     )
   return Lens(field, values, _parse_distortion(field, fields, fisheye), fisheye)
+
+
+def has_focal_length(fields: Mapping[str, Any]) -> bool:
+  """Returns whether fields of a file have a focal length or angle of view."""
+  return any(name in fields for axis in _FOCAL_FIELDS for name in axis)
 
 
 def _is_fisheye(field: str, fields: Mapping[str, Any]) -> bool:
@@ -188,6 +193,25 @@ def _parse_number(field: str, name: str, value: Any) -> float:
       f'{field}: {name} must be {allowed}, got {messages.shorten(value)}.'
     )
   return float(value * unit)
+
+
+def sizes(lenses: Sequence[Lens], images: np.ndarray) -> np.ndarray:
+  """Returns the sizes of the images that lenses are described for.
+
+  Args:
+    lenses: `N` lenses.
+    images: `[N, 2]` heights and widths of the images, pixels.
+
+  Returns:
+    `[N, 2]` int32, `h` and `w` where a file has them. Where it has one of them,
+    the other is in proportion; where it has none, that of the image.
+  """
+  rows = []
+  for lens, (height, width) in zip(lenses, images, strict=True):
+    h, w = lens.values.get('h'), lens.values.get('w')
+    scale = w / width if w else h / height if h else 1.0
+    rows.append((h or scale * height, w or scale * width))
+  return np.maximum(np.rint(rows), 1).astype(np.int32)
 
 
 def intrinsics(

@@ -41,7 +41,7 @@ def find_scene(
       return folder, ()
   if is_scene(root):
     name = root.resolve().name
-    if file_names.normalize(name) == file_names.normalize(shape):
+    if not shape or file_names.normalize(name) == file_names.normalize(shape):
       return root, ()
     return root, (
       f'data_dir={messages.shorten(data_dir)} is itself a scene: '
@@ -86,6 +86,27 @@ def list_scenes(
   if num_more > 0:
     shown[-1] += f' and {num_more} more'
   return ', '.join(shown) or 'none'
+
+
+def target_outside(
+  folder: pathlib.Path, path: pathlib.Path
+) -> pathlib.Path | None:
+  """Returns what a file is outside its scene, beyond a symbolic link.
+
+  Folders directly in the scene's folder may be links: the user made them.
+
+  Args:
+    folder: of the scene.
+    path: of a file below it.
+
+  Returns:
+    None if the file is in the scene's folder.
+  """
+  root = os.path.realpath(folder)
+  first, *rest = path.relative_to(folder).parts
+  roots = (root, os.path.realpath(folder / first)) if rest else (root,)
+  target = pathlib.Path(os.path.realpath(path))
+  return None if any(target.is_relative_to(root) for root in roots) else target
 
 
 def check_folder(data_dir: str) -> pathlib.Path:

@@ -165,7 +165,7 @@ def _read(
       f'{messages.shorten(length)}.'
     )
   camera_checks.check_focal_lengths(f'{path}: focal', np.array([length]))
-  return images, np.stack(parsed), float(length), others
+  return images, np.stack(parsed).astype(np.float32), float(length), others
 
 
 def _check_images(path: pathlib.Path, images: np.ndarray) -> None:
