@@ -12,7 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nerf_haiku import arrays, backgrounds, cameras, sampling, scenes, volume
+from nerf_haiku import (
+  arrays,
+  backgrounds,
+  cameras,
+  exposure,
+  sampling,
+  scenes,
+  volume,
+)
 from nerf_haiku.renderers import base
 
 AXIS = 'devices'
@@ -27,6 +35,9 @@ _BACKGROUND_STREAM = np.uint32(2**32 - 2)
 # Decay of the colour statistics from one step to the next: a mean over some
 # 50 steps.
 _EMA_DECAY = 0.98
+
+# Parameters that belong to training images: no view is rendered from them.
+IMAGE_PARAMS = (exposure.NAME,)
 
 # Scalars of a step by name; `color_stats` is a `ColorStats`.
 Scalars = dict[str, Any]
@@ -101,23 +112,34 @@ def init_state(
   renderer: base.Renderer[Any],
   optimizer: optax.GradientTransformation,
   key: jax.Array,
+  image_params: base.Params | None = None,
 ) -> TrainState:
-  """Returns the state before the first update."""
+  """Returns the state before the first update.
+
+  Args:
+    renderer: its parameters are random.
+    optimizer: of all parameters.
+    key: for the random numbers.
+    image_params: parameters of the training images (`exposure.init`), by their
+      names; rendering ignores them.
+  """
   init = jax.jit(functools.partial(_init_state, renderer, optimizer))
-  return init(key)
+  return init(key, image_params or {})
 
 
 def _init_state(
   renderer: base.Renderer[Any],
   optimizer: optax.GradientTransformation,
   key: jax.Array,
+  image_params: base.Params,
 ) -> TrainState:
   variables = renderer.init(key)
+  params = {**variables.params, **image_params}
   zero = jnp.zeros((), jnp.int32)
   return TrainState(
     step=zero,
-    params=variables.params,
-    opt_state=optimizer.init(variables.params),
+    params=params,
+    opt_state=optimizer.init(params),
     color_stats=ColorStats(
       # Separate arrays: the update donates each of them.
       target=jnp.zeros(3),
@@ -218,6 +240,7 @@ class _RayChunk(NamedTuple, Generic[base.Samples]):
   weight: jax.Array  # [R] in the mean over the batch.
   alpha: jax.Array | None  # [R] opacity of the target.
   background: jax.Array | None  # [R, 3] both are compared on it; None: as is.
+  camera: jax.Array | None  # [R] int32; None where no parameter belongs to one.
 
   def keep(self, mask: jax.Array) -> '_RayChunk[base.Samples]':
     """Returns the chunk without samples and weight where a mask is false."""
@@ -243,6 +266,17 @@ def _chunk_loss(
   renderings = renderer.render(params, chunk.rays, chunk.samples)
   target, weight = chunk.target, chunk.weight
   predicted = tuple(x.outputs.rgb for x in renderings)
+  if chunk.camera is not None and exposure.NAME in params:
+    expose = functools.partial(
+      exposure.apply,
+      exposure.color_maps(params[exposure.NAME]),
+      chunk.camera,
+      background=settings.background,
+    )
+    predicted = tuple(
+      expose(rgb, x.outputs.opacity)
+      for rgb, x in zip(predicted, renderings, strict=True)
+    )
   stats = color_stats(predicted[-1], target, weight)
   if chunk.background is not None and chunk.alpha is not None:
     move = functools.partial(
@@ -292,7 +326,8 @@ def make_gradient(
     distortion_weight: weight of `volume.distortion` in the loss.
 
   Returns:
-    A function of `Variables`, `[R]` keys, a batch of `R` rays, and by name the
+    A function of `Variables` (with color maps of the training images, see
+    `exposure`, or without), `[R]` keys, a batch of `R` rays, and by name the
     rays' weights `weight` `[R]` (without: those of a mean). A ray of weight 0
     has no samples. It returns the gradient and `loss`, `mse`, `mse_coarse`,
     the batch's `color_stats`, `samples` per ray and `pieces`, the number of
@@ -308,10 +343,11 @@ def make_gradient(
     *,
     weight: jax.Array | None = None,
   ) -> tuple[base.Params, Scalars]:
-    count = batch.camera.shape[0]
+    camera = jnp.asarray(batch.camera)
+    count = camera.shape[0]
     if weight is None:
       weight = jnp.full(count, 1.0 / count)
-    rays = cast_fn(jnp.asarray(batch.camera), jnp.asarray(batch.pixel))
+    rays = cast_fn(camera, jnp.asarray(batch.pixel))
     alpha = batch.alpha if random_background else None
     # Of no length, so that rays without weight cost nothing.
     far = jnp.where(weight[:, None] > 0, rays.far, rays.near)
@@ -323,6 +359,7 @@ def make_gradient(
       weight=weight,
       alpha=None if alpha is None else jnp.asarray(alpha),
       background=_random_colors(keys) if random_background else None,
+      camera=camera if exposure.NAME in variables.params else None,
     )
 
     def chunk_gradient(

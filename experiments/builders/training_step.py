@@ -11,19 +11,26 @@ import optax
 
 from experiments.builders import model
 from experiments.configs import schema
-from nerf_haiku import cameras, scenes, similarity, training
+from nerf_haiku import cameras, exposure, scenes, similarity, training
 from nerf_haiku.datasets import batches
+from nerf_haiku.renderers import base
 
 # (state, batch, key) -> (state, scalars), see `training.make_update`.
 Update = Callable[..., Any]
 
+_NETWORKS = 'networks'  # Their parameters, for the optimizer.
+
 
 def make_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
-  """Returns the learning rate as a function of the step."""
+  """Returns the learning rate of the networks as a function of the step."""
+  return _schedule(config, config.learning_rate)
+
+
+def _schedule(config: ml_collections.ConfigDict, peak: float) -> optax.Schedule:
   is_cosine = config.lr_schedule == 'cosine'
   is_constant = config.lr_schedule == 'constant'
   return training.learning_rate_schedule(
-    config.learning_rate,
+    peak,
     decay_factor=1.0 if is_constant else config.decay_factor,
     decay_steps=config.num_steps if is_cosine else config.lr_decay * 1000,
     warmup_steps=config.lr_warmup,
@@ -34,11 +41,37 @@ def make_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
 def make_optimizer(
   config: ml_collections.ConfigDict, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-  """Returns Adam, after gradient clipping where the config asks for it."""
-  adam = optax.adam(schedule, b2=config.adam_b2, eps=config.adam_eps)
-  if not config.grad_max_norm:
-    return adam
-  return optax.chain(optax.clip_by_global_norm(config.grad_max_norm), adam)
+  """Returns Adam, after gradient clipping where the config asks for it.
+
+  Parameters of the training images have an Adam of their own.
+
+  Args:
+    config: the config.
+    schedule: the learning rate of the networks.
+  """
+  networks = optax.adam(schedule, b2=config.adam_b2, eps=config.adam_eps)
+  if config.grad_max_norm:
+    clip = optax.clip_by_global_norm(config.grad_max_norm)
+    networks = optax.chain(clip, networks)
+  if not config.exposure:
+    return networks
+  rate = _schedule(config, config.exposure_learning_rate)
+  return optax.partition(
+    {_NETWORKS: networks, exposure.NAME: optax.adam(rate)},
+    lambda params: {
+      name: name if name in training.IMAGE_PARAMS else _NETWORKS
+      for name in params
+    },
+  )
+
+
+def init_image_params(
+  config: ml_collections.ConfigDict, scene: scenes.Scene
+) -> base.Params:
+  """Returns the first parameters of the training images, by their names."""
+  if not config.exposure:
+    return {}
+  return {exposure.NAME: exposure.init(len(scene.train.images))}
 
 
 def make_update(

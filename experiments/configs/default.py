@@ -37,6 +37,11 @@ def get_config() -> ml_collections.ConfigDict:
   config.random_background = False
   # Weight of the distortion loss (mip-NeRF 360), which reduces haze; 0: none.
   config.distortion_loss_weight = 0.0
+  # Whether each training image has an affine transform of color, for photos of
+  # differing exposure or white balance; and their learning rate, which falls as
+  # that of the networks.
+  config.exposure = False
+  config.exposure_learning_rate = 1e-3
   # Whether an update with a NaN or infinity in its loss or gradient is skipped
   # and counted, or stops the run.
   config.skip_nonfinite = False
