@@ -9,9 +9,16 @@ import ml_collections
 import numpy as np
 import optax
 
-from experiments.builders import model
+from experiments.builders import model, refinement
 from experiments.configs import schema
-from nerf_haiku import cameras, exposure, scenes, similarity, training
+from nerf_haiku import (
+  camera_refinement,
+  cameras,
+  exposure,
+  scenes,
+  similarity,
+  training,
+)
 from nerf_haiku.datasets import batches
 from nerf_haiku.renderers import base
 
@@ -53,11 +60,17 @@ def make_optimizer(
   if config.grad_max_norm:
     clip = optax.clip_by_global_norm(config.grad_max_norm)
     networks = optax.chain(clip, networks)
-  if not config.exposure:
+  others = {}
+  if config.exposure:
+    rate = _schedule(config, config.exposure_learning_rate)
+    others[exposure.NAME] = optax.adam(rate)
+  if config.refine_cameras:
+    rate = _schedule(config, config.refinement.learning_rate)
+    others[camera_refinement.NAME] = refinement.make_optimizer(config, rate)
+  if not others:
     return networks
-  rate = _schedule(config, config.exposure_learning_rate)
   return optax.partition(
-    {_NETWORKS: networks, exposure.NAME: optax.adam(rate)},
+    {_NETWORKS: networks, **others},
     lambda params: {
       name: name if name in training.IMAGE_PARAMS else _NETWORKS
       for name in params
@@ -69,9 +82,12 @@ def init_image_params(
   config: ml_collections.ConfigDict, scene: scenes.Scene
 ) -> base.Params:
   """Returns the first parameters of the training images, by their names."""
-  if not config.exposure:
-    return {}
-  return {exposure.NAME: exposure.init(len(scene.train.images))}
+  params = {}
+  if config.exposure:
+    params[exposure.NAME] = exposure.init(len(scene.train.images))
+  if config.refine_cameras:
+    params[camera_refinement.NAME] = refinement.init_params(config, scene)
+  return params
 
 
 def make_update(
@@ -86,9 +102,18 @@ def make_update(
   )
   cast_fn = model.make_cast_fn(config, scene)
 
-  def cast_training(camera: jax.Array, pixel: jax.Array) -> cameras.Rays:
-    rays = cast_fn(train_cameras, camera, pixel)
+  def convert(rays: cameras.Rays) -> cameras.Rays:
     return rays if scene.ndc is None else cameras.to_ndc(rays, scene.ndc)
+
+  def cast_training(camera: jax.Array, pixel: jax.Array) -> cameras.Rays:
+    return convert(cast_fn(train_cameras, camera, pixel))
+
+  cast_refined = None
+  if config.refine_cameras:
+    refined_cast_fn = refinement.make_cast_fn(config, scene)
+
+    def cast_refined(*args: Any) -> cameras.Rays:
+      return convert(refined_cast_fn(*args))
 
   microbatch = config.microbatch
   # A renderer with a budget of samples bounds its activations by itself.
@@ -104,6 +129,7 @@ def make_update(
     random_background=config.random_background,
     background=schema.background(config),
     distortion_weight=config.distortion_loss_weight,
+    refined_cast_fn=cast_refined,
   )
 
 

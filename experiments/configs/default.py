@@ -42,6 +42,16 @@ def get_config() -> ml_collections.ConfigDict:
   # that of the networks.
   config.exposure = False
   config.exposure_learning_rate = 1e-3
+  # Whether the poses of the training cameras are corrected, see `refinement`.
+  config.refine_cameras = False
+  config.refinement = ml_collections.ConfigDict()
+  # In radians by which a step may move what a camera sees; it falls as that of
+  # the networks.
+  config.refinement.learning_rate = 1e-3
+  # First steps, over which this rate rises from 0: at first there is no scene
+  # that poses could be compared with.
+  config.refinement.warmup_steps = 500
+  config.refinement.focal = False  # Whether focal lengths are corrected too.
   # Whether an update with a NaN or infinity in its loss or gradient is skipped
   # and counted, or stops the run.
   config.skip_nonfinite = False

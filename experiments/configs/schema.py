@@ -72,6 +72,8 @@ _RULES: dict[str, _Rule] = {
   'batch_warmup_steps': _at_least(0),
   'distortion_loss_weight': _zero_or(_SMALLEST),
   'exposure_learning_rate': _FRACTION,
+  'refinement.learning_rate': _FRACTION,
+  'refinement.warmup_steps': _at_least(0),
   'field': _one_of(*FIELDS),
   'renderer': _one_of(*RENDERERS),
   'hash.num_levels': (lambda x: 1 <= x <= 32, '1 to 32'),

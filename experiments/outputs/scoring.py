@@ -53,7 +53,7 @@ def score_run(
     near=run.scene.near,
     far=run.scene.far,
     background=background,
-    variants=score_variants.make_variants(run.config),
+    variants=score_variants.make_variants(run),
   )
   return {
     **run.settings,
