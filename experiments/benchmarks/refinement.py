@@ -28,7 +28,6 @@ from experiments.configs import schema
 from experiments.outputs import score_variants, scoring, trained_run
 from nerf_haiku import camera_refinement, cameras, checkpoints, scenes
 
-_SEED = flags.DEFINE_integer('seed', 0, 'Of the run and of the disturbance.')
 _DEGREES = flags.DEFINE_float('degrees', 1.0, 'Angle of the turns.')
 _SPREAD = flags.DEFINE_float(
   'spread',
@@ -36,6 +35,8 @@ _SPREAD = flags.DEFINE_float(
   'Length of the moves, in root mean square distances of the training cameras '
   'from their mean.',
 )
+
+_SEED = 0  # Of the run and of the disturbance.
 
 
 def disturb(
@@ -99,12 +100,12 @@ def main() -> None:
   """Measures, and prints the table."""
   config = launch.CONFIG.value
   scene = scene_loader.load_scene(config, launch.DATA_DIR.value)
-  disturbed = disturb(scene, _DEGREES.value, _SPREAD.value, _SEED.value)
+  disturbed = disturb(scene, _DEGREES.value, _SPREAD.value, _SEED)
   rows = []
   for name, used in (('as given', scene), ('disturbed', disturbed)):
     for refines in (False, True):
       config.refine_cameras = refines
-      row = run(config, used, _SEED.value)
+      row = run(config, used, _SEED)
       rows.append([name, 'yes' if refines else 'no', *row])
       print(*rows[-1], flush=True)
   machine.print_table(
