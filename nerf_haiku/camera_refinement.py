@@ -69,8 +69,9 @@ def correct(
       returns them: their corrections are the same.
     preconditioners: `[N, K, K]` of them, see `make_preconditioners`.
     params: as from `init`.
-    centered: whether the mean turn and the mean move of all cameras are taken
-      away, so that the scene stays where it is.
+    centered: whether the mean turn of all cameras, their mean move, and what
+      scales their distances from each other are taken away, so that the scene
+      stays where it is, and as large.
 
   Returns:
     The cameras. Parameters of 0 leave each number of a camera as it is.
@@ -88,7 +89,7 @@ def correct(
   moves = _transform(axes, numbers[:, 3:6])
   if centered:
     turns -= jnp.mean(turns, axis=0, keepdims=True)
-    moves -= jnp.mean(moves, axis=0, keepdims=True)
+    moves = _without_mean_move(moves, centers)
   turned = jnp.matmul(rotations(turns), axes, precision='highest')
   moved = (centers + moves)[..., None]
   cams = cams._replace(
@@ -99,6 +100,16 @@ def correct(
   focal, center = jnp.split(jnp.asarray(cams.intrinsics), 2, axis=-1)
   focal *= jnp.exp(numbers[:, 6:])
   return cams._replace(intrinsics=jnp.concatenate([focal, center], axis=-1))
+
+
+def _without_mean_move(moves: jax.Array, centers: jax.Array) -> jax.Array:
+  """Returns moves `[N, 3]` of cameras that neither move nor scale them all."""
+  moves = moves - jnp.mean(moves, axis=0, keepdims=True)
+  offsets = centers - jnp.mean(centers, axis=0, keepdims=True)
+  square = jnp.sum(offsets**2)
+  # Of cameras at one point it is 0.
+  scale = jnp.sum(offsets * moves) / jnp.where(square > 0, square, 1.0)
+  return moves - scale * offsets
 
 
 def _transform(matrices: jax.Array, vectors: jax.Array) -> jax.Array:

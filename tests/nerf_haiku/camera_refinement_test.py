@@ -98,9 +98,13 @@ class CorrectTest(chex.TestCase):
   def test_centered_corrections_do_not_move_the_scene(self):
     views = _views(5)
     turn, move = np.array([0.01, -0.02, 0.03]), np.array([0.3, 0.2, -0.1])
-    axes = views.camera_to_world[..., :3]
-    # The same turn and move of the world, in the axes of each camera.
-    numbers = [np.concatenate([turn @ x, move @ x]) for x in axes]
+    # The same turn, move and scale of the world, in the axes of each camera.
+    numbers = [
+      np.concatenate([turn @ x, (move + 0.2 * center[:, 0]) @ x])
+      for x, center in (
+        np.split(pose, [3], axis=1) for pose in views.camera_to_world
+      )
+    ]
     found = _correct(views, numbers, centered=True)
     np.testing.assert_allclose(
       found.camera_to_world, views.camera_to_world, atol=1e-6
