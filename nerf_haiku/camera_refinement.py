@@ -27,6 +27,8 @@ _NUM_POSITIONS = 4
 _DEPTHS = (0.5, 1.0, 2.0)
 # Squared angles below this have the series of their sine and cosine.
 _TINY = 1e-8
+# Least singular value of what is one direction more, of unit vectors.
+_MIN_INDEPENDENT = 1e-4
 
 
 def init(num_cameras: int, *, focal: bool) -> hk.Params:
@@ -56,11 +58,7 @@ def rotations(vectors: jax.Array) -> jax.Array:
 
 
 def correct(
-  cams: cameras.Cameras,
-  preconditioners: arrays.Array,
-  params: hk.Params,
-  *,
-  centered: bool,
+  cams: cameras.Cameras, preconditioners: arrays.Array, params: hk.Params
 ) -> cameras.Cameras:
   """Returns corrected cameras; gradients flow to the parameters.
 
@@ -69,9 +67,6 @@ def correct(
       returns them: their corrections are the same.
     preconditioners: `[N, K, K]` of them, see `make_preconditioners`.
     params: as from `init`.
-    centered: whether the mean turn of all cameras, their mean move, and what
-      scales their distances from each other are taken away, so that the scene
-      stays where it is, and as large.
 
   Returns:
     The cameras. Parameters of 0 leave each number of a camera as it is.
@@ -87,9 +82,6 @@ def correct(
   lengths = jnp.linalg.norm(axes, axis=1, keepdims=True)
   turns = _transform(axes / lengths, numbers[:, :3])
   moves = _transform(axes, numbers[:, 3:6])
-  if centered:
-    turns -= jnp.mean(turns, axis=0, keepdims=True)
-    moves = _without_mean_move(moves, centers)
   turned = jnp.matmul(rotations(turns), axes, precision='highest')
   moved = (centers + moves)[..., None]
   cams = cams._replace(
@@ -102,19 +94,60 @@ def correct(
   return cams._replace(intrinsics=jnp.concatenate([focal, center], axis=-1))
 
 
-def _without_mean_move(moves: jax.Array, centers: jax.Array) -> jax.Array:
-  """Returns moves `[N, 3]` of cameras that neither move nor scale them all."""
-  moves = moves - jnp.mean(moves, axis=0, keepdims=True)
-  offsets = centers - jnp.mean(centers, axis=0, keepdims=True)
-  square = jnp.sum(offsets**2)
-  # Of cameras at one point it is 0.
-  scale = jnp.sum(offsets * moves) / jnp.where(square > 0, square, 1.0)
-  return moves - scale * offsets
-
-
 def _transform(matrices: jax.Array, vectors: jax.Array) -> jax.Array:
   """Returns products `[N, I]` of `[N, I, J]` and `[N, J]`."""
   return jnp.einsum('nij,nj->ni', matrices, vectors, precision='highest')
+
+
+def make_gauge(
+  cams: cameras.Cameras, preconditioners: np.ndarray
+) -> np.ndarray:
+  """Computes which corrections turn, move or scale the whole scene.
+
+  Photographs do not determine them: the field may move with its cameras.
+
+  Args:
+    cams: `N` cameras.
+    preconditioners: `[N, K, K]` of them.
+
+  Returns:
+    `[N * K, G]` float32, the orthonormal basis of such parameters; `G` is 7,
+    or less for few cameras.
+  """
+  pose = np.asarray(cams.camera_to_world, np.float64)
+  count, size, _ = preconditioners.shape
+  axes, offsets = pose[:, :, :3], pose[:, :, 3] - pose[:, :, 3].mean(axis=0)
+  # Of the world; in a row each turn, move and scale.
+  turns, moves = np.zeros((2, count, 7, 3))
+  turns[:, :3] = np.eye(3)
+  moves[:, :3] = np.cross(np.eye(3)[None], offsets[:, None])
+  moves[:, 3:6] = np.eye(3)
+  moves[:, 6] = offsets
+  numbers = np.zeros((count, size, 7))
+  numbers[:, :3] = np.einsum('nji,ngj->nig', axes, turns)
+  numbers[:, 3:6] = np.einsum('nji,ngj->nig', axes, moves)
+  changes = np.linalg.solve(np.float64(preconditioners), numbers)
+  changes = changes.reshape(count * size, 7)
+  changes /= np.maximum(np.linalg.norm(changes, axis=0), 1e-30)
+  basis, values, _ = np.linalg.svd(changes, full_matrices=False)
+  return basis[:, values > _MIN_INDEPENDENT].astype(np.float32)
+
+
+def fix_gauge(params: hk.Params, gauge: arrays.Array) -> hk.Params:
+  """Returns parameters without what turns, moves or scales the whole scene.
+
+  Of all corrections that photographs cannot tell apart, it is that which moves
+  the images least; parameters of 0 stay as they are.
+
+  Args:
+    params: as from `init`.
+    gauge: see `make_gauge`.
+  """
+  scaled = params[_MODULE]['preconditioned']
+  flat = scaled.reshape(-1)
+  common = jnp.matmul(flat, gauge, precision='highest')
+  flat -= jnp.matmul(jnp.asarray(gauge), common, precision='highest')
+  return {_MODULE: {'preconditioned': flat.reshape(scaled.shape)}}
 
 
 def typical_depths(

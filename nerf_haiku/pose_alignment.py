@@ -69,7 +69,7 @@ def make_align(
     index = jax.random.randint(pixel_key, (num_rays,), 0, height * width)
     row, column = index // width, index % width
     camera = camera_refinement.correct(
-      view.camera, view.preconditioners, params, centered=False
+      view.camera, view.preconditioners, params
     )
     rays = cast_fn(
       camera, jnp.zeros(num_rays, jnp.int32), jnp.stack([row, column], -1)

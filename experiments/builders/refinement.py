@@ -59,15 +59,12 @@ def make_cast_fn(
   """Returns what casts training rays of the world from corrected cameras."""
   cast_fn = model.make_cast_fn(config, scene)
   cams = similarity.move_cameras(scene.similarity, scene.train.cameras)
-  preconditioners = _preconditioners(config, scene, scene.train.cameras)
+  correct = _make_correct(config, scene)
 
   def cast(
     params: hk.Params, camera: jax.Array, pixel: jax.Array
   ) -> cameras.Rays:
-    corrected = camera_refinement.correct(
-      cams, preconditioners, params, centered=True
-    )
-    return cast_fn(corrected, camera, pixel)
+    return cast_fn(correct(cams, params), camera, pixel)
 
   return cast
 
@@ -76,14 +73,22 @@ def refined_cameras(
   config: ml_collections.ConfigDict, scene: scenes.Scene, params: hk.Params
 ) -> cameras.Cameras:
   """Returns the corrected training cameras of the scene."""
-  cams = scene.train.cameras
-  corrected: cameras.Cameras = jax.tree.map(
-    np.asarray,
-    camera_refinement.correct(
-      cams, _preconditioners(config, scene, cams), params, centered=True
-    ),
-  )
-  return corrected
+  corrected = _make_correct(config, scene)(scene.train.cameras, params)
+  return cameras.Cameras(*jax.tree.map(np.asarray, corrected))
+
+
+def _make_correct(
+  config: ml_collections.ConfigDict, scene: scenes.Scene
+) -> Callable[[cameras.Cameras, hk.Params], cameras.Cameras]:
+  """Returns what corrects training cameras, moved to the field's or not."""
+  factors = _preconditioners(config, scene, scene.train.cameras)
+  gauge = camera_refinement.make_gauge(scene.train.cameras, factors)
+
+  def correct(cams: cameras.Cameras, params: hk.Params) -> cameras.Cameras:
+    fixed = camera_refinement.fix_gauge(params, gauge)
+    return camera_refinement.correct(cams, factors, fixed)
+
+  return correct
 
 
 def make_align(
@@ -118,9 +123,7 @@ def make_align(
       rgb=rgb.astype(np.float32),
     )
     params = align(variables, view, jax.random.key(index))
-    corrected = camera_refinement.correct(
-      camera, factors[one], params, centered=False
-    )
+    corrected = camera_refinement.correct(camera, factors[one], params)
     return cameras.Cameras(*jax.tree.map(np.asarray, corrected))
 
   return align_test_view

@@ -40,11 +40,10 @@ def _random(count, size=6, scale=0.02):
   return np.random.default_rng(3).normal(size=(count, size), scale=scale)
 
 
-def _correct(views, numbers, centered=False):
+def _correct(views, numbers):
   """Corrections by the numbers themselves."""
-  return camera_refinement.correct(
-    views, _identities(*np.shape(numbers)), _params(numbers), centered=centered
-  )
+  factors = _identities(*np.shape(numbers))
+  return camera_refinement.correct(views, factors, _params(numbers))
 
 
 class RotationsTest(chex.TestCase):
@@ -68,7 +67,7 @@ class CorrectTest(chex.TestCase):
   @parameterized.parameters(6, 7)
   def test_zeros_leave_each_number_as_it_is(self, size):
     views = _views()
-    found = _correct(views, np.zeros((3, size)), centered=True)
+    found = _correct(views, np.zeros((3, size)))
     chex.assert_trees_all_equal(
       found.camera_to_world, jnp.asarray(views.camera_to_world)
     )
@@ -95,28 +94,13 @@ class CorrectTest(chex.TestCase):
         found.intrinsics[i], views.intrinsics[i] * factor, rtol=1e-6
       )
 
-  def test_centered_corrections_do_not_move_the_scene(self):
-    views = _views(5)
-    turn, move = np.array([0.01, -0.02, 0.03]), np.array([0.3, 0.2, -0.1])
-    # The same turn, move and scale of the world, in the axes of each camera.
-    numbers = [
-      np.concatenate([turn @ x, (move + 0.2 * center[:, 0]) @ x])
-      for x, center in (
-        np.split(pose, [3], axis=1) for pose in views.camera_to_world
-      )
-    ]
-    found = _correct(views, numbers, centered=True)
-    np.testing.assert_allclose(
-      found.camera_to_world, views.camera_to_world, atol=1e-6
-    )
-
   def test_moved_cameras_have_the_same_corrections(self):
     """A similarity of the scene is applied before or after."""
     views, numbers = _views(), _random(3)
     rotation = transform.Rotation.from_rotvec([0.3, 0.2, 0.1]).as_matrix()
     moved = similarity.Similarity(0.25, rotation, np.array([1.0, 2.0, 3.0]))
-    before = _correct(similarity.move_cameras(moved, views), numbers, True)
-    after = jax.tree.map(np.asarray, _correct(views, numbers, True))
+    before = _correct(similarity.move_cameras(moved, views), numbers)
+    after = jax.tree.map(np.asarray, _correct(views, numbers))
     after = similarity.move_cameras(moved, after)
     np.testing.assert_allclose(
       before.camera_to_world, after.camera_to_world, atol=1e-6
@@ -172,6 +156,55 @@ class PreconditionersTest(chex.TestCase):
     np.testing.assert_allclose(other, usual * units, rtol=1e-5, atol=1e-6)
 
 
+class GaugeTest(chex.TestCase):
+  def _make(self, size=6):
+    views = _views(5)
+    factors = camera_refinement.make_preconditioners(
+      views, np.linspace(3.0, 5.0, 5), focal=size == 7
+    )
+    return views, factors, camera_refinement.make_gauge(views, factors)
+
+  @parameterized.parameters(6, 7)
+  def test_what_turns_moves_and_scales_the_scene_is_taken_away(self, size):
+    """A small similarity of all cameras, by its own formula."""
+    views, factors, gauge = self._make(size)
+    rotation = transform.Rotation.from_rotvec([1e-3, -2e-3, 1e-3]).as_matrix()
+    scale, move = 1.002, np.array([2e-3, 1e-3, -3e-3])
+    pose = np.float64(views.camera_to_world)
+    axes, centers = pose[..., :3], pose[..., 3]
+    moves = scale * centers @ rotation.T + move - centers
+    numbers = np.zeros((5, size))
+    numbers[:, :3] = transform.Rotation.from_matrix(
+      axes.mT @ rotation @ axes
+    ).as_rotvec()
+    numbers[:, 3:6] = np.einsum('nji,nj->ni', axes, moves)
+    scaled = np.linalg.solve(np.float64(factors), numbers[..., None])[..., 0]
+    (fixed,) = jax.tree.leaves(
+      camera_refinement.fix_gauge(_params(scaled), gauge)
+    )
+    np.testing.assert_allclose(fixed, np.zeros((5, size)), atol=2e-5)
+    self.assertGreater(np.abs(scaled).max(), 1e-3)
+
+  def test_all_else_stays(self):
+    _, _, gauge = self._make()
+    chex.assert_shape(gauge, (30, 7))
+    np.testing.assert_allclose(gauge.T @ gauge, np.eye(7), atol=1e-6)
+    rest = _random(1, 30)[0]
+    rest -= gauge @ (gauge.T @ rest)
+    params = _params(rest.reshape(5, 6))
+    chex.assert_trees_all_close(
+      camera_refinement.fix_gauge(params, gauge), params, atol=1e-7
+    )
+
+  def test_of_one_camera_nothing_is_left(self):
+    views = _views(1)
+    gauge = camera_refinement.make_gauge(views, _identities(1))
+    fixed = camera_refinement.fix_gauge(_params(_random(1)), gauge)
+    np.testing.assert_allclose(
+      jax.tree.leaves(fixed)[0], np.zeros((1, 6)), atol=1e-7
+    )
+
+
 class TypicalDepthsTest(chex.TestCase):
   def test_of_cameras_around_a_point(self):
     views = _views(5)
@@ -223,10 +256,13 @@ class TrainingTest(chex.TestCase):
       views, np.full(4, 4.0), focal=False
     )
 
-    def correct(params):
-      return camera_refinement.correct(views, factors, params, centered=True)
+    gauge = camera_refinement.make_gauge(views, factors)
 
-    true = correct(_params(_random(4, scale=0.03)))
+    def correct(params):
+      params = camera_refinement.fix_gauge(params, gauge)
+      return camera_refinement.correct(views, factors, params)
+
+    true = correct(_params(_random(4, scale=0.015)))
     rng = np.random.default_rng(0)
     camera = np.arange(64, dtype=np.int32) % 4
     pixel = rng.integers(0, (20, 30), (64, 2)).astype(np.int32)

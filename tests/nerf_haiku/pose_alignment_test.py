@@ -33,7 +33,7 @@ class AlignTest(chex.TestCase):
     )
 
     def correct(params):
-      return camera_refinement.correct(camera, factors, params, centered=False)
+      return camera_refinement.correct(camera, factors, params)
 
     true = correct(
       jax.tree.map(
