@@ -160,6 +160,7 @@ def clip(rays: Rays, box: arrays.Array) -> Rays:
 
   Returns:
     The rays with `near` and `far` inside the box, equal for rays that miss it.
+    They have no gradient: samples stay where they are on rays that move.
   """
   box = jnp.asarray(box)
   chex.assert_shape(box, (2, 3))
@@ -167,7 +168,8 @@ def clip(rays: Rays, box: arrays.Array) -> Rays:
   # box; dividing by the smallest normal number gives neither.
   tiny = jnp.finfo(rays.directions.dtype).tiny
   directions = jnp.where(jnp.abs(rays.directions) < tiny, tiny, rays.directions)
-  lower, upper = ((x - rays.origins) / directions for x in jnp.split(box, 2))
+  origins, directions = jax.lax.stop_gradient((rays.origins, directions))
+  lower, upper = ((x - origins) / directions for x in jnp.split(box, 2))
   enter = jnp.max(jnp.minimum(lower, upper), axis=-1, keepdims=True)
   leave = jnp.min(jnp.maximum(lower, upper), axis=-1, keepdims=True)
   near = jnp.clip(enter, rays.near, rays.far)

@@ -171,7 +171,7 @@ class Checkpoints:
     """Reads a checkpoint's variables, host arrays, whatever its optimizer.
 
     Args:
-      template: variables, or their `jax.eval_shape`.
+      template: variables of a renderer, or their `jax.eval_shape`.
       step: of the checkpoint; None: the newest that is not damaged.
 
     Raises:
@@ -184,6 +184,8 @@ class Checkpoints:
     else:
       self._check(self._find_step(step))
     content = self._load(step)
+    for name in training.IMAGE_PARAMS:
+      content.state['params'].pop(name, None)
     # A state holds the variables under these names.
     wanted: dict[str, Any] = {
       'params': template.params,

@@ -6,13 +6,23 @@ from collections.abc import Callable
 from typing import Any, Generic, NamedTuple
 
 import chex
+import haiku as hk
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nerf_haiku import arrays, backgrounds, cameras, sampling, scenes, volume
+from nerf_haiku import (
+  arrays,
+  backgrounds,
+  camera_refinement,
+  cameras,
+  exposure,
+  sampling,
+  scenes,
+  volume,
+)
 from nerf_haiku.renderers import base
 
 AXIS = 'devices'
@@ -28,10 +38,15 @@ _BACKGROUND_STREAM = np.uint32(2**32 - 2)
 # 50 steps.
 _EMA_DECAY = 0.98
 
+# Parameters that belong to training images: no view is rendered from them.
+IMAGE_PARAMS = (exposure.NAME, camera_refinement.NAME)
+
 # Scalars of a step by name; `color_stats` is a `ColorStats`.
 Scalars = dict[str, Any]
 # (camera [R], pixel [R, 2]) -> rays.
 CastFn = Callable[[jax.Array, jax.Array], cameras.Rays]
+# (parameters of the cameras, camera [R], pixel [R, 2]) -> rays.
+RefinedCastFn = Callable[[hk.Params, jax.Array, jax.Array], cameras.Rays]
 
 
 class ColorStats(NamedTuple):
@@ -101,23 +116,34 @@ def init_state(
   renderer: base.Renderer[Any],
   optimizer: optax.GradientTransformation,
   key: jax.Array,
+  image_params: base.Params | None = None,
 ) -> TrainState:
-  """Returns the state before the first update."""
+  """Returns the state before the first update.
+
+  Args:
+    renderer: its parameters are random.
+    optimizer: of all parameters.
+    key: for the random numbers.
+    image_params: parameters of the training images (`exposure.init`), by their
+      names; rendering ignores them.
+  """
   init = jax.jit(functools.partial(_init_state, renderer, optimizer))
-  return init(key)
+  return init(key, image_params or {})
 
 
 def _init_state(
   renderer: base.Renderer[Any],
   optimizer: optax.GradientTransformation,
   key: jax.Array,
+  image_params: base.Params,
 ) -> TrainState:
   variables = renderer.init(key)
+  params = {**variables.params, **image_params}
   zero = jnp.zeros((), jnp.int32)
   return TrainState(
     step=zero,
-    params=variables.params,
-    opt_state=optimizer.init(variables.params),
+    params=params,
+    opt_state=optimizer.init(params),
     color_stats=ColorStats(
       # Separate arrays: the update donates each of them.
       target=jnp.zeros(3),
@@ -218,6 +244,8 @@ class _RayChunk(NamedTuple, Generic[base.Samples]):
   weight: jax.Array  # [R] in the mean over the batch.
   alpha: jax.Array | None  # [R] opacity of the target.
   background: jax.Array | None  # [R, 3] both are compared on it; None: as is.
+  camera: jax.Array | None  # [R] int32; None where no parameter belongs to one.
+  pixel: jax.Array | None  # [R, 2] int32; None where cameras are not refined.
 
   def keep(self, mask: jax.Array) -> '_RayChunk[base.Samples]':
     """Returns the chunk without samples and weight where a mask is false."""
@@ -231,6 +259,7 @@ class _LossSettings(NamedTuple):
 
   background: backgrounds.Color  # the constant one.
   distortion_weight: float
+  refined_cast_fn: RefinedCastFn | None
 
 
 def _chunk_loss(
@@ -240,9 +269,21 @@ def _chunk_loss(
   settings: _LossSettings,
 ) -> tuple[jax.Array, Scalars]:
   """Computes the loss of a chunk's rays, a weighted sum."""
-  renderings = renderer.render(params, chunk.rays, chunk.samples)
+  rays = _recast(params, chunk, settings.refined_cast_fn)
+  renderings = renderer.render(params, rays, chunk.samples)
   target, weight = chunk.target, chunk.weight
   predicted = tuple(x.outputs.rgb for x in renderings)
+  if chunk.camera is not None and exposure.NAME in params:
+    expose = functools.partial(
+      exposure.apply,
+      exposure.color_maps(params[exposure.NAME]),
+      chunk.camera,
+      background=settings.background,
+    )
+    predicted = tuple(
+      expose(rgb, x.outputs.opacity)
+      for rgb, x in zip(predicted, renderings, strict=True)
+    )
   stats = color_stats(predicted[-1], target, weight)
   if chunk.background is not None and chunk.alpha is not None:
     move = functools.partial(
@@ -266,6 +307,18 @@ def _chunk_loss(
   }
 
 
+def _recast(
+  params: base.Params,
+  chunk: _RayChunk[base.Samples],
+  cast_fn: RefinedCastFn | None,
+) -> cameras.Rays:
+  """Returns the chunk's rays, as functions of the cameras' parameters."""
+  if cast_fn is None or chunk.camera is None or chunk.pixel is None:
+    return chunk.rays
+  rays = cast_fn(params[camera_refinement.NAME], chunk.camera, chunk.pixel)
+  return rays._replace(near=chunk.rays.near, far=chunk.rays.far)
+
+
 def make_gradient(
   renderer: base.Renderer[base.Samples],
   cast_fn: CastFn,
@@ -274,6 +327,7 @@ def make_gradient(
   random_background: bool = False,
   background: backgrounds.Color = backgrounds.BLACK,
   distortion_weight: float = 0.0,
+  refined_cast_fn: RefinedCastFn | None = None,
 ) -> Callable[..., tuple[base.Params, Scalars]]:
   """Builds `gradient(variables, keys, batch)`: the mean over a batch's rays.
 
@@ -290,15 +344,18 @@ def make_gradient(
       batches then have the true `alpha`.
     background: that of the renderer's and the batch's colours.
     distortion_weight: weight of `volume.distortion` in the loss.
+    refined_cast_fn: casts them instead, from cameras that parameters correct
+      (`camera_refinement`); they are then learned too.
 
   Returns:
-    A function of `Variables`, `[R]` keys, a batch of `R` rays, and by name the
+    A function of `Variables` (with color maps of the training images, see
+    `exposure`, or without), `[R]` keys, a batch of `R` rays, and by name the
     rays' weights `weight` `[R]` (without: those of a mean). A ray of weight 0
     has no samples. It returns the gradient and `loss`, `mse`, `mse_coarse`,
     the batch's `color_stats`, `samples` per ray and `pieces`, the number of
     microbatches.
   """
-  settings = _LossSettings(background, distortion_weight)
+  settings = _LossSettings(background, distortion_weight, refined_cast_fn)
   grad_fn = jax.grad(_chunk_loss, has_aux=True)
 
   def gradient(
@@ -308,10 +365,16 @@ def make_gradient(
     *,
     weight: jax.Array | None = None,
   ) -> tuple[base.Params, Scalars]:
-    count = batch.camera.shape[0]
+    camera, pixel = jnp.asarray(batch.camera), jnp.asarray(batch.pixel)
+    count = camera.shape[0]
     if weight is None:
       weight = jnp.full(count, 1.0 / count)
-    rays = cast_fn(jnp.asarray(batch.camera), jnp.asarray(batch.pixel))
+    if refined_cast_fn is None:
+      rays = cast_fn(camera, pixel)
+    else:
+      corrections = variables.params[camera_refinement.NAME]
+      rays = refined_cast_fn(corrections, camera, pixel)
+    has_image_params = any(x in variables.params for x in IMAGE_PARAMS)
     alpha = batch.alpha if random_background else None
     # Of no length, so that rays without weight cost nothing.
     far = jnp.where(weight[:, None] > 0, rays.far, rays.near)
@@ -323,6 +386,8 @@ def make_gradient(
       weight=weight,
       alpha=None if alpha is None else jnp.asarray(alpha),
       background=_random_colors(keys) if random_background else None,
+      camera=camera if has_image_params else None,
+      pixel=None if refined_cast_fn is None else pixel,
     )
 
     def chunk_gradient(
@@ -486,6 +551,7 @@ def make_update(
   random_background: bool = False,
   background: backgrounds.Color = backgrounds.BLACK,
   distortion_weight: float = 0.0,
+  refined_cast_fn: RefinedCastFn | None = None,
 ) -> Callable[
   [TrainState, scenes.Batch, jax.Array], tuple[TrainState, Scalars]
 ]:
@@ -512,6 +578,7 @@ def make_update(
     random_background: see `make_gradient`.
     background: see `make_gradient`.
     distortion_weight: see `make_gradient`.
+    refined_cast_fn: see `make_gradient`.
 
   Returns:
     A function that returns the new state and a dict of scalars averaged over
@@ -528,6 +595,7 @@ def make_update(
     random_background=random_background,
     background=background,
     distortion_weight=distortion_weight,
+    refined_cast_fn=refined_cast_fn,
   )
 
   def update(

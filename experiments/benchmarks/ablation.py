@@ -13,7 +13,6 @@ import ast
 import pathlib
 import sys
 import tempfile
-import time
 from typing import NamedTuple
 
 import jax
@@ -24,12 +23,12 @@ from absl import flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from experiments import launch
-from experiments.benchmarks import machine
+from experiments.benchmarks import machine, short_runs
 from experiments.builders import experiment as experiment_lib
-from experiments.builders import scene_loader, training_step
+from experiments.builders import scene_loader
 from experiments.configs import schema
 from experiments.outputs import scoring
-from nerf_haiku import devices, scenes, training
+from nerf_haiku import scenes, training
 
 _SEEDS = flags.DEFINE_list(
   'seeds', ['0', '1', '2'], 'Random seeds; each row has a run of each.'
@@ -74,27 +73,13 @@ def run(
 ) -> Row:
   """Trains a run with each seed, and scores its test views."""
   experiment = experiment_lib.make_experiment(config, scene)
-  update = training_step.compile_ahead(
-    experiment.update,
-    experiment.state_shapes(),
-    num_rays=config.num_rand,
-    with_alpha=config.random_background,
-  ).result()
+  update = short_runs.compile_update(experiment)
   row = Row([], [], [])
   for seed in seeds:
-    init_key, key = jax.random.split(jax.random.key(seed))  # As in a run.
-    state = devices.replicate(experiment.init_state(init_key))
-    batches = experiment.make_batches(
-      seed=seed, start_step=0, num_steps=config.num_steps
-    )
-    start = time.perf_counter()
-    for batch in batches:
-      state, scalars = update(state, batch, key)
-      # Several devices of one CPU deadlock when steps are queued up.
-      jax.block_until_ready(scalars)
-    row.seconds.append(time.perf_counter() - start)
-    row.samples.append(float(scalars['samples']))
-    row.psnr.append(_score(experiment, state))
+    trained = short_runs.train(experiment, update, seed)
+    row.seconds.append(trained.seconds)
+    row.samples.append(float(trained.scalars['samples']))
+    row.psnr.append(_score(experiment, trained.state))
   return row
 
 

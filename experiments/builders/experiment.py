@@ -29,7 +29,12 @@ class Experiment(NamedTuple):
 
   def init_state(self, key: jax.Array) -> training.TrainState:
     """Returns the state before the first update."""
-    return training.init_state(self.renderer, self.optimizer, key)
+    return training.init_state(
+      self.renderer,
+      self.optimizer,
+      key,
+      training_step.init_image_params(self.config, self.scene),
+    )
 
   def state_shapes(self) -> training.TrainState:
     """Returns the shapes of a state's arrays."""

@@ -9,21 +9,35 @@ import ml_collections
 import numpy as np
 import optax
 
-from experiments.builders import model
+from experiments.builders import model, refinement
 from experiments.configs import schema
-from nerf_haiku import cameras, scenes, similarity, training
+from nerf_haiku import (
+  camera_refinement,
+  cameras,
+  exposure,
+  scenes,
+  similarity,
+  training,
+)
 from nerf_haiku.datasets import batches
+from nerf_haiku.renderers import base
 
 # (state, batch, key) -> (state, scalars), see `training.make_update`.
 Update = Callable[..., Any]
 
+_NETWORKS = 'networks'  # Their parameters, for the optimizer.
+
 
 def make_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
-  """Returns the learning rate as a function of the step."""
+  """Returns the learning rate of the networks as a function of the step."""
+  return _schedule(config, config.learning_rate)
+
+
+def _schedule(config: ml_collections.ConfigDict, peak: float) -> optax.Schedule:
   is_cosine = config.lr_schedule == 'cosine'
   is_constant = config.lr_schedule == 'constant'
   return training.learning_rate_schedule(
-    config.learning_rate,
+    peak,
     decay_factor=1.0 if is_constant else config.decay_factor,
     decay_steps=config.num_steps if is_cosine else config.lr_decay * 1000,
     warmup_steps=config.lr_warmup,
@@ -34,11 +48,46 @@ def make_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
 def make_optimizer(
   config: ml_collections.ConfigDict, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-  """Returns Adam, after gradient clipping where the config asks for it."""
-  adam = optax.adam(schedule, b2=config.adam_b2, eps=config.adam_eps)
-  if not config.grad_max_norm:
-    return adam
-  return optax.chain(optax.clip_by_global_norm(config.grad_max_norm), adam)
+  """Returns Adam, after gradient clipping where the config asks for it.
+
+  Parameters of the training images have an Adam of their own.
+
+  Args:
+    config: the config.
+    schedule: the learning rate of the networks.
+  """
+  networks = optax.adam(schedule, b2=config.adam_b2, eps=config.adam_eps)
+  if config.grad_max_norm:
+    clip = optax.clip_by_global_norm(config.grad_max_norm)
+    networks = optax.chain(clip, networks)
+  others = {}
+  if config.exposure:
+    rate = _schedule(config, config.exposure_learning_rate)
+    others[exposure.NAME] = optax.adam(rate)
+  if config.refine_cameras:
+    rate = _schedule(config, config.refinement.learning_rate)
+    others[camera_refinement.NAME] = refinement.make_optimizer(config, rate)
+  if not others:
+    return networks
+  return optax.partition(
+    {_NETWORKS: networks, **others},
+    lambda params: {
+      name: name if name in training.IMAGE_PARAMS else _NETWORKS
+      for name in params
+    },
+  )
+
+
+def init_image_params(
+  config: ml_collections.ConfigDict, scene: scenes.Scene
+) -> base.Params:
+  """Returns the first parameters of the training images, by their names."""
+  params = {}
+  if config.exposure:
+    params[exposure.NAME] = exposure.init(len(scene.train.images))
+  if config.refine_cameras:
+    params[camera_refinement.NAME] = refinement.init_params(config, scene)
+  return params
 
 
 def make_update(
@@ -53,9 +102,18 @@ def make_update(
   )
   cast_fn = model.make_cast_fn(config, scene)
 
-  def cast_training(camera: jax.Array, pixel: jax.Array) -> cameras.Rays:
-    rays = cast_fn(train_cameras, camera, pixel)
+  def convert(rays: cameras.Rays) -> cameras.Rays:
     return rays if scene.ndc is None else cameras.to_ndc(rays, scene.ndc)
+
+  def cast_training(camera: jax.Array, pixel: jax.Array) -> cameras.Rays:
+    return convert(cast_fn(train_cameras, camera, pixel))
+
+  cast_refined = None
+  if config.refine_cameras:
+    refined_cast_fn = refinement.make_cast_fn(config, scene)
+
+    def cast_refined(*args: Any) -> cameras.Rays:
+      return convert(refined_cast_fn(*args))
 
   microbatch = config.microbatch
   # A renderer with a budget of samples bounds its activations by itself.
@@ -71,6 +129,7 @@ def make_update(
     random_background=config.random_background,
     background=schema.background(config),
     distortion_weight=config.distortion_loss_weight,
+    refined_cast_fn=cast_refined,
   )
 
 

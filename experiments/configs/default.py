@@ -37,6 +37,21 @@ def get_config() -> ml_collections.ConfigDict:
   config.random_background = False
   # Weight of the distortion loss (mip-NeRF 360), which reduces haze; 0: none.
   config.distortion_loss_weight = 0.0
+  # Whether each training image has an affine transform of color, for photos of
+  # differing exposure or white balance; and their learning rate, which falls as
+  # that of the networks.
+  config.exposure = False
+  config.exposure_learning_rate = 1e-3
+  # Whether the poses of the training cameras are corrected, see `refinement`.
+  config.refine_cameras = False
+  config.refinement = ml_collections.ConfigDict()
+  # In radians by which a step may move what a camera sees; it falls as that of
+  # the networks.
+  config.refinement.learning_rate = 1e-3
+  # First steps, over which this rate rises from 0: at first there is no scene
+  # that poses could be compared with.
+  config.refinement.warmup_steps = 500
+  config.refinement.focal = False  # Whether focal lengths are corrected too.
   # Whether an update with a NaN or infinity in its loss or gradient is skipped
   # and counted, or stops the run.
   config.skip_nonfinite = False

@@ -23,6 +23,7 @@ CONFIG = 'config.json'
 CHECKPOINTS = 'checkpoints'
 RESULTS = 'results.json'
 VIEWS = 'test'
+REFINED = 'cameras_refined.json'  # The training cameras, at the end.
 VIDEO = 'video'
 LOG = 'log.txt'
 DIGEST = 'train_sha256'  # In the config: of the training views.

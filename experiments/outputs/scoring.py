@@ -1,16 +1,17 @@
 """Scores of test views, the same for all programs."""
 
+import collections
 import math
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tqdm
 
 from experiments.configs import schema
-from experiments.outputs import provenance, trained_run
+from experiments.outputs import provenance, score_variants, trained_run
 from nerf_haiku import arrays, backgrounds, image_rendering, scenes
 from nerf_haiku.io import media
 from nerf_haiku.metrics import image_quality, lpips
@@ -20,7 +21,12 @@ from nerf_haiku.metrics import image_quality, lpips
 Measure = Callable[[np.ndarray, np.ndarray], float | None]
 
 # Definitions of the scores, by their names.
-DEFINITIONS = image_quality.DEFINITIONS | lpips.DEFINITIONS
+_METRICS = image_quality.DEFINITIONS | lpips.DEFINITIONS
+DEFINITIONS = _METRICS | {
+  f'{name}_{variant}': f'{text} {what}'
+  for variant, what in score_variants.DEFINITIONS.items()
+  for name, text in _METRICS.items()
+}
 
 # Views of the overview are at least half as wide, in pixels.
 _OVERVIEW_WIDTH = 256
@@ -47,6 +53,7 @@ def score_run(
     near=run.scene.near,
     far=run.scene.far,
     background=background,
+    variants=score_variants.make_variants(run),
   )
   return {
     **run.settings,
@@ -90,6 +97,7 @@ def score_views(
   near: float,
   far: float,
   background: backgrounds.Color,
+  variants: Mapping[str, score_variants.Variant] | None = None,
 ) -> dict[str, Any]:
   """Renders, scores and writes all views of a split.
 
@@ -101,13 +109,14 @@ def score_views(
     near: depth that is shown as near.
     far: depth that is shown as far.
     background: color that true images with alpha are composited over.
+    variants: other comparisons, by name; each has all scores as well.
 
   Returns:
     Scores, their lists per view, and the median seconds per view.
   """
   folder.mkdir(parents=True, exist_ok=True)
   measures = available_metrics()
-  scores: dict[str, list[float | None]] = {name: [] for name in measures}
+  scores: dict[str, list[float | None]] = collections.defaultdict(list)
   seconds, sums, pairs = [], [], []
   chosen = choose_for_overview(split.cameras.sizes)
   bar = tqdm.tqdm(split.images, 'test views', disable=None, leave=False)
@@ -120,6 +129,10 @@ def score_views(
     sums.append(color_sums(truth))
     for name, measure in measures.items():
       scores[name].append(measure(rgb, truth))
+    for variant, compare in (variants or {}).items():
+      pair = compare(i, rgb, truth)
+      for name, measure in measures.items():
+        scores[f'{name}_{variant}'].append(measure(*pair))
     depth = media.depth_image(rendered.depth, rendered.opacity, near, far)
     media.write_png(
       folder / f'view_{i:03}.png', media.side_by_side([rgb, truth, depth])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from experiments.builders import bounds, scene_loader
+from experiments.builders import bounds, refinement, scene_loader
 from experiments.builders import experiment as experiment_lib
 from experiments.configs import schema
 from experiments.outputs import (
@@ -20,7 +20,15 @@ from experiments.outputs import (
 )
 from experiments.processes import multihost, signals
 from experiments.trainer import progress, steps, tensorboard, validation
-from nerf_haiku import backgrounds, checkpoints, devices, errors, scenes
+from nerf_haiku import (
+  backgrounds,
+  camera_files,
+  camera_refinement,
+  checkpoints,
+  devices,
+  errors,
+  scenes,
+)
 from nerf_haiku.io import safe_reading
 from nerf_haiku.renderers import base
 
@@ -88,6 +96,12 @@ def train(
     info = checkpoints.CheckpointInfo(
       step=int(state.step), skipped=int(state.skipped), metadata=metadata
     )
+    if config.refine_cameras:
+      refined = refinement.refined_cameras(
+        config, scene, state.params[camera_refinement.NAME]
+      )
+      path = model_dir / run_dir.REFINED
+      multihost.run_on_main(lambda: camera_files.write(path, refined))
     trained = run.at(info, devices.replicate(state.variables()))
     return multihost.run_on_main(
       lambda: run.score(trained, outputs.writer), trained.variables

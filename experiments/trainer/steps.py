@@ -121,7 +121,7 @@ def _init_state(
 ) -> training.TrainState:
   init_key, _ = jax.random.split(jax.random.key(seed))
   state = experiment.init_state(init_key)
-  return state if init_params is None else state._replace(params=init_params)
+  return state._replace(params={**state.params, **(init_params or {})})
 
 
 def _resume(

@@ -18,7 +18,7 @@ import PIL
 from PIL import Image
 
 from nerf_haiku import cameras, errors, scenes
-from nerf_haiku.datasets import area_resize
+from nerf_haiku.datasets import area_resize, exposures
 from nerf_haiku.io import lazy_tensorflow, memory, messages, safe_reading
 
 # Conversions, as notices describe them.
@@ -54,6 +54,7 @@ class Header(NamedTuple):
   width: int
   channels: int  # once decoded: 3, or 4 with straight alpha.
   conversions: tuple[str, ...]  # done by decoding, for `notices`.
+  stops: float | None = None  # see `exposures.read_stops`.
 
 
 class Files(NamedTuple):
@@ -252,6 +253,8 @@ def _downscale(files: Files, index: int, image: np.ndarray) -> np.ndarray:
 def notices(splits: Sequence[Files], folder: pathlib.Path) -> tuple[str, ...]:
   """Describes what decoding changes, a line for each kind of change.
 
+  And a line where the images' exposures differ.
+
   Args:
     splits: files below `folder`.
     folder: what the files' names are relative to.
@@ -293,12 +296,13 @@ def notices(splits: Sequence[Files], folder: pathlib.Path) -> tuple[str, ...]:
       ],
     ),
   ]
-  return tuple(
+  texts = tuple(
     f'{len(paths)} of {len(items)} images {verbs[len(paths) > 1]} {change}, '
     f'first {messages.printable(paths[0].relative_to(folder))}.'
     for verbs, change, paths in changes
     if paths
   )
+  return texts + exposures.notices([header.stops for _, header, _ in items])
 
 
 def map_files(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
@@ -357,6 +361,7 @@ def read_header(path: pathlib.Path) -> Header:
       width=image.width,
       channels=4 if image.has_transparency_data else 3,
       conversions=tuple(kind for kind, applies in conversions if applies),
+      stops=exposures.read_stops(image.info.get('exif', b'')),
     )
     image.verify()
     return header
