@@ -34,7 +34,8 @@ _SUFFIXES = {
   'BMP': '.bmp',
 }
 _ANIMATED = ('WEBP', 'GIF')
-_FORMATS = (*_SUFFIXES, *_ANIMATED, 'HEIF')
+# As Pillow opens them: it finds that a JPEG is an MPO.
+_FORMATS = (*(x for x in _SUFFIXES if x != 'MPO'), *_ANIMATED, 'HEIF')
 # No reader takes them in files of those formats.
 _CONVERTED_MODES = ('CMYK', 'YCbCr', 'LAB')
 _TAGS = ExifTags.Base

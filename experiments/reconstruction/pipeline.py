@@ -36,7 +36,7 @@ _CURE = (
 class Settings(NamedTuple):
   """What the result depends on, beside the photographs; named as the flags."""
 
-  frames: int | None  # of a video; None for photographs.
+  frames: int  # of a video, at most.
   matching: str  # 'auto', 'exhaustive' or 'sequential'.
   max_size: int  # of the longer side where features are found, pixels.
   num_features: int  # of a photograph, at most.
@@ -71,11 +71,11 @@ def reconstruct(
   capture_folder.check_places(photos, out)
   folder = photos if photos.is_dir() else photos.parent
   paths = photo_files.find(photos, out) if photos.is_dir() else [photos]
-  frames = settings.frames
+  given = settings._asdict()
   if photos.is_dir():
-    settings = settings._replace(frames=None)
+    del given['frames']
   identity = {
-    'settings': settings._asdict(),
+    'settings': given,
     'photos_sha256': capture_folder.digest(paths, folder),
   }
   capture_folder.finish(out)
@@ -87,7 +87,7 @@ def reconstruct(
     if not photos.is_dir():
       folder = work / 'frames'
       folder.mkdir()
-      _notify(video_frames.extract(photos, folder, frames, shown))
+      _notify(video_frames.extract(photos, folder, settings.frames, shown))
       paths = photo_files.find(folder)
     report = identity | _reconstruct_in(
       work, paths, folder, photos, settings, mapping_threads, shown
