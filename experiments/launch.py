@@ -1,7 +1,5 @@
 """What the programs share: flags, the start of the process, errors."""
 
-import io
-import itertools
 import os
 import pathlib
 import re
@@ -24,14 +22,11 @@ from experiments.configs import (
   schema,
 )
 from experiments.outputs import run_dir, trained_run
-from experiments.processes import environment, multihost, signals
+from experiments.processes import command_line, environment, multihost, signals
 from nerf_haiku import errors
 from nerf_haiku.io import safe_reading
 
 CONFIGS = pathlib.Path(__file__).parent / 'configs'
-
-# What a user can fix: printed as one line. All else keeps its traceback.
-USER_ERRORS = (errors.UserError, errors.WriteError)
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Config file; --config.field=value overrides a field of it.'
@@ -92,9 +87,9 @@ def run(task: Callable[[], None], default_config: DefaultConfig) -> None:
         print(stopped, file=sys.stderr)
       multihost.exit_process(stopped.exit_code)
       sys.exit(stopped.exit_code)
-    except (*USER_ERRORS, BrokenPipeError) as error:
+    except (*command_line.USER_ERRORS, BrokenPipeError) as error:
       multihost.wait_for_failed_process(error)
-      print(f'Error: {_in_one_line(error)}', file=sys.stderr)
+      print(f'Error: {command_line.in_one_line(error)}', file=sys.stderr)
       multihost.exit_process(1, str(error))
       sys.exit(1)
     except KeyboardInterrupt as error:
@@ -109,7 +104,7 @@ def run(task: Callable[[], None], default_config: DefaultConfig) -> None:
     signals.exit_on_interrupt()
     multihost.exit_process(0)
 
-  _make_outputs_safe()
+  command_line.make_outputs_safe()
   app.run(main, flags_parser=lambda argv: _parse(argv, default_config))
 
 
@@ -142,14 +137,6 @@ def _config_notices(old_names: list[str]) -> list[str]:
   if file == _REFERENCE and argument is not None:
     notices += reference.read(argument).notices
   return notices
-
-
-def _make_outputs_safe() -> None:
-  """Escapes what the encoding of a terminal, pipe or log cannot show."""
-  for stream in (sys.stdout, sys.stderr):
-    if isinstance(stream, io.TextIOWrapper):
-      # By lines: also into a pipe or a log.
-      stream.reconfigure(errors='backslashreplace', line_buffering=True)
 
 
 def _shared_settings() -> dict[str, Any]:
@@ -245,46 +232,31 @@ def _parse(argv: list[str], default_config: DefaultConfig) -> list[str]:
       others = [others[0], f'--{CONFIG.name}={config}', *others[1:]]
     sys.argv = others
   except (errors.UserError, flags.Error) as error:
-    sys.exit(f'Error: {_in_one_line(error)}')
+    sys.exit(f'Error: {command_line.in_one_line(error)}')
   try:
     remaining = flags.FLAGS(sys.argv)
-    _check_text_flags()
+    command_line.check_text_flags()
   except flags.UnrecognizedFlagError as error:
     sys.exit(f'Error: {_describe_unknown_flag(error)}')
   except (errors.UserError, flags.Error) as error:
-    sys.exit(f'Error: {_in_one_line(error)}')
+    sys.exit(f'Error: {command_line.in_one_line(error)}')
   except Exception as error:
     if not _is_field_lookup(error):
       raise
     cause = error.args[0] if isinstance(error.args[0], KeyError) else error
     text = cause.args[0] if isinstance(cause, KeyError) else f'there ({cause})'
-    sys.exit(f'Error: --config: there is no field {_in_one_line(text)}')
+    sys.exit(
+      f'Error: --config: there is no field {command_line.in_one_line(text)}'
+    )
   if len(remaining) > 1:
-    sys.exit(f'Error: {_describe_unexpected(remaining[1])}')
+    sys.exit(f'Error: {command_line.describe_unexpected(remaining[1])}')
   return remaining
-
-
-def _in_one_line(text: object) -> str:
-  return '. '.join(line.strip() for line in str(text).splitlines() if line)
 
 
 def _is_field_lookup(error: Exception) -> bool:
   """Returns whether the error is of config_flags, which looked for a field."""
   frames = traceback.extract_tb(error.__traceback__)
   return any(frame.filename == config_path_lib.__file__ for frame in frames)
-
-
-def _check_text_flags() -> None:
-  """Checks that flags can be names of files.
-
-  Raises:
-    UserError: names a flag that holds a NUL character.
-  """
-  for name, value in flags.FLAGS.flag_values_dict().items():
-    if isinstance(value, str) and '\0' in value:
-      raise errors.UserError(
-        f'--{name}: got {value!r}; must be without a NUL character.'
-      )
 
 
 def _describe_unknown_flag(error: flags.UnrecognizedFlagError) -> str:
@@ -304,20 +276,8 @@ def _describe_unknown_flag(error: flags.UnrecognizedFlagError) -> str:
         f'--{name} is no flag, but a field of the config: write '
         f'{" or ".join(meant)}.'
       )
-  return (
-    f'{_in_one_line(error).rstrip(" ?.")}. Fields of the config are written '
-    '--config.FIELD=VALUE.'
-  )
-
-
-def _describe_unexpected(argument: str) -> str:
-  """Returns an error for an argument that is neither a flag nor its value."""
-  for before, after in itertools.pairwise(sys.argv):
-    name = before.lstrip('-')
-    is_boolean = name in flags.FLAGS and flags.FLAGS[name].boolean
-    if after == argument and is_boolean:  # All others have their values there.
-      return f'unexpected argument {argument!r}: write --{name}={argument}.'
-  return f'unexpected argument {argument!r}: flags are written --NAME=VALUE.'
+  text = command_line.in_one_line(error).rstrip(' ?.')
+  return f'{text}. Fields of the config are written --config.FIELD=VALUE.'
 
 
 def _check_field_names(

@@ -11,13 +11,9 @@ import ml_collections
 
 from experiments.configs import default, renamed_fields, schema
 from experiments.outputs import json_files
+from experiments.processes import locks
 from nerf_haiku import checkpoints, errors
 from nerf_haiku.io import messages, safe_reading
-
-try:
-  import fcntl
-except ImportError:  # Windows, where two runs in a folder go unnoticed.
-  fcntl = None  # type: ignore[assignment]
 
 CONFIG = 'config.json'
 CHECKPOINTS = 'checkpoints'
@@ -263,30 +259,18 @@ def check_not_locked(model_dir: pathlib.Path) -> None:
       pass
 
 
-@contextlib.contextmanager
-def locked(model_dir: pathlib.Path) -> Iterator[None]:
-  """A context in which no other process trains in a folder.
+def locked(model_dir: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+  """Returns a context in which no other process trains in a folder.
 
-  The system releases the lock when a process ends, in whatever way. Over NFS it
-  holds for all hosts, if the server has locks. A file system without locks
-  does not notice a second process.
-
-  Raises:
+  Raises, on entering it:
     UserError: if another process holds the lock.
     OSError: if the folder cannot be written.
   """
-  with (model_dir / LOCK).open('a') as file:
-    try:
-      if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise errors.UserError(
-        f'--model_dir: another process trains in {model_dir}. Wait until it '
-        'ends, or choose another folder.'
-      ) from error
-    except OSError:
-      pass  # The file system has no locks.
-    yield
+  return locks.locked(
+    model_dir / LOCK,
+    f'--model_dir: another process trains in {model_dir}. Wait until it ends, '
+    'or choose another folder.',
+  )
 
 
 def read_finished(

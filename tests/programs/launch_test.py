@@ -9,7 +9,7 @@ from unittest import mock
 import chex
 from absl.testing import parameterized
 
-from experiments import launch
+from experiments.processes import command_line
 from nerf_haiku import checkpoints, errors
 from tests.support import environment
 
@@ -17,6 +17,7 @@ _ROOT = pathlib.Path(__file__).parents[2]
 _PROGRAM = """
 import numpy as np
 from experiments import launch
+from experiments.processes import command_line
 from nerf_haiku import errors
 from nerf_haiku.io import files
 
@@ -116,4 +117,4 @@ class LaunchTest(chex.TestCase):
       checkpoints.DamagedError,
       checkpoints.SaveError,
     ):
-      self.assertTrue(issubclass(kind, launch.USER_ERRORS), kind)
+      self.assertTrue(issubclass(kind, command_line.USER_ERRORS), kind)

@@ -9,6 +9,7 @@ from absl.testing import parameterized
 
 from experiments.configs import laptop_procedural, renamed_fields, saved
 from experiments.outputs import json_files, run_dir
+from experiments.processes import locks
 from nerf_haiku import errors
 
 
@@ -158,7 +159,7 @@ class FolderTest(chex.TestCase):
   def test_a_file_system_without_locks(self):
     error = OSError(errno.ENOLCK, 'No locks available')
     with (
-      mock.patch.object(run_dir.fcntl, 'flock', side_effect=error),
+      mock.patch.object(locks.fcntl, 'flock', side_effect=error),
       run_dir.prepare_run_dir(self._path, _settings()),
     ):
       self.assertTrue((self._path / run_dir.CONFIG).exists())
