@@ -36,6 +36,7 @@ from experiments import launch
 from experiments.builders import scene_loader
 from experiments.configs import schema
 from experiments.outputs import run_dir, scoring, videos
+from experiments.processes import multihost
 from experiments.trainer import dry_run, run
 from nerf_haiku import errors
 
@@ -62,7 +63,9 @@ def main() -> None:
   schema.check(config, devices)
   config = scene_loader.resolve(config, data_dir)
   if _DRY_RUN.value:
-    print(dry_run.describe_run(config, data_dir, _SEED.value))
+    is_capture = config.dataset_type in schema.CAPTURE_TYPES
+    folder = _model_dir() if is_capture and multihost.is_main() else None
+    print(dry_run.describe_run(config, data_dir, _SEED.value, folder))
     return
   model_dir = _model_dir()
   if config.render_only:

@@ -28,6 +28,8 @@ class View(NamedTuple):
   camera: cameras.Cameras  # one, as rays are cast from it.
   preconditioners: arrays.Array  # [1, K, K], see `camera_refinement`.
   rgb: arrays.Array  # [H, W, 3] in [0, 1].
+  # [H, W] bool, the pixels that count; None: all.
+  mask: arrays.Array | None = None
 
 
 # (variables, view, key) -> parameters of its correction.
@@ -84,8 +86,10 @@ def make_align(
     fits = base.within_budget(samples.num_samples, renderer.max_samples)
     rendering = renderer.render(variables.params, rays, samples.keep(fits))[-1]
     difference = rendering.outputs.rgb - jnp.asarray(view.rgb)[row, column]
+    if view.mask is not None:
+      fits &= jnp.asarray(view.mask)[row, column]
     errors = jnp.where(fits[:, None], difference, 0.0) ** 2
-    return jnp.sum(errors) / jnp.sum(fits)
+    return jnp.sum(errors) / jnp.maximum(jnp.sum(fits), 1)
 
   @jax.jit
   def update(

@@ -95,12 +95,13 @@ def make_align(
   config: ml_collections.ConfigDict,
   scene: scenes.Scene,
   renderer: model.Renderer,
-) -> Callable[[base.Variables, int, np.ndarray], cameras.Cameras]:
+) -> Callable[..., cameras.Cameras]:
   """Builds a function that fits the pose of a test view to its photograph.
 
   Returns:
-    A function of variables (of one device), the view's index and its colors
-    `[H, W, 3]` in [0, 1]. It returns the view's camera, corrected.
+    A function of variables (of one device), the view's index, its colors
+    `[H, W, 3]` in [0, 1], and which pixels `[H, W]` count (None: all). It
+    returns the view's camera, corrected.
   """
   align = pose_alignment.make_align(
     _with_few_samples(renderer),
@@ -113,7 +114,10 @@ def make_align(
   factors = _preconditioners(config, scene, scene.test.cameras)
 
   def align_test_view(
-    variables: base.Variables, index: int, rgb: np.ndarray
+    variables: base.Variables,
+    index: int,
+    rgb: np.ndarray,
+    mask: np.ndarray | None = None,
   ) -> cameras.Cameras:
     one = slice(index, index + 1)
     camera = cameras.take(scene.test.cameras, one)
@@ -121,6 +125,7 @@ def make_align(
       camera=similarity.move_cameras(scene.similarity, camera),
       preconditioners=factors[one],
       rgb=rgb.astype(np.float32),
+      mask=mask,
     )
     params = align(variables, view, jax.random.key(index))
     corrected = camera_refinement.correct(camera, factors[one], params)

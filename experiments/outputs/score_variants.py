@@ -4,6 +4,7 @@ A score of a variant is named after both: `psnr_right_half_fitted`.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,9 +13,17 @@ from experiments.outputs import trained_run
 from nerf_haiku import devices, exposure
 from nerf_haiku.io import media
 
-# (index of the view, rendering, truth) -> what is compared instead; all images
-# are `[H, W, 3]` uint8.
-Variant = Callable[[int, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+class Compared(NamedTuple):
+  """A rendering and its photograph."""
+
+  rgb: np.ndarray  # [H, W, 3] uint8
+  truth: np.ndarray  # [H, W, 3] uint8
+  mask: np.ndarray | None  # [H, W] bool, the pixels that count; None: all.
+
+
+# (index of the view, what is compared) -> what is compared instead.
+Variant = Callable[[int, Compared], Compared]
 
 # What scores are of, by the names of the variants.
 DEFINITIONS = {
@@ -35,8 +44,8 @@ def make_variants(run: trained_run.TrainedRun) -> dict[str, Variant]:
   """Returns the variants that the config of a run asks for, by name."""
   variants: dict[str, Variant] = {}
   if run.config.exposure:
-    variants['right_half'] = lambda _, *pair: tuple(map(_right, pair))
-    variants['right_half_fitted'] = lambda _, *pair: fit_on_left_half(*pair)
+    variants['right_half'] = lambda _, view: _right(view)
+    variants['right_half_fitted'] = lambda _, view: fit_on_left_half(view)
   if run.config.refine_cameras:
     variants['aligned'] = make_aligned(run)
   return variants
@@ -47,26 +56,26 @@ def make_aligned(run: trained_run.TrainedRun) -> Variant:
   align = refinement.make_align(run.config, run.scene, run.experiment.renderer)
   variables = devices.unreplicate(run.variables)
 
-  def render_aligned(
-    index: int, rgb: np.ndarray, truth: np.ndarray
-  ) -> tuple[np.ndarray, np.ndarray]:
-    del rgb
-    camera = align(variables, index, truth / 255)
-    return media.to_uint8(run.render(camera, 0).rgb), truth
+  def render_aligned(index: int, view: Compared) -> Compared:
+    camera = align(variables, index, view.truth / 255, view.mask)
+    return view._replace(rgb=media.to_uint8(run.render(camera, 0).rgb))
 
   return render_aligned
 
 
-def fit_on_left_half(
-  rgb: np.ndarray, truth: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def fit_on_left_half(view: Compared) -> Compared:
   """Returns right halves, the rendering's with colors fitted on the left."""
-  middle = rgb.shape[1] // 2
-  left, left_truth = (x[:, :middle].reshape(-1, 3) for x in (rgb, truth))
-  (matrix,), (offset,) = exposure.fit(left / 255, left_truth / 255)
-  fitted = _right(rgb) / 255 @ matrix.T + offset
-  return media.to_uint8(fitted), _right(truth)
+  middle = view.rgb.shape[1] // 2
+  left, left_truth = view.rgb[:, :middle], view.truth[:, :middle]
+  shown = np.s_[...] if view.mask is None else view.mask[:, :middle]
+  (matrix,), (offset,) = exposure.fit(
+    left[shown].reshape(-1, 3) / 255, left_truth[shown].reshape(-1, 3) / 255
+  )
+  right = _right(view)
+  fitted = right.rgb / 255 @ matrix.T + offset
+  return right._replace(rgb=media.to_uint8(fitted))
 
 
-def _right(image: np.ndarray) -> np.ndarray:
-  return image[:, image.shape[1] // 2 :]
+def _right(view: Compared) -> Compared:
+  middle = view.rgb.shape[1] // 2
+  return Compared(*(None if x is None else x[:, middle:] for x in view))

@@ -16,9 +16,9 @@ from nerf_haiku import arrays, backgrounds, image_rendering, scenes
 from nerf_haiku.io import media
 from nerf_haiku.metrics import image_quality, lpips
 
-# (rendering, truth), both `[H, W, 3]` uint8 -> a score; None where it is not
-# defined.
-Measure = Callable[[np.ndarray, np.ndarray], float | None]
+# (rendering, truth, mask) -> a score; None where it is not defined. The images
+# are `[H, W, 3]` uint8, the mask `[H, W]` bool, or None: all pixels count.
+Measure = Callable[[np.ndarray, np.ndarray, np.ndarray | None], float | None]
 
 # Definitions of the scores, by their names.
 _METRICS = image_quality.DEFINITIONS | lpips.DEFINITIONS
@@ -66,6 +66,7 @@ def score_run(
     'background': backgrounds.describe(background),
     'notices': run.scene.notices,
     **({'test_names': test.names} if test.names else {}),
+    **({'masked': image_quality.MASKED} if test.masks else {}),
     'metrics': {
       name: text for name, text in DEFINITIONS.items() if name in scores
     },
@@ -126,13 +127,14 @@ def score_views(
     seconds.append(time.perf_counter() - start)
     rgb = media.to_uint8(rendered.rgb)
     truth = media.to_uint8(scenes.to_float(image, background=background))
-    sums.append(color_sums(truth))
-    for name, measure in measures.items():
-      scores[name].append(measure(rgb, truth))
+    mask = mask_of(split, i)
+    sums.append(color_sums(truth if mask is None else truth[mask]))
+    view = score_variants.Compared(rgb, truth, mask)
+    for name, value in _measure(measures, view).items():
+      scores[name].append(value)
     for variant, compare in (variants or {}).items():
-      pair = compare(i, rgb, truth)
-      for name, measure in measures.items():
-        scores[f'{name}_{variant}'].append(measure(*pair))
+      for name, value in _measure(measures, compare(i, view)).items():
+        scores[f'{name}_{variant}'].append(value)
     depth = media.depth_image(rendered.depth, rendered.opacity, near, far)
     media.write_png(
       folder / f'view_{i:03}.png', media.side_by_side([rgb, truth, depth])
@@ -150,6 +152,17 @@ def score_views(
   }
 
 
+def _measure(
+  measures: Mapping[str, Measure], view: score_variants.Compared
+) -> dict[str, float | None]:
+  """Returns the scores of a view; masked pixels count as equal."""
+  rgb, truth, mask = view
+  filled = rgb if mask is None else image_quality.fill(rgb, truth, mask)
+  return {
+    name: measure(filled, truth, mask) for name, measure in measures.items()
+  }
+
+
 def available_metrics() -> dict[str, Measure]:
   """Returns the scores by name, with LPIPS if its weights are installed."""
   measures: dict[str, Measure] = {
@@ -157,15 +170,26 @@ def available_metrics() -> dict[str, Measure]:
     'ssim': image_quality.ssim,
   }
   if lpips.available():
-    measures |= {f'lpips_{net}': lpips.make_lpips(net) for net in lpips.NETS}
+    measures |= {f'lpips_{net}': _without_mask(net) for net in lpips.NETS}
   return measures
+
+
+def _without_mask(net: str) -> Measure:
+  """Returns LPIPS, which is of whole images."""
+  measure = lpips.make_lpips(net)
+  return lambda image, truth, mask: measure(image, truth)
+
+
+def mask_of(split: scenes.Split, index: int) -> np.ndarray | None:
+  """Returns which pixels `[H, W]` of an image count; None: all."""
+  return None if split.masks is None else split.masks[index][..., 0] > 0
 
 
 def color_sums(image: np.ndarray) -> np.ndarray:
   """Returns the sums of an image that `psnr_of_constant_color` needs.
 
   Args:
-    image: `[H, W, 3]` uint8.
+    image: `[..., 3]` uint8.
 
   Returns:
     `[3, 3]` int64: the number of pixels, the sums of their values and of their

@@ -1,5 +1,6 @@
 """A dry run: what a run would be, before hours are spent on it."""
 
+import pathlib
 import statistics
 import time
 from typing import Any
@@ -11,22 +12,34 @@ import numpy as np
 
 from experiments.builders import bounds, model, scene_loader
 from experiments.builders import experiment as experiment_lib
-from experiments.trainer import run
-from nerf_haiku import arrays, cameras, devices, scenes
+from experiments.trainer import camera_plot, run
+from nerf_haiku import arrays, cameras, devices, errors, scenes, similarity
+from nerf_haiku.io import media, messages
 from nerf_haiku.renderers import occupancy
 
 # Steps that are timed, after the one that compiles.
 _STEPS = 3
+_PICTURE = 'cameras.png'
 _LAYERS = ('', 'layer', 'density', 'bottleneck', 'view', 'rgb')
 
 
 def describe_run(
-  config: ml_collections.ConfigDict, data_dir: str | None, seed: int
+  config: ml_collections.ConfigDict,
+  data_dir: str | None,
+  seed: int,
+  folder: pathlib.Path | None = None,
 ) -> str:
-  """Loads the data, takes a few steps, and describes the run; writes nothing.
+  """Loads the data, takes a few steps, and describes the run.
+
+  Args:
+    config: one that `schema.check` has passed.
+    data_dir: root of the data set's layout; None for the built-in scene.
+    seed: random seed.
+    folder: where a picture of the cameras of a capture is written; None:
+      nowhere. Nothing else is written.
 
   Raises:
-    UserError: if the data cannot be used.
+    UserError: if the data cannot be used, or the picture cannot be written.
   """
   scene = scene_loader.load_scene(config, data_dir)
   bounds_notices = bounds.check(scene)
@@ -36,6 +49,8 @@ def describe_run(
       run.describe_scene(config, scene),
       *bounds_notices,
       *_describe_cameras(scene),
+      *_describe_capture(scene),
+      *_draw_cameras(scene, folder),
       *_describe_networks(experiment.renderer),
       *_describe_march(experiment.renderer),
       *_describe_steps(experiment, seed),
@@ -45,11 +60,16 @@ def describe_run(
 
 def _describe_cameras(scene: scenes.Scene) -> list[str]:
   views: cameras.Cameras = scene.train.cameras
-  distances = np.linalg.norm(views.camera_to_world[:, :, 3], axis=-1)
+  centers = np.asarray(views.camera_to_world)[:, :, 3]
+  if scene.similarity is not None:
+    moved = similarity.move_points(scene.similarity, centers)
+    centers = moved / scene.similarity.scale
+  distances = np.linalg.norm(centers, axis=-1)
+  where = '' if scene.similarity is None else ' of the field'
   focal = np.asarray(views.intrinsics[:, 0])
   lines = [
-    f'Training cameras: {_range(distances)} from the origin, focal length '
-    f'{_range(focal)} pixels',
+    f'Training cameras: {_range(distances)} from the origin{where}, focal '
+    f'length {_range(focal)} pixels',
     f'Rays: from t = {scene.near:g} to {scene.far:g}',
   ]
   if scene.ndc is not None:
@@ -60,7 +80,53 @@ def _describe_cameras(scene: scenes.Scene) -> list[str]:
   if scene.box is not None:
     lower, upper = (', '.join(f'{x:g}' for x in corner) for corner in scene.box)
     lines[-1] += f', clipped to the box from ({lower}) to ({upper})'
+    if scene.similarity is not None:
+      lines[-1] += " of the field's coordinates"
   return lines
+
+
+def _describe_capture(scene: scenes.Scene) -> list[str]:
+  """Describes what follows from cameras and points."""
+  moved = scene.similarity
+  if moved is None:
+    return []
+  views = scene.train.cameras
+  kinds = {'pinhole'}
+  if views.distortion is not None:
+    kinds = {'fisheye' if x else 'distorted' for x in np.asarray(views.fisheye)}
+  origin = similarity.move_points(similarity.invert(moved), np.zeros(3))
+  center = ', '.join(f'{x:.6g}' for x in origin)
+  turned = '' if np.array_equal(moved.rotation, np.eye(3)) else 'turned, '
+  lines = [
+    f'Lens: {", ".join(sorted(kinds))}',
+    f"Field: its origin is at ({center}) of the file's coordinates, {turned}"
+    f'scaled by {moved.scale:.4g}',
+  ]
+  if scene.contracted:
+    lines[1] += f'; contracted beyond {1 / moved.scale:.4g} scene units'
+  if scene.points is not None:
+    lines.append(f'Points: {len(scene.points):,}')
+  if scene.test.names:
+    lines.append(f'Test views: {messages.list_names(scene.test.names)}')
+  return lines
+
+
+def _draw_cameras(
+  scene: scenes.Scene, folder: pathlib.Path | None
+) -> list[str]:
+  """Writes a picture of a capture's cameras, and says where."""
+  if folder is None:
+    return []
+  path = folder / _PICTURE
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    media.write_png(path, camera_plot.draw(scene))
+  except OSError as error:
+    raise errors.UserError(
+      f'--model_dir: {folder} cannot be written ({error.strerror}). Choose '
+      'another folder.'
+    ) from error
+  return [f'Cameras from above and from the side: {path}']
 
 
 def _range(values: arrays.Array) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 
 from experiments.builders import experiment as experiment_lib
 from experiments.configs import schema
+from experiments.outputs import scoring
 from experiments.trainer import progress, tensorboard
 from nerf_haiku import arrays, image_rendering, scenes
 from nerf_haiku.io import media
@@ -57,7 +58,8 @@ def make_validate(
       if text not in reported:
         reported.add(text)
         log.info(text)
-    psnr = image_quality.psnr(images['rgb'], images['target'])
+    mask = scoring.mask_of(scene.val, _INDEX)
+    psnr = image_quality.psnr(images['rgb'], images['target'], mask)
     writer.images(step, {f'validation/{x}': y for x, y in images.items()})
     writer.scalars(step, {'validation/psnr': psnr})
     return psnr

@@ -11,6 +11,11 @@ from nerf_haiku.io import lazy_tensorflow
 
 _WINDOW = 11  # Pixels.
 
+# What becomes of the scores where images have masks.
+MASKED = (
+  'Masked pixels of a rendering are replaced by those of the photograph. PSNR '
+  'is of the other pixels, SSIM of the windows around these.'
+)
 DEFINITIONS = {
   'psnr': (
     '10 log10(255^2 / MSE) in dB of each 8-bit image, the mean squared error '
@@ -25,47 +30,66 @@ DEFINITIONS = {
 }
 
 
-def psnr(image: np.ndarray, truth: np.ndarray) -> float:
+def psnr(
+  image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None
+) -> float:
   """Computes the peak signal-to-noise ratio of one image.
 
   Args:
     image: `[H, W, 3]` uint8.
     truth: `[H, W, 3]` uint8.
+    mask: `[H, W]` bool, of the pixels that count, one or more; None: all.
 
   Returns:
     Decibels, 0 or more; `inf` for equal images, which JSON cannot represent.
   """
   _check_pair(image, truth)
+  if mask is not None:
+    image, truth = image[mask], truth[mask]
   error = np.mean((np.float64(image) - np.float64(truth)) ** 2)
   return float(10 * np.log10(255**2 / error)) if error else float('inf')
 
 
-def ssim(image: np.ndarray, truth: np.ndarray) -> float | None:
+def ssim(
+  image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None
+) -> float | None:
   """Computes the structural similarity of one image (Wang et al. 2004).
 
   Args:
     image: `[H, W, 3]` uint8.
     truth: `[H, W, 3]` uint8.
+    mask: `[H, W]` bool, of the pixels that count; None: all. Windows around
+      them count, which must not differ at the other pixels (see `fill`).
 
   Returns:
     At most 1, the value for equal images, with an error of 2e-4 in flat areas
-    and 1e-5 elsewhere; None if a side is shorter than the window, 11 pixels.
+    and 1e-5 elsewhere; None if a side is shorter than the window, 11 pixels, or
+    no window counts.
   """
   _check_pair(image, truth)
   if min(image.shape[:2]) < _WINDOW:
     return None
   tf = lazy_tensorflow.module()
-  return float(
-    tf.image.ssim(
-      tf.constant(image),
-      tf.constant(truth),
-      max_val=255,
-      filter_size=_WINDOW,
-      filter_sigma=1.5,
-      k1=0.01,
-      k2=0.03,
-    )
+  score = tf.image.ssim(
+    tf.constant(image),
+    tf.constant(truth),
+    max_val=255,
+    filter_size=_WINDOW,
+    filter_sigma=1.5,
+    k1=0.01,
+    k2=0.03,
+    return_index_map=mask is not None,
   )
+  if mask is None:
+    return float(score)
+  half = _WINDOW // 2
+  counted = score.numpy()[mask[half:-half, half:-half]]
+  return float(np.mean(counted)) if len(counted) else None
+
+
+def fill(image: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> np.ndarray:
+  """Returns an image `[H, W, 3]` that is the truth where a mask is False."""
+  return np.where(mask[..., None], image, truth)
 
 
 def _check_pair(image: np.ndarray, truth: np.ndarray) -> None:

@@ -26,7 +26,7 @@ def _run(**changes):
 def _make_align(*args):
   """The fitted camera is the gray of the photograph."""
   del args
-  return lambda variables, index, truth: [truth.mean() + index]
+  return lambda variables, index, truth, mask: [truth.mean() + index]
 
 
 @mock.patch.object(refinement, 'make_align', _make_align)
@@ -49,12 +49,25 @@ class ExposureTest(chex.TestCase):
     truth = rgb // 2
     truth[:, -1] = 255
     rgb, truth = np.uint8(rgb), np.uint8(truth)
-    image, right = variants['right_half'](0, rgb, truth)
+    view = score_variants.Compared(rgb, truth, None)
+    image, right, _ = variants['right_half'](0, view)
     np.testing.assert_array_equal(image, rgb[:, 2:])
     np.testing.assert_array_equal(right, truth[:, 2:])
-    image, right = variants['right_half_fitted'](0, rgb, truth)
+    image, right, _ = variants['right_half_fitted'](0, view)
     np.testing.assert_array_equal(image, rgb[:, 2:] // 2)
     np.testing.assert_array_equal(right, truth[:, 2:])
+
+  def test_masked_pixels_are_not_fitted(self):
+    variants = score_variants.make_variants(_run(exposure=True))
+    rgb = np.random.default_rng(0).integers(0, 128, (6, 4, 3)) * 2
+    truth = rgb // 2
+    truth[:3, 0] = 255
+    mask = np.ones((6, 4), bool)
+    mask[:3, 0] = mask[5, 3] = False
+    view = score_variants.Compared(np.uint8(rgb), np.uint8(truth), mask)
+    image, _, right = variants['right_half_fitted'](0, view)
+    np.testing.assert_array_equal(image, rgb[:, 2:] // 2)
+    np.testing.assert_array_equal(right, mask[:, 2:])
 
 
 @mock.patch.object(refinement, 'make_align', _make_align)
@@ -62,6 +75,7 @@ class AlignedTest(chex.TestCase):
   def test_renders_the_fitted_camera(self):
     variants = score_variants.make_variants(_run(refine_cameras=True))
     truth = np.full((2, 2, 3), 51, np.uint8)
-    image, same = variants['aligned'](0, np.zeros_like(truth), truth)
+    view = score_variants.Compared(np.zeros_like(truth), truth, None)
+    image, same, _ = variants['aligned'](0, view)
     np.testing.assert_array_equal(image, truth)
     np.testing.assert_array_equal(same, truth)
