@@ -42,6 +42,24 @@ def contraction_factor(square: arrays.Array) -> jax.Array:
   return (RADIUS - 1.0 / radius) / radius
 
 
+def density_factor(points: arrays.Array) -> jax.Array:
+  """Returns what densities are multiplied by at points, 1 over squared radii.
+
+  It is by how much contraction shrinks lengths towards the origin. A field's
+  densities are those of contracted space: equal ones are equally opaque near
+  and far over equal lengths there, over which samples and cells are even. An
+  untrained field would otherwise hide all that is far behind its haze.
+
+  Args:
+    points: `[..., 3]`, before contraction.
+
+  Returns:
+    `[...]` in (0, 1], 1 within 1 of the origin.
+  """
+  points = jnp.asarray(points)
+  return 1.0 / jnp.maximum(jnp.sum(points * points, axis=-1), 1.0)
+
+
 def expand(points: arrays.Array) -> jax.Array:
   """Returns the points `[..., D]` that are contracted to others.
 

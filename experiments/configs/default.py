@@ -188,6 +188,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.procedural.size = 64  # Height and width of the images, in pixels.
   config.procedural.num_train = 100
   config.procedural.num_test = 25
+  # Whether the scene is outdoors, with the ground, far objects and the sky: it
+  # needs config.contraction=True.
+  config.procedural.unbounded = False
 
   # Number of steps between outputs.
   config.i_print = 100  # Progress in the terminal, the log and TensorBoard.

@@ -9,7 +9,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from nerf_haiku import backgrounds, cameras, sampling, volume
+from nerf_haiku import backgrounds, cameras, contraction, sampling, volume
 from nerf_haiku.renderers import base
 
 
@@ -43,7 +43,8 @@ class HierarchicalRenderer:
       positions are then evenly spaced in the s of `sampling.Spacing`, and
       `lindisp` has no effect.
     raw_noise_std: standard deviation of the noise on densities in training.
-    activation: maps raw densities to densities per scene unit.
+    activation: maps raw densities to densities per scene unit, or where space
+      is contracted, to those that `contraction.density_factor` scales.
     infinite_end: see `volume.composite`.
     background: see `volume.composite`.
   """
@@ -174,9 +175,12 @@ class HierarchicalRenderer:
   ) -> tuple[volume.RayOutputs, volume.RayHistory]:
     points = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
     density, rgb = field.apply(params, points, rays.viewdirs[:, None])
+    density = self.activation(density + noise)
+    if self.contracted:
+      density *= contraction.density_factor(points)
     return volume.composite(
       rgb,
-      self.activation(density + noise),
+      density,
       t,
       rays.directions,
       near=rays.near,

@@ -55,27 +55,6 @@ class Settings(NamedTuple):
       longest = 2 * contraction.RADIUS  # Of s, on any ray.
     return int(np.ceil(longest / self.step_size)) + 1
 
-  def min_density(self) -> float | jax.Array:
-    """Returns the density of an occupied cell, per scene unit.
-
-    A step through it has an opacity of `alpha_threshold`. Contracted, that is
-    the longest step through the cell's center, of a ray towards the origin, and
-    there is a number for each cell, `[G, G, G]`.
-    """
-    density = self.alpha_threshold / self.step_size
-    if not self.contracted:
-      return density
-    shape = (self.resolution,) * 3
-    centers = occupancy_grid.cell_points(
-      jnp.arange(self.resolution**3),
-      jnp.full((1, 3), 0.5),
-      self.box,
-      self.resolution,
-    )
-    # Contraction shrinks lengths along such a ray by the squared radius.
-    square = jnp.sum(contraction.expand(centers) ** 2, axis=-1)
-    return density / jnp.maximum(square, 1.0).reshape(shape)
-
 
 class MarchedSamples(NamedTuple):
   """The samples of `R` rays in occupied cells, as far as light reaches."""
@@ -123,7 +102,8 @@ class OccupancyRenderer:
   Attributes:
     field: the field that is queried.
     settings: of the march and of the grid.
-    activation: maps raw densities to densities per scene unit.
+    activation: maps raw densities to densities per scene unit, or where space
+      is contracted, to those that `contraction.density_factor` scales.
     perturb: whether the shift is random in training; else it is half a step,
       as it is in evaluation.
     raw_noise_std: standard deviation of the noise on densities in training.
@@ -257,7 +237,7 @@ class OccupancyRenderer:
         grid,
       )
       return occupancy_grid.update_occupied(
-        grid, min_density=settings.min_density()
+        grid, min_density=settings.alpha_threshold / settings.step_size
       )
 
     is_due = (step % settings.update_every == 0) & (step > 0)
@@ -384,6 +364,8 @@ class OccupancyRenderer:
       length = jnp.where(intervals.is_last, volume.INFINITE, length)
     # From t to scene units, as in `volume.composite`.
     length *= jnp.linalg.norm(ray.directions, axis=-1)
+    if self.settings.contracted:
+      length *= contraction.density_factor(points)
     optical_depth = self.activation(density + noise) * length
     return _Queried(
       optical_depth=jnp.where(packed.used, optical_depth, 0.0),
