@@ -37,6 +37,11 @@ def get_config() -> ml_collections.ConfigDict:
   config.random_background = False
   # Weight of the distortion loss (mip-NeRF 360), which reduces haze; 0: none.
   config.distortion_loss_weight = 0.0
+  # Distance from a camera within which gradients are scaled by the squared
+  # distance, so that nothing floats close to it (Philip and Deschaintre, 2023);
+  # 0: none. In scene units; in contracted space 1 is the cameras' distance from
+  # its middle.
+  config.gradient_scaling = 0.0
   # Whether an update with a NaN or infinity in its loss or gradient is skipped
   # and counted, or stops the run.
   config.skip_nonfinite = False

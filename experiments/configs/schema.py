@@ -71,6 +71,7 @@ _RULES: dict[str, _Rule] = {
   'adam_eps': _FRACTION,
   'batch_warmup_steps': _at_least(0),
   'distortion_loss_weight': _zero_or(_SMALLEST),
+  'gradient_scaling': _zero_or(_SMALLEST),
   'field': _one_of(*FIELDS),
   'renderer': _one_of(*RENDERERS),
   'hash.num_levels': (lambda x: 1 <= x <= 32, '1 to 32'),
@@ -359,6 +360,13 @@ def _check_data(config: ml_collections.ConfigDict) -> None:
       True,
       'False without config.llff.spherify=True: normalized device coordinates '
       'are already linear in disparity',
+    )
+  if in_ndc and config.gradient_scaling:
+    raise _error(
+      'gradient_scaling',
+      config.gradient_scaling,
+      '0 without config.llff.spherify=True: normalized device coordinates '
+      'begin beyond the cameras',
     )
   if in_ndc and config.box:
     raise _error(

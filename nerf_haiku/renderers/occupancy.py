@@ -109,6 +109,7 @@ class OccupancyRenderer:
     raw_noise_std: standard deviation of the noise on densities in training.
     infinite_end: whether the interval of a ray's last position has no end.
     background: see `volume.composite`.
+    gradient_radius: see `volume.scale_gradients`; 0: gradients are not scaled.
 
   Raises:
     ValueError: if the samples of one ray may exceed `settings.max_samples`.
@@ -121,6 +122,7 @@ class OccupancyRenderer:
   raw_noise_std: float
   infinite_end: bool
   background: backgrounds.Color
+  gradient_radius: float
 
   def __post_init__(self) -> None:
     positions = self.settings.num_positions()
@@ -359,11 +361,16 @@ class OccupancyRenderer:
     )
     points = ray.origins + intervals.t[:, None] * ray.directions
     density, rgb = self.field.apply(params['field'], points, ray.viewdirs)
+    speed = jnp.linalg.norm(ray.directions, axis=-1)
+    if self.gradient_radius:
+      density, rgb = volume.scale_gradients(
+        density, rgb, intervals.t * speed, radius=self.gradient_radius
+      )
     length = intervals.width
     if self.infinite_end:
       length = jnp.where(intervals.is_last, volume.INFINITE, length)
     # From t to scene units, as in `volume.composite`.
-    length *= jnp.linalg.norm(ray.directions, axis=-1)
+    length *= speed
     if self.settings.contracted:
       length *= contraction.density_factor(points)
     optical_depth = self.activation(density + noise) * length
@@ -472,6 +479,7 @@ def make_occupancy(
   density_activation: str = 'exp',
   infinite_end: bool = False,
   background: backgrounds.Color = backgrounds.BLACK,
+  gradient_radius: float = 0.0,
 ) -> OccupancyRenderer:
   """Makes a renderer that skips empty space from settings.
 
@@ -483,6 +491,7 @@ def make_occupancy(
     density_activation: a name of `volume.DENSITY_ACTIVATIONS`.
     infinite_end: whether the interval of a ray's last position has no end.
     background: see `volume.composite`.
+    gradient_radius: see `OccupancyRenderer`.
 
   Returns:
     The renderer, see `OccupancyRenderer`.
@@ -498,4 +507,5 @@ def make_occupancy(
     raw_noise_std=raw_noise_std,
     infinite_end=infinite_end,
     background=background,
+    gradient_radius=gradient_radius,
   )

@@ -405,6 +405,36 @@ class ContractedTest(chex.TestCase):
       np.testing.assert_allclose(outputs.opacity, expected, atol=0.8 * step)
 
 
+class GradientScalingTest(chex.TestCase):
+  def test_gradients_fall_with_the_squared_distance(self):
+    """One sample, 3 scene units from the camera at a t of 6."""
+    rays = cameras.Rays(
+      origins=jnp.array([[-3.0, 0.1, 0.1]]),
+      directions=jnp.array([[0.5, 0.0, 0.0]]),
+      viewdirs=jnp.array([[1.0, 0.0, 0.0]]),
+      near=jnp.zeros((1, 1)),
+      far=jnp.full((1, 1), 40.0),
+    )
+    keys = jax.random.split(jax.random.key(0), 1)
+
+    def gradient(radius):
+      renderer = _make(_ball(0.3), {'step_size': 2.0}, gradient_radius=radius)
+      variables = _variables(renderer)
+      samples = renderer.sample_rays(variables, rays, keys)
+
+      def loss(params):
+        return jnp.sum(renderer.render(params, rays, samples)[0].outputs.rgb)
+
+      value, gradients = jax.value_and_grad(loss)(variables.params)
+      return value, gradients['field']['ball']['bias']
+
+    value, usual = gradient(0.0)
+    for radius, factor in ((2.9, 1.0), (6.0, 0.25), (30.0, 0.01)):
+      same, scaled = gradient(radius)
+      self.assertEqual(same, value)
+      np.testing.assert_allclose(scaled, factor * usual, rtol=1e-5)
+
+
 class BudgetTest(chex.TestCase):
   def test_refuses_a_budget_below_the_positions_of_one_ray(self):
     with self.assertRaisesRegex(ValueError, 'at least 51, .* got 10'):
