@@ -36,9 +36,7 @@ def contract(points: arrays.Array) -> jax.Array:
 
 def contraction_factor(square: arrays.Array) -> jax.Array:
   """Returns what contraction multiplies points by, from squared radii."""
-  # The root of what is not contracted is not taken: its gradient at 0 is
-  # infinite.
-  radius = jnp.sqrt(jnp.maximum(square, 1.0))
+  radius = _radius(square)
   return (RADIUS - 1.0 / radius) / radius
 
 
@@ -67,9 +65,15 @@ def expand(points: arrays.Array) -> jax.Array:
   """
   points = jnp.asarray(points)
   square = jnp.sum(points * points, axis=-1, keepdims=True)
-  radius = jnp.sqrt(jnp.maximum(square, 1.0))
+  radius = _radius(square)
   remaining = jnp.maximum(RADIUS - radius, 1.0 / _MAX_RADIUS)
   return points / (radius * remaining)
+
+
+def _radius(square: arrays.Array) -> jax.Array:
+  """Returns the radii of what is contracted, 1 for the others."""
+  # The gradient of a root is infinite at 0.
+  return jnp.sqrt(jnp.maximum(square, 1.0))
 
 
 def contract_field(field: hk.Transformed) -> hk.Transformed:
