@@ -36,10 +36,26 @@ def contract(points: arrays.Array) -> jax.Array:
 
 def contraction_factor(square: arrays.Array) -> jax.Array:
   """Returns what contraction multiplies points by, from squared radii."""
-  # The root of what is not contracted is not taken: its gradient at 0 is
-  # infinite.
-  radius = jnp.sqrt(jnp.maximum(square, 1.0))
+  radius = _radius(square)
   return (RADIUS - 1.0 / radius) / radius
+
+
+def density_factor(points: arrays.Array) -> jax.Array:
+  """Returns what densities are multiplied by at points, 1 over squared radii.
+
+  It is by how much contraction shrinks lengths towards the origin. A field's
+  densities are those of contracted space: equal ones are equally opaque near
+  and far over equal lengths there, over which samples and cells are even. An
+  untrained field would otherwise hide all that is far behind its haze.
+
+  Args:
+    points: `[..., 3]`, before contraction.
+
+  Returns:
+    `[...]` in (0, 1], 1 within 1 of the origin.
+  """
+  points = jnp.asarray(points)
+  return 1.0 / jnp.maximum(jnp.sum(points * points, axis=-1), 1.0)
 
 
 def expand(points: arrays.Array) -> jax.Array:
@@ -49,9 +65,15 @@ def expand(points: arrays.Array) -> jax.Array:
   """
   points = jnp.asarray(points)
   square = jnp.sum(points * points, axis=-1, keepdims=True)
-  radius = jnp.sqrt(jnp.maximum(square, 1.0))
+  radius = _radius(square)
   remaining = jnp.maximum(RADIUS - radius, 1.0 / _MAX_RADIUS)
   return points / (radius * remaining)
+
+
+def _radius(square: arrays.Array) -> jax.Array:
+  """Returns the radii of what is contracted, 1 for the others."""
+  # The gradient of a root is infinite at 0.
+  return jnp.sqrt(jnp.maximum(square, 1.0))
 
 
 def contract_field(field: hk.Transformed) -> hk.Transformed:

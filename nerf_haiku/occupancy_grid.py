@@ -69,14 +69,14 @@ def update_density(
   return grid._replace(density=updated.reshape(grid.density.shape))
 
 
-def update_occupied(grid: Grid, *, min_density: float | jax.Array) -> Grid:
+def update_occupied(grid: Grid, *, min_density: float) -> Grid:
   """Marks the cells as occupied that have some density.
 
   Args:
     grid: of any resolution.
-    min_density: the density of an occupied cell, per scene unit; one number, or
-      `[G, G, G]`. Half of the mean density is enough where that is less: at the
-      start a thin fog is everywhere, which is not empty space.
+    min_density: the density of an occupied cell, per scene unit. Half of the
+      mean density is enough where that is less: at the start a thin fog is
+      everywhere, which is not empty space.
   """
   threshold = jnp.minimum(min_density, 0.5 * jnp.mean(grid.density))
   return grid._replace(occupied=grid.density >= threshold)

@@ -167,3 +167,30 @@ def select_bits(bits: jax.Array, row: jax.Array, rank: jax.Array) -> jax.Array:
     position = jnp.where(forward, position + half, position)
     half //= 2
   return position
+
+
+@jax.custom_vjp
+def scale_gradient(x: jax.Array, scale: jax.Array) -> jax.Array:
+  """Returns `x`, whose gradient is multiplied by `scale`.
+
+  Args:
+    x: of any shape.
+    scale: that broadcasts to the shape of `x`; it gets no gradient.
+  """
+  del scale
+  return x
+
+
+def _scale_gradient_forward(
+  x: jax.Array, scale: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  return x, scale
+
+
+def _scale_gradient_backward(
+  scale: jax.Array, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  return gradient * scale, jnp.zeros_like(scale)
+
+
+scale_gradient.defvjp(_scale_gradient_forward, _scale_gradient_backward)

@@ -48,6 +48,7 @@ def make_renderer(
     'density_activation': config.density_activation,
     'infinite_end': config.last_interval == 'infinite',
     'background': schema.background(config),
+    'gradient_radius': config.gradient_scaling,
   }
   make_field = functools.partial(_make_field, config, scene, bounds)
   field = make_field(config.model)

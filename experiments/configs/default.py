@@ -52,6 +52,11 @@ def get_config() -> ml_collections.ConfigDict:
   # that poses could be compared with.
   config.refinement.warmup_steps = 500
   config.refinement.focal = False  # Whether focal lengths are corrected too.
+  # Distance from a camera within which gradients are scaled by the squared
+  # distance, so that nothing floats close to it (Philip and Deschaintre, 2023);
+  # 0: none. In scene units; in contracted space 1 is the cameras' distance from
+  # its middle.
+  config.gradient_scaling = 0.0
   # Whether an update with a NaN or infinity in its loss or gradient is skipped
   # and counted, or stops the run.
   config.skip_nonfinite = False
@@ -208,6 +213,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.procedural.size = 64  # Height and width of the images, in pixels.
   config.procedural.num_train = 100
   config.procedural.num_test = 25
+  # Whether the scene is outdoors, with the ground, far objects and the sky: it
+  # needs config.contraction=True.
+  config.procedural.unbounded = False
 
   # Number of steps between outputs.
   config.i_print = 100  # Progress in the terminal, the log and TensorBoard.

@@ -83,6 +83,7 @@ _RULES: dict[str, _Rule] = {
   'exposure_learning_rate': _FRACTION,
   'refinement.learning_rate': _FRACTION,
   'refinement.warmup_steps': _at_least(0),
+  'gradient_scaling': _zero_or(_SMALLEST),
   'field': _one_of(*FIELDS),
   'renderer': _one_of(*RENDERERS),
   'hash.num_levels': (lambda x: 1 <= x <= 32, '1 to 32'),
@@ -371,6 +372,13 @@ def _check_data(config: ml_collections.ConfigDict) -> None:
       True,
       'False without config.llff.spherify=True: normalized device coordinates '
       'are already linear in disparity',
+    )
+  if in_ndc and config.gradient_scaling:
+    raise _error(
+      'gradient_scaling',
+      config.gradient_scaling,
+      '0 without config.llff.spherify=True: normalized device coordinates '
+      'begin beyond the cameras',
     )
   if in_ndc and config.box:
     raise _error(

@@ -78,4 +78,5 @@ def fit_on_left_half(view: Compared) -> Compared:
 
 def _right(view: Compared) -> Compared:
   middle = view.rgb.shape[1] // 2
-  return Compared(*(None if x is None else x[:, middle:] for x in view))
+  mask = None if view.mask is None else view.mask[:, middle:]
+  return Compared(view.rgb[:, middle:], view.truth[:, middle:], mask)

@@ -9,7 +9,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from nerf_haiku import backgrounds, cameras, sampling, volume
+from nerf_haiku import backgrounds, cameras, contraction, sampling, volume
 from nerf_haiku.renderers import base
 
 
@@ -43,9 +43,11 @@ class HierarchicalRenderer:
       positions are then evenly spaced in the s of `sampling.Spacing`, and
       `lindisp` has no effect.
     raw_noise_std: standard deviation of the noise on densities in training.
-    activation: maps raw densities to densities per scene unit.
+    activation: maps raw densities to densities per scene unit, or where space
+      is contracted, to those that `contraction.density_factor` scales.
     infinite_end: see `volume.composite`.
     background: see `volume.composite`.
+    gradient_radius: see `volume.scale_gradients`; 0: gradients are not scaled.
   """
 
   coarse: hk.Transformed
@@ -59,6 +61,7 @@ class HierarchicalRenderer:
   activation: Callable[[jax.Array], jax.Array]
   infinite_end: bool
   background: backgrounds.Color
+  gradient_radius: float
 
   @property
   def max_samples(self) -> None:
@@ -174,9 +177,17 @@ class HierarchicalRenderer:
   ) -> tuple[volume.RayOutputs, volume.RayHistory]:
     points = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
     density, rgb = field.apply(params, points, rays.viewdirs[:, None])
+    if self.gradient_radius:
+      length = jnp.linalg.norm(rays.directions, axis=-1, keepdims=True)
+      density, rgb = volume.scale_gradients(
+        density, rgb, t * length, radius=self.gradient_radius
+      )
+    density = self.activation(density + noise)
+    if self.contracted:
+      density *= contraction.density_factor(points)
     return volume.composite(
       rgb,
-      self.activation(density + noise),
+      density,
       t,
       rays.directions,
       near=rays.near,
@@ -200,6 +211,7 @@ def make_hierarchical(
   density_activation: str = 'relu',
   infinite_end: bool = True,
   background: backgrounds.Color = backgrounds.BLACK,
+  gradient_radius: float = 0.0,
 ) -> HierarchicalRenderer:
   """Makes the paper's renderer from settings.
 
@@ -215,6 +227,7 @@ def make_hierarchical(
     density_activation: a name of `volume.DENSITY_ACTIVATIONS`.
     infinite_end: see `volume.composite`.
     background: see `volume.composite`.
+    gradient_radius: see `HierarchicalRenderer`.
 
   Returns:
     The renderer, see `HierarchicalRenderer`.
@@ -231,6 +244,7 @@ def make_hierarchical(
     activation=volume.DENSITY_ACTIVATIONS[density_activation],
     infinite_end=infinite_end,
     background=background,
+    gradient_radius=gradient_radius,
   )
 
 

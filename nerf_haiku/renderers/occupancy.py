@@ -55,27 +55,6 @@ class Settings(NamedTuple):
       longest = 2 * contraction.RADIUS  # Of s, on any ray.
     return int(np.ceil(longest / self.step_size)) + 1
 
-  def min_density(self) -> float | jax.Array:
-    """Returns the density of an occupied cell, per scene unit.
-
-    A step through it has an opacity of `alpha_threshold`. Contracted, that is
-    the longest step through the cell's center, of a ray towards the origin, and
-    there is a number for each cell, `[G, G, G]`.
-    """
-    density = self.alpha_threshold / self.step_size
-    if not self.contracted:
-      return density
-    shape = (self.resolution,) * 3
-    centers = occupancy_grid.cell_points(
-      jnp.arange(self.resolution**3),
-      jnp.full((1, 3), 0.5),
-      self.box,
-      self.resolution,
-    )
-    # Contraction shrinks lengths along such a ray by the squared radius.
-    square = jnp.sum(contraction.expand(centers) ** 2, axis=-1)
-    return density / jnp.maximum(square, 1.0).reshape(shape)
-
 
 class MarchedSamples(NamedTuple):
   """The samples of `R` rays in occupied cells, as far as light reaches."""
@@ -123,12 +102,14 @@ class OccupancyRenderer:
   Attributes:
     field: the field that is queried.
     settings: of the march and of the grid.
-    activation: maps raw densities to densities per scene unit.
+    activation: maps raw densities to densities per scene unit, or where space
+      is contracted, to those that `contraction.density_factor` scales.
     perturb: whether the shift is random in training; else it is half a step,
       as it is in evaluation.
     raw_noise_std: standard deviation of the noise on densities in training.
     infinite_end: whether the interval of a ray's last position has no end.
     background: see `volume.composite`.
+    gradient_radius: see `volume.scale_gradients`; 0: gradients are not scaled.
 
   Raises:
     ValueError: if the samples of one ray may exceed `settings.max_samples`.
@@ -141,6 +122,7 @@ class OccupancyRenderer:
   raw_noise_std: float
   infinite_end: bool
   background: backgrounds.Color
+  gradient_radius: float
 
   def __post_init__(self) -> None:
     positions = self.settings.num_positions()
@@ -257,7 +239,7 @@ class OccupancyRenderer:
         grid,
       )
       return occupancy_grid.update_occupied(
-        grid, min_density=settings.min_density()
+        grid, min_density=settings.alpha_threshold / settings.step_size
       )
 
     is_due = (step % settings.update_every == 0) & (step > 0)
@@ -379,11 +361,18 @@ class OccupancyRenderer:
     )
     points = ray.origins + intervals.t[:, None] * ray.directions
     density, rgb = self.field.apply(params['field'], points, ray.viewdirs)
+    speed = jnp.linalg.norm(ray.directions, axis=-1)
+    if self.gradient_radius:
+      density, rgb = volume.scale_gradients(
+        density, rgb, intervals.t * speed, radius=self.gradient_radius
+      )
     length = intervals.width
     if self.infinite_end:
       length = jnp.where(intervals.is_last, volume.INFINITE, length)
     # From t to scene units, as in `volume.composite`.
-    length *= jnp.linalg.norm(ray.directions, axis=-1)
+    length *= speed
+    if self.settings.contracted:
+      length *= contraction.density_factor(points)
     optical_depth = self.activation(density + noise) * length
     return _Queried(
       optical_depth=jnp.where(packed.used, optical_depth, 0.0),
@@ -490,6 +479,7 @@ def make_occupancy(
   density_activation: str = 'exp',
   infinite_end: bool = False,
   background: backgrounds.Color = backgrounds.BLACK,
+  gradient_radius: float = 0.0,
 ) -> OccupancyRenderer:
   """Makes a renderer that skips empty space from settings.
 
@@ -501,6 +491,7 @@ def make_occupancy(
     density_activation: a name of `volume.DENSITY_ACTIVATIONS`.
     infinite_end: whether the interval of a ray's last position has no end.
     background: see `volume.composite`.
+    gradient_radius: see `OccupancyRenderer`.
 
   Returns:
     The renderer, see `OccupancyRenderer`.
@@ -516,4 +507,5 @@ def make_occupancy(
     raw_noise_std=raw_noise_std,
     infinite_end=infinite_end,
     background=background,
+    gradient_radius=gradient_radius,
   )

@@ -84,6 +84,15 @@ class ContractTest(chex.TestCase):
     chex.assert_tree_all_finite(gradient)
 
 
+class DensityFactorTest(chex.TestCase):
+  def test_it_is_how_much_lengths_shrink(self):
+    point = jnp.array([0.0, 4.0, -3.0])
+    along = jax.jvp(contraction.contract, (point,), (point / 5,))[1]
+    factor = contraction.density_factor(point)
+    np.testing.assert_allclose(factor, jnp.linalg.norm(along), rtol=1e-5)
+    self.assertEqual(float(contraction.density_factor(point / 6)), 1.0)
+
+
 class ContractFieldTest(chex.TestCase):
   def test_the_field_is_queried_at_contracted_points(self):
     field = hk.Transformed(

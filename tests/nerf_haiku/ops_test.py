@@ -81,3 +81,19 @@ class PlainTest(chex.TestCase):
       if int(word) >> b & 1
     ]
     np.testing.assert_array_equal(tuned, expected)
+
+
+class ScaleGradientTest(chex.TestCase):
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_values_stay_and_gradients_are_scaled(self):
+    x, scale = jnp.array([[0.1, 0.7], [1e-30, 3.0]]), jnp.array([[0.25], [0.0]])
+
+    @self.variant
+    def compute(x):
+      return jax.value_and_grad(
+        lambda x: jnp.sum(jnp.sin(ops.scale_gradient(x, scale))), has_aux=False
+      )(x), ops.scale_gradient(x, scale)
+
+    (_, gradient), same = compute(x)
+    np.testing.assert_array_equal(same, x)
+    np.testing.assert_allclose(gradient, np.cos(x) * scale, rtol=1e-6)

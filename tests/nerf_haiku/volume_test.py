@@ -360,3 +360,22 @@ class DistortionTest(chex.TestCase):
       return jnp.sum(volume.distortion(history._replace(weights=weights[None])))
 
     chex.assert_tree_all_finite(jax.value_and_grad(total)(jnp.full(3, 0.2)))
+
+
+class ScaleGradientsTest(chex.TestCase):
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_closed_form(self):
+    distance = jnp.array([0.0, 0.5, 1.0, 2.0, 9.0])
+
+    @self.variant
+    def gradients(density, rgb):
+      def total(density, rgb):
+        pair = volume.scale_gradients(density, rgb, distance, radius=2.0)
+        return jnp.sum(pair[0] + jnp.sum(pair[1], axis=-1))
+
+      return jax.grad(total, argnums=(0, 1))(density, rgb)
+
+    expected = np.array([0.0, 1 / 16, 1 / 4, 1.0, 1.0])
+    density, rgb = gradients(jnp.ones(5), jnp.ones((5, 3)))
+    np.testing.assert_allclose(density, expected)
+    np.testing.assert_allclose(rgb, np.tile(expected[:, None], 3))

@@ -29,7 +29,7 @@ def field():
 
   def apply(params, points, viewdirs):
     square = jnp.sum(points**2, axis=-1)
-    density = 0.6 * jnp.exp(-2 * square) + 0.03 / (1 + square)
+    density = 0.6 * jnp.exp(-2 * square) + 0.05
     color = jax.nn.sigmoid(contraction.contract(points) + viewdirs)
     return density + params['haze']['bias'], color
 
@@ -65,6 +65,7 @@ def composite(field_, rays_, t):
   density, rgb = field_.apply(
     field_.init(None, None, None), points, rays_.viewdirs[:, None]
   )
+  density /= np.maximum(1, np.sum(np.square(points), axis=-1))
   return volume.composite(
     rgb,
     density,

@@ -5,15 +5,16 @@ model can be compared with them.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from nerf_haiku import camera_paths, cameras, scenes
-from nerf_haiku.datasets.procedural import solids, still_life
+from nerf_haiku.datasets.procedural import outdoor, solids, still_life
 
 CAMERA_ANGLE_X = 0.6911112070083618  # radians: that of NeRF-synthetic.
+_WIDE_ANGLE_X = np.pi / 3  # outdoors, as a phone's.
 _RADIUS = 3.6  # of the sphere that cameras are on, scene units.
 
 # Sample points in a pixel with an edge, relative to its center: a lattice that
@@ -37,6 +38,8 @@ _GROUND = np.array([0.30, 0.26, 0.22])
 _GAMMA = 2.2
 
 Items = Sequence[still_life.Item]
+# What is between a camera and surfaces, and behind all, see `outdoor.air`.
+Air = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 class Hit(NamedTuple):
@@ -45,16 +48,23 @@ class Hit(NamedTuple):
   t: np.ndarray  # [R] in lengths of the direction; infinity for a miss.
   item: np.ndarray  # [R] int, index of the item; -1 for a miss.
   normal: np.ndarray  # [R, 3] unit, towards the viewer; 0 for a miss.
-  rgb: np.ndarray  # [R, 3] in [0, 1]; 0 for a miss.
+  rgb: np.ndarray  # [R, 3] in [0, 1]; for a miss 0, or the sky.
 
 
-def trace(items: Items, origins: np.ndarray, directions: np.ndarray) -> Hit:
+def trace(
+  items: Items,
+  origins: np.ndarray,
+  directions: np.ndarray,
+  *,
+  air: Air | None = None,
+) -> Hit:
   """Computes the first hit of each ray and its color, exactly, in float64.
 
   Args:
     items: the scene, as from `still_life.make_items`.
     origins: `[R, 3]` scene units, outside of all solids.
     directions: `[R, 3]`; t is depth where they are 1 along the optical axis.
+    air: what is between; None: nothing.
 
   Returns:
     The first hit of each ray.
@@ -72,6 +82,9 @@ def trace(items: Items, origins: np.ndarray, directions: np.ndarray) -> Hit:
     albedo[on_item] = item.paint(solids.to_local(item.solid, points[on_item]))
     gloss[on_item] = item.gloss
   rgb[hit] = _shade(items, points, normal[hit], directions[hit], albedo, gloss)
+  if air is not None:
+    lengths = np.linalg.norm(directions, axis=1)
+    rgb = air(rgb, t * lengths, directions / lengths[:, None])
   return Hit(t=t, item=which, normal=normal, rgb=rgb)
 
 
@@ -196,7 +209,9 @@ def camera_rays(
   return np.broadcast_to(pose[:, 3], directions.shape), directions
 
 
-def render(items: Items, cams: cameras.Cameras, index: int) -> np.ndarray:
+def render(
+  items: Items, cams: cameras.Cameras, index: int, *, air: Air | None = None
+) -> np.ndarray:
   """Renders the photograph of one of `N` cameras.
 
   Every pixel is traced at its center and its corners, and at 13 points instead
@@ -204,13 +219,13 @@ def render(items: Items, cams: cameras.Cameras, index: int) -> np.ndarray:
 
   Returns:
     `[H, W, 4]` uint8 with straight alpha: the fraction of the pixel that is
-    covered, and the mean color of this fraction.
+    covered, and the mean color of this fraction. With `air` all of it is.
   """
   height, width = (int(x) for x in cams.sizes[index])
   upper_left = cameras.pixels(height, width).astype(np.float64)
   corners = cameras.pixels(height + 1, width + 1)
   rgba = _trace_pixels(
-    items, cams, index, np.concatenate([upper_left + 0.5, corners])
+    items, cams, index, np.concatenate([upper_left + 0.5, corners]), air
   )
   center = rgba[: height * width].reshape(height, width, 4)
   corner = rgba[height * width :].reshape(height + 1, width + 1, 4)
@@ -220,7 +235,7 @@ def render(items: Items, cams: cameras.Cameras, index: int) -> np.ndarray:
   image = (0.5 * center + 0.125 * np.sum(five[1:], 0)).reshape(-1, 4)
   edge = np.flatnonzero(np.max(np.ptp(five, axis=0), axis=-1) > _EDGE)
   finer = (upper_left[edge, None] + 0.5 + _LATTICE).reshape(-1, 2)
-  rgba = _trace_pixels(items, cams, index, finer)
+  rgba = _trace_pixels(items, cams, index, finer, air)
   image[edge] = np.mean(rgba.reshape(-1, len(_LATTICE), 4), axis=1)
   image[:, :3] /= np.maximum(image[:, 3:], 1 / len(_LATTICE))
   rounded: np.ndarray = np.rint(image.reshape(height, width, 4) * 255)
@@ -228,23 +243,68 @@ def render(items: Items, cams: cameras.Cameras, index: int) -> np.ndarray:
 
 
 def _trace_pixels(
-  items: Items, cams: cameras.Cameras, index: int, pixel: np.ndarray
+  items: Items,
+  cams: cameras.Cameras,
+  index: int,
+  pixel: np.ndarray,
+  air: Air | None,
 ) -> np.ndarray:
   """Returns color times alpha, and alpha, `[R, 4]` at points `[R, 2]`."""
   pose = np.asarray(cams.camera_to_world[index])
   intrinsics = np.asarray(cams.intrinsics[index])
   rgba = np.empty((len(pixel), 4))
   for i in range(0, len(pixel), _CHUNK):
-    hit = trace(items, *camera_rays(pose, intrinsics, pixel[i : i + _CHUNK]))
+    rays = camera_rays(pose, intrinsics, pixel[i : i + _CHUNK])
+    hit = trace(items, *rays, air=air)
     rgba[i : i + _CHUNK, :3] = hit.rgb
-    rgba[i : i + _CHUNK, 3] = hit.item >= 0
+    rgba[i : i + _CHUNK, 3] = (hit.item >= 0) | (air is not None)
   return rgba
+
+
+class _Place(NamedTuple):
+  """What is photographed, and from where."""
+
+  items: Items
+  air: Air | None
+  box: np.ndarray | None  # [2, 3] around the items; None: they have no bound.
+  angle_x: float  # field of view, radians.
+  radii: tuple[float, float]  # of the spheres that cameras are between.
+  sines: tuple[float, float]  # of training cameras' elevations.
+  held_out_sines: tuple[float, float]  # of the others'.
+  path_elevation: float  # degrees, of the video's circle.
+
+
+def _indoors(seed: int) -> _Place:
+  return _Place(
+    items=still_life.make_items(seed),
+    air=None,
+    box=still_life.BOX.astype(np.float32),
+    angle_x=CAMERA_ANGLE_X,
+    radii=(_RADIUS, _RADIUS),
+    sines=(0.02, 0.998),
+    held_out_sines=(0.05, 0.95),
+    path_elevation=30.0,
+  )
+
+
+def _outdoors(seed: int) -> _Place:
+  return _Place(
+    items=outdoor.make_items(seed),
+    air=outdoor.air,
+    box=None,
+    angle_x=_WIDE_ANGLE_X,
+    radii=(outdoor.NEAREST, outdoor.FARTHEST),
+    sines=(0.05, 0.6),
+    held_out_sines=(0.1, 0.5),
+    path_elevation=15.0,
+  )
 
 
 def make_scene(
   *,
   seed: int,
   size: int | tuple[int, int],
+  unbounded: bool = False,
   num_train: int = 100,
   num_val: int = 25,
   num_test: int = 25,
@@ -260,6 +320,8 @@ def make_scene(
   Args:
     seed: 0 or more; determines colors, arrangement and cameras.
     size: height and width in pixels, or one number for both.
+    unbounded: whether the still life stands outdoors, see `outdoor`. Cameras
+      are then as high as a person may hold them.
     num_train: number of training views, traced immediately.
     num_val: number of validation views, each traced when accessed.
     num_test: number of test views, each traced when accessed.
@@ -268,7 +330,7 @@ def make_scene(
     far: where rays end.
 
   Returns:
-    The scene; images have alpha.
+    The scene; images have alpha, which is 1 outdoors.
 
   Raises:
     ValueError: if the size, the seed or a number is out of range.
@@ -281,59 +343,80 @@ def make_scene(
       'seed, num_val and num_test must be 0 or more, num_train and num_poses '
       f'1 or more, got {(seed, num_val, num_test, num_train, num_poses)}.'
     )
-  items = still_life.make_items(seed)
+  place = _outdoors(seed) if unbounded else _indoors(seed)
   rng = np.random.default_rng([seed, 1])
   first = rng.uniform(0, 360)
-  train = _cameras(_random_poses(rng, num_train), size)
-  photographs = [render(items, train, i) for i in range(num_train)]
+  train = _cameras(place, _random_poses(place, rng, num_train), size)
+  photographs = [
+    render(place.items, train, i, air=place.air) for i in range(num_train)
+  ]
   pixels = np.concatenate(photographs).reshape(-1, 4)
   images = scenes.Images(pixels, np.asarray(train.sizes))
   return scenes.Scene(
     train=scenes.Split(images, train),
-    val=_held_out(items, _cameras(_spiral_poses(num_val, first), size)),
-    test=_held_out(items, _cameras(_spiral_poses(num_test, first + 90), size)),
+    val=_held_out(place, num_val, first, size),
+    test=_held_out(place, num_test, first + 90, size),
     near=near,
     far=far,
-    box=still_life.BOX.astype(np.float32),
-    path=_cameras(camera_paths.circle(num_poses, radius=_RADIUS), size),
+    box=place.box,
+    path=_cameras(
+      place,
+      camera_paths.circle(
+        num_poses,
+        elevation=-place.path_elevation,
+        radius=float(np.mean(place.radii)),
+      ),
+      size,
+    ),
     notices=(),
   )
 
 
-def _cameras(poses: np.ndarray, size: tuple[int, int]) -> cameras.Cameras:
-  focal = 0.5 * size[1] / np.tan(0.5 * CAMERA_ANGLE_X)
+def _cameras(
+  place: _Place, poses: np.ndarray, size: tuple[int, int]
+) -> cameras.Cameras:
+  focal = 0.5 * size[1] / np.tan(0.5 * place.angle_x)
   sizes = np.tile(size, (len(poses), 1))
   return cameras.pinhole(poses, sizes, np.full(len(poses), focal))
 
 
 def _held_out(
-  items: Items, cams: cameras.Cameras
+  place: _Place, number: int, first: float, size: tuple[int, int]
 ) -> scenes.Split[scenes.LazyImages]:
   """Returns a split whose images are traced whenever they are accessed."""
-  read = functools.partial(render, items, cams)
+  cams = _cameras(place, _spiral_poses(place, number, first), size)
+  read = functools.partial(render, place.items, cams, air=place.air)
   return scenes.Split(scenes.LazyImages(len(cams.sizes), read), cams)
 
 
-def _random_poses(rng: np.random.Generator, number: int) -> np.ndarray:
-  """Returns poses `[number, 3, 4]`, uniform on the upper hemisphere."""
+def _random_poses(
+  place: _Place, rng: np.random.Generator, number: int
+) -> np.ndarray:
+  """Returns poses `[number, 3, 4]`, uniform on part of the upper hemisphere."""
   azimuth = rng.uniform(-180, 180, number)
-  elevation = np.rad2deg(np.arcsin(rng.uniform(0.02, 0.998, number)))
-  return _poses(azimuth, elevation)
+  elevation = np.rad2deg(np.arcsin(rng.uniform(*place.sines, number)))
+  return _poses(azimuth, elevation, rng.uniform(*place.radii, number))
 
 
-def _spiral_poses(number: int, first: float) -> np.ndarray:
+def _spiral_poses(place: _Place, number: int, first: float) -> np.ndarray:
   """Returns poses `[number, 3, 4]` on a spiral of two turns, from low to high.
 
   The first azimuth is `first`, in degrees.
   """
   fraction = (np.arange(number) + 0.5) / max(number, 1)
-  elevation = np.rad2deg(np.arcsin(0.05 + 0.9 * fraction))
-  return _poses(first + 720 * fraction, elevation)
+  low, high = place.held_out_sines
+  elevation = np.rad2deg(np.arcsin(low + (high - low) * fraction))
+  radius = np.full(number, np.mean(place.radii))
+  return _poses(first + 720 * fraction, elevation, radius)
 
 
-def _poses(azimuths: np.ndarray, elevations: np.ndarray) -> np.ndarray:
+def _poses(
+  azimuths: np.ndarray, elevations: np.ndarray, radii: np.ndarray
+) -> np.ndarray:
   poses = [
-    camera_paths.sphere_pose(azimuth, -elevation, _RADIUS)
-    for azimuth, elevation in zip(azimuths, elevations, strict=True)
+    camera_paths.sphere_pose(azimuth, -elevation, radius)
+    for azimuth, elevation, radius in zip(
+      azimuths, elevations, radii, strict=True
+    )
   ]
   return np.asarray(poses, np.float32).reshape(-1, 3, 4)

@@ -58,7 +58,7 @@ def turn(yaw: float, tilt: float = 0.0) -> np.ndarray:
 
 
 def ellipsoid(
-  center: Sequence[float],
+  center: Sequence[float] | np.ndarray,
   half_axes: Sequence[float],
   rotation: np.ndarray | None = None,
 ) -> Solid:
@@ -68,7 +68,7 @@ def ellipsoid(
 
 
 def box(
-  center: Sequence[float],
+  center: Sequence[float] | np.ndarray,
   half_sides: Sequence[float],
   rotation: np.ndarray | None = None,
   *,
@@ -94,7 +94,7 @@ def box(
 
 
 def cylinder(
-  center: Sequence[float],
+  center: Sequence[float] | np.ndarray,
   radius: float,
   half_height: float,
   rotation: np.ndarray | None = None,
@@ -119,7 +119,11 @@ def cylinder(
 
 
 def bowl(
-  center: Sequence[float], radius: float, depth: float, *, wall: float
+  center: Sequence[float] | np.ndarray,
+  radius: float,
+  depth: float,
+  *,
+  wall: float,
 ) -> Solid:
   """Returns a bowl: half a hollow ellipsoid with a flat foot.
 
@@ -142,7 +146,7 @@ def bowl(
 def _solid(
   outer: Quadrics,
   hole: Quadrics | None,
-  center: Sequence[float],
+  center: Sequence[float] | np.ndarray,
   rotation: np.ndarray | None,
   radius: float,
 ) -> Solid:

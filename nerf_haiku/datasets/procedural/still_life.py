@@ -4,12 +4,11 @@ A seed determines colors, places and rotations. Each piece stays within its own
 circle on the board, so that no two of them touch.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from nerf_haiku.datasets.procedural import solids
+from nerf_haiku.datasets.procedural import paints, solids
 
 # Contains the scene of any seed: lower and upper corner, scene units.
 BOX = np.array([[-1.1, -1.1, -0.5], [1.1, 1.1, 0.8]])
@@ -28,14 +27,12 @@ _PALETTES = (
 )
 _WOODS = (('D9AE78', 'BF8A55'), ('C99667', 'A97648'), ('E3C396', 'CBA271'))
 
-Paint = Callable[[np.ndarray], np.ndarray]
-
 
 class Item(NamedTuple):
   """One thing of the scene."""
 
   solid: solids.Solid
-  paint: Paint  # [N, 3] points in the solid's frame -> [N, 3] linear albedo.
+  paint: paints.Paint
   gloss: float = 0.0  # fraction of head-on light that it reflects.
   shade: float = 0.0  # radius of the ball that dims its surroundings.
 
@@ -43,9 +40,11 @@ class Item(NamedTuple):
 def make_items(seed: int) -> tuple[Item, ...]:
   """Arranges the still life of a seed; each item is inside `BOX`."""
   rng = np.random.default_rng([seed, 0])
-  light, dark, *bright = (_linear(c) for c in _PALETTES[seed % len(_PALETTES)])
+  light, dark, *bright = (
+    paints.linear(c) for c in _PALETTES[seed % len(_PALETTES)]
+  )
   a, b, c, d = (bright[i] for i in rng.permutation(4))
-  wood = [_linear(c) for c in _WOODS[rng.integers(len(_WOODS))]]
+  wood = [paints.linear(c) for c in _WOODS[rng.integers(len(_WOODS))]]
   tower, gate = _tower(dark, light, d, a), _gate(b, c)
   if rng.random() < 0.5:
     tower, gate = gate, tower
@@ -83,19 +82,21 @@ def _board(light: np.ndarray, dark: np.ndarray) -> Item:
 
 def _ball(color: np.ndarray) -> list[Item]:
   ball = solids.ellipsoid((0, 0, 0.31), (0.31, 0.31, 0.31))
-  return [Item(ball, _plain(color), gloss=0.06, shade=0.31)]
+  return [Item(ball, paints.plain(color), gloss=0.06, shade=0.31)]
 
 
 def _striped(color: np.ndarray, light: np.ndarray) -> list[Item]:
   tilted = solids.turn(0.0, 35.0)
   ball = solids.ellipsoid((0, 0, 0.27), (0.27, 0.27, 0.27), tilted)
-  return [Item(ball, _bands(color, light, 0.154), shade=0.27)]
+  return [Item(ball, paints.bands(color, light, 0.154), shade=0.27)]
 
 
 def _tube(color: np.ndarray, light: np.ndarray) -> list[Item]:
   tube = solids.cylinder((0, 0, 0.34), 0.25, 0.34, bore=0.2)
-  outside = _bands(color, light, 0.227)
-  return [Item(tube, _lined(outside, _plain(light), 0.21), shade=0.25)]
+  outside = paints.bands(color, light, 0.227)
+  return [
+    Item(tube, paints.lined(outside, paints.plain(light), 0.21), shade=0.25)
+  ]
 
 
 def _tower(
@@ -108,9 +109,9 @@ def _tower(
   )
   small = solids.ellipsoid((0, 0, 0.625), (0.1, 0.1, 0.1))
   return [
-    Item(cube, _checks(dark, light, 0.235), shade=0.26),
-    Item(ring, _plain(hoop), shade=0.05),
-    Item(small, _plain(ball), shade=0.1),
+    Item(cube, paints.checks(dark, light, 0.235), shade=0.26),
+    Item(ring, paints.plain(hoop), shade=0.05),
+    Item(small, paints.plain(ball), shade=0.1),
   ]
 
 
@@ -119,8 +120,8 @@ def _gate(color: np.ndarray, egg: np.ndarray) -> list[Item]:
   gate = solids.box((0, 0, 0.27), (0.32, 0.14, 0.27), arch=0.19)
   top = solids.ellipsoid((0, 0, 0.72), (0.14, 0.14, 0.18))
   return [
-    Item(gate, _plain(color), shade=0.2),
-    Item(top, _plain(egg), gloss=0.03, shade=0.14),
+    Item(gate, paints.plain(color), shade=0.2),
+    Item(top, paints.plain(egg), gloss=0.03, shade=0.14),
   ]
 
 
@@ -129,48 +130,12 @@ def _bowl(color: np.ndarray, dark: np.ndarray) -> list[Item]:
   bowl = solids.bowl((0, 0, 0.322), 0.33, 0.35, wall=0.045)
   ball = solids.ellipsoid((0, 0, 0.175), (0.13, 0.13, 0.13))
   return [
-    Item(bowl, _plain(color), shade=0.26),
-    Item(ball, _plain(dark), shade=0.13),
+    Item(bowl, paints.plain(color), shade=0.26),
+    Item(ball, paints.plain(dark), shade=0.13),
   ]
 
 
-def _linear(color: str) -> np.ndarray:
-  """Returns the albedo `[3]` of a hexadecimal color."""
-  return (np.array(list(bytes.fromhex(color))) / 255) ** 2.2
-
-
-def _plain(color: np.ndarray) -> Paint:
-  return lambda points: np.broadcast_to(color, points.shape)
-
-
-def _mix(a: np.ndarray, b: np.ndarray, fraction: np.ndarray) -> np.ndarray:
-  mixed: np.ndarray = a + (b - a) * fraction[:, None]
-  return mixed
-
-
-def _bands(a: np.ndarray, b: np.ndarray, width: float) -> Paint:
-  """Returns bands perpendicular to z, one of them centered at 0."""
-  return lambda points: _mix(a, b, np.floor(points[:, 2] / width + 0.5) % 2)
-
-
-def _checks(a: np.ndarray, b: np.ndarray, width: float) -> Paint:
-  # A face at a multiple of the width must not be split between two squares.
-  return lambda points: _mix(
-    a, b, np.sum(np.floor(points * (0.999 / width)), axis=1) % 2
-  )
-
-
-def _lined(outside: Paint, inside: Paint, radius: float) -> Paint:
-  """Returns a paint that is different within a radius of the z axis."""
-
-  def paint(points: np.ndarray) -> np.ndarray:
-    inner = np.hypot(points[:, 0], points[:, 1]) < radius
-    return np.where(inner[:, None], inside(points), outside(points))
-
-  return paint
-
-
-def _planks(light: np.ndarray, dark: np.ndarray) -> Paint:
+def _planks(light: np.ndarray, dark: np.ndarray) -> paints.Paint:
   """Returns planks along x with a soft grain, and an inlaid ring."""
 
   def paint(points: np.ndarray) -> np.ndarray:
@@ -179,6 +144,6 @@ def _planks(light: np.ndarray, dark: np.ndarray) -> Paint:
     tone = 0.5 + 0.28 * np.sin(2.4 * board + 1.0)
     grain = np.sin(26 * y + 2 * np.sin(2 * x + 3 * board) + 5 * board)
     inlay = np.abs(np.hypot(x, y) - 0.985) < 0.025
-    return _mix(light, dark, np.where(inlay, 1.6, tone + 0.22 * grain))
+    return paints.mix(light, dark, np.where(inlay, 1.6, tone + 0.22 * grain))
 
   return paint

@@ -249,6 +249,10 @@ class CheckTest(chex.TestCase):
       {'dataset_type': 'llff', 'contraction': True},
       'contraction: got True; .*llff.spherify=True',
     ),
+    (
+      {'dataset_type': 'llff', 'gradient_scaling': 0.5},
+      'gradient_scaling: got 0.5; .*llff.spherify=True',
+    ),
   )
   def test_what_does_not_fit_the_data(self, changes, message):
     with self.assertRaisesRegex(errors.UserError, f'config.{message}'):

@@ -110,6 +110,33 @@ class BackgroundTest(chex.TestCase):
       )
 
 
+class GradientScalingTest(chex.TestCase):
+  def test_gradients_fall_with_the_squared_distance(self):
+    """The first of two samples, at a t of 2; the second has no length."""
+    rays = _rays()._replace(
+      directions=jnp.tile(jnp.array([0, 0, -1.5]), (8, 1))
+    )
+
+    def gradient(radius):
+      renderer = _make(num_samples=2, perturb=False, gradient_radius=radius)
+      variables = _variables(renderer)
+
+      def loss(params):
+        params = {'coarse': {'mlp': {'bias': params}}}
+        samples = renderer.sample_rays(variables, rays, _keys())
+        return jnp.sum(renderer.render(params, rays, samples)[0].outputs.rgb)
+
+      # A thin haze: the wall's density at z = 1 is -300.
+      return jax.value_and_grad(loss)(jnp.asarray(300.1))
+
+    value, usual = gradient(0.0)
+    self.assertGreater(abs(float(usual)), 0.1)
+    for radius, factor in ((2.9, 1.0), (6.0, 0.25), (30.0, 0.01)):
+      same, scaled = gradient(radius)
+      self.assertEqual(same, value)
+      np.testing.assert_allclose(scaled, factor * usual, rtol=1e-5)
+
+
 class ContractedTest(chex.TestCase):
   def test_even_samples_equal_plain_compositing(self):
     field = contracted.field()

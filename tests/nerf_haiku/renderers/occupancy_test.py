@@ -363,39 +363,76 @@ class ContractedTest(chex.TestCase):
     self.assertGreaterEqual(settings.num_positions(), length / step)
     self.assertLess(settings.num_positions(), length / step + 3)
 
-  def test_a_step_through_an_occupied_cell_has_some_opacity(self):
-    """The density that a cell needs falls with the step's growing length."""
-    resolution, step = 16, 0.05
+  def test_cells_are_measured_at_their_points_before_contraction(self):
+    """A shell from 2.5 to 5 away is one from 1.6 to 1.8 in the grid."""
 
-    def after(factor):
-      """Occupied cells of a field with a share of the density they need."""
+    def shell(params, points, viewdirs):
+      del params
+      square = jnp.sum(points**2, axis=-1)
+      inside = (square > 2.5**2) & (square < 25.0)
+      return jnp.where(inside, 9.0, 0.0), jnp.ones(points.shape) + 0 * viewdirs
 
-      def haze(params, points, viewdirs):
-        del params
-        square = jnp.maximum(jnp.sum(points**2, axis=-1), 1)
-        density = factor * 0.01 / step / square
-        # One dense cell: the mean is no limit.
-        is_dense = jnp.all((points > 0) & (points < 0.25), axis=-1)
-        density = jnp.where(is_dense, 1e5, density)
-        return density, jnp.ones(points.shape) + 0 * viewdirs
+    renderer = self._make(
+      _ball()._replace(apply=shell), {'resolution': 32, 'ema_decay': 0.9}
+    )
+    variables = _variables(renderer)
+    update_state = jax.jit(renderer.update_state)
+    for step in (4, 8):
+      state = update_state(variables, jax.random.key(3), jnp.asarray(step))
+      variables = variables._replace(state=state)
+    centers = (np.indices((32,) * 3) + 0.5) / 8 - 2
+    radius = np.linalg.norm(centers, axis=0)
+    margin = np.sqrt(3) / 16
+    occupied = np.asarray(variables.state.occupied)
+    surely = np.abs(radius - 1.7) < 0.1 - margin / 2
+    self.assertGreater(np.mean(occupied[surely]), 0.9)
+    self.assertFalse(np.any(occupied[np.abs(radius - 1.7) > 0.1 + margin]))
 
-      renderer = self._make(
-        _ball()._replace(apply=haze), {'resolution': resolution}
-      )
-      grid = jax.jit(renderer.update_state)(
-        _variables(renderer), jax.random.key(3), jnp.asarray(4)
-      )
-      return np.asarray(grid.occupied)
+  def test_equal_densities_are_equally_opaque_near_and_far(self):
+    """A haze of density 0.5 on a ray from the origin, of s from 0 to 1.9."""
+    rays = jax.tree.map(lambda x: x[:1], contracted.rays())
+    rays = rays._replace(
+      origins=jnp.zeros((1, 3)),
+      near=jnp.zeros((1, 1)),
+      far=10.0 / jnp.linalg.norm(rays.directions, axis=-1, keepdims=True),
+    )
+    haze = models.haze(0.5, np.zeros(3))
+    for step in (0.02, 0.005):
+      renderer = self._make(haze, {'step_size': step})
+      outputs = renderer.render_eval(_variables(renderer), rays)[0].outputs
+      expected = 1 - np.exp(-0.5 * 1.9)
+      # An interval has the density of its beginning.
+      np.testing.assert_allclose(outputs.opacity, expected, atol=0.8 * step)
 
-    index = (np.indices((resolution,) * 3) + 0.5) * 4 / resolution - 2
-    radius = np.linalg.norm(index, axis=0)
-    # A point's density may be that at the far corner of its cell.
-    margin = np.sqrt(3) / 8
-    inside = radius < 1.5
-    growth = ((2 - radius) / (2 - radius - margin)) ** 2
-    self.assertTrue(np.all(after(1.05 * growth[inside].max())[inside]))
-    occupied = after(0.95 / growth[inside].max())
-    self.assertEqual(np.sum(occupied[inside]), 1)
+
+class GradientScalingTest(chex.TestCase):
+  def test_gradients_fall_with_the_squared_distance(self):
+    """One sample, 3 scene units from the camera at a t of 6."""
+    rays = cameras.Rays(
+      origins=jnp.array([[-3.0, 0.1, 0.1]]),
+      directions=jnp.array([[0.5, 0.0, 0.0]]),
+      viewdirs=jnp.array([[1.0, 0.0, 0.0]]),
+      near=jnp.zeros((1, 1)),
+      far=jnp.full((1, 1), 40.0),
+    )
+    keys = jax.random.split(jax.random.key(0), 1)
+
+    def gradient(radius):
+      renderer = _make(_ball(0.3), {'step_size': 2.0}, gradient_radius=radius)
+      variables = _variables(renderer)
+      samples = renderer.sample_rays(variables, rays, keys)
+
+      def loss(params):
+        return jnp.sum(renderer.render(params, rays, samples)[0].outputs.rgb)
+
+      value, gradients = jax.value_and_grad(loss)(variables.params)
+      return value, gradients['field']['ball']['bias']
+
+    value, usual = gradient(0.0)
+    for radius, factor in ((2.9, 1.0), (6.0, 0.25), (30.0, 0.01)):
+      same, scaled = gradient(radius)
+      self.assertEqual(same, value)
+      np.testing.assert_allclose(scaled, factor * usual, rtol=1e-5)
 
 
 class BudgetTest(chex.TestCase):
