@@ -49,9 +49,9 @@ _MAX_PIXELS = 1 << 26  # As for the readers of data sets.
 _MAX_THREADS = 4  # Each holds an image or two.
 _COMPRESSION = 1  # Of PNG: fast.
 _OPAQUE = 128  # Alpha from which a pixel may have features.
-# A lens of OPENCV has 8 parameters, SIMPLE_RADIAL 4. Of fern and fox, 25 and
-# more photographs came out better with the former, up to 20 with the latter:
-# see docs/captures.md.
+# A lens of OPENCV has 8 parameters, SIMPLE_RADIAL 4. Of fern and fox, 25
+# photographs and more determine the former, 10 and fewer do not: see
+# docs/captures.md.
 _MIN_FOR_OPENCV = 25
 
 

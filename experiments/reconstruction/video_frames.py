@@ -104,7 +104,6 @@ def _decode(
     DataError: if there are none.
   """
   command = [imageio_ffmpeg.get_ffmpeg_exe(), '-loglevel', 'error', '-nostdin']
-  command += ['-protocol_whitelist', 'file']  # A playlist may name others.
   command += ['-i', str(video.absolute()), '-map', '0:v:0', '-vf', filters]
   command += ['-fps_mode', 'passthrough', '-f', 'image2pipe', '-c:v', codec]
   count = 0

@@ -71,8 +71,7 @@ class FoxTest(chex.TestCase):
     self.assertRegex(
       line,
       r'^Registered 12 of 13 photographs, mean reprojection error 0\.\d\d '
-      r'pixels, focal length 3\d\d pixels\. '
-      r'Next: .*capture.py.*/out .*runs/out',
+      r'pixels, focal length 3\d\d pixels\. Next: .*capture.py.*/out .*/out$',
     )
     self.assertIn('1 of 14 files are not used: notes.txt', stderr.getvalue())
     self.assertIn('were not registered: noise.png', stderr.getvalue())
