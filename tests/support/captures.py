@@ -23,7 +23,7 @@ def names(count):
 
 
 def poses(count, *, shift=0.0, scale=1.0):
-  """Poses `[N, 4, 4]` at a distance of `RADIUS`, 30 degrees above the middle."""
+  """Poses `[N, 4, 4]`, `RADIUS` from the middle and 30 degrees above it."""
   angles = 2 * np.pi * np.arange(count) / count
   centers = RADIUS * np.stack(
     [
