@@ -37,7 +37,8 @@ class PlacementTest(chex.TestCase):
 
   def test_of_cameras_that_face_one_way_it_is_among_the_points(self):
     rng = np.random.default_rng(0)
-    points = (0.5, 6.0, 0.25) + rng.uniform(-1, 1, (999, 3))
+    points = rng.uniform(-1, 1, (999, 3))
+    points += (0.5, 6.0, 0.25)
     points[:99] *= 1e4  # Stray ones.
     placed = placement.place(_forward(), points, contracted=True)
     middle = similarity.move_points(placed.similarity, (0.5, 6, 0.25))
@@ -68,7 +69,8 @@ class PlacementTest(chex.TestCase):
 
   def test_near_is_a_little_before_the_nearest_points(self):
     cams = _forward()
-    points = np.stack([np.linspace(-1, 1, 500)] * 3, -1) + (0, 5, 0)
+    points = np.stack([np.linspace(-1, 1, 500)] * 3, axis=-1)
+    points[:, 1] += 5
     depths = placement.point_depths(cams, points)
     self.assertBetween(depths.min(), 4.0, 4.1)
     placed = placement.place(cams, points, contracted=True)
