@@ -29,6 +29,11 @@ def _cameras():
   )
 
 
+def _in_float64(cams):
+  pose = np.asarray(cams.camera_to_world, np.float64)
+  return cams._replace(camera_to_world=pose)
+
+
 class CameraFilesTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
@@ -46,9 +51,18 @@ class CameraFilesTest(parameterized.TestCase):
   def test_written_cameras_are_read_back(self, kind):
     camera_files.write(kind(self.path), _cameras())
     read = camera_files.read(kind(self.path))
-    for x, y in zip(read, _cameras(), strict=True):
+    for x, y in zip(read, _in_float64(_cameras()), strict=True):
       np.testing.assert_array_equal(x, y, strict=True)
     self.assertEqual([*self.folder.iterdir()], [self.path])
+
+  def test_large_positions_keep_their_digits(self):
+    pose = np.eye(3, 4)[None]
+    pose[0, :, 3] = 5e6 + 0.01, 4e5 + 0.02, 0.03
+    cams = _cameras()
+    one = cameras.take(cams, [0])._replace(camera_to_world=pose)
+    camera_files.write(self.path, one)
+    read = camera_files.read(self.path).camera_to_world
+    np.testing.assert_array_equal(read, pose)
 
   def test_lenses_are_read_back(self):
     cams = cameras.pinhole(np.eye(4)[None, :3], [[40, 60]], [50.0])
@@ -57,7 +71,8 @@ class CameraFilesTest(parameterized.TestCase):
       fisheye=np.array([False]),
     )
     camera_files.write(self.path, distorted)
-    for x, y in zip(camera_files.read(self.path), distorted, strict=True):
+    read = camera_files.read(self.path)
+    for x, y in zip(read, _in_float64(distorted), strict=True):
       np.testing.assert_array_equal(x, y, strict=True)
     self.write(
       {**_CAMERA, 'fisheye': True}, {**_CAMERA, 'distortion': [0.1] + 5 * [0]}

@@ -171,6 +171,34 @@ class AroundTest(chex.TestCase):
     np.testing.assert_array_equal(path, np.repeat(given, 3, axis=0))
 
 
+class ThroughCaptureTest(chex.TestCase):
+  def test_a_circle_where_cameras_surround_something(self):
+    around = camera_paths.circle(5, elevation=-20.0, radius=3.0)
+    around = around[[2, 0, 3, 1, 4]].astype(np.float64)
+    around[:, :, 3] += (1, 2, 0)
+    path = camera_paths.through_capture(around, 12)
+    centers = path[:, :, 3] - (1, 2, 0)
+    np.testing.assert_allclose(np.linalg.norm(centers, axis=-1), 3, rtol=1e-5)
+    np.testing.assert_allclose(centers[:, 2], around[0, 2, 3], rtol=1e-5)
+    np.testing.assert_allclose(path[:, :, 2], centers / 3, atol=1e-5)
+
+  def test_a_spiral_where_they_face_one_way(self):
+    pose = np.tile(np.eye(3, 4), (6, 1, 1))
+    pose[:, :2, 3] = [(x, y) for x in (-0.2, 0, 0.2) for y in (0, 0.1)]
+    path = camera_paths.through_capture(pose, 30)
+    self.assertLess(np.abs(path[:, :2, 3] - (0, 0.05)).max(), 0.2001)
+    axes = path[:, :, 3] - path[:, :, 2]  # What is 1 before the cameras.
+    np.testing.assert_allclose(axes, [[0, 0.05, -1]] * 30, atol=0.03)
+
+  @parameterized.parameters(1, 4)
+  def test_else_through_the_cameras(self, count):
+    outwards = camera_paths.circle(4).astype(np.float64)
+    outwards[:, :, :3] *= (-1, 1, -1)
+    outwards = outwards[:count]
+    path = camera_paths.through_capture(outwards, 3 * count - 2)
+    np.testing.assert_allclose(path[::3], outwards, atol=1e-5)
+
+
 class InterpolateTest(chex.TestCase):
   @parameterized.parameters((5, 1), (5, 4), (2, 3), (3, 2))
   def test_passes_through_the_given_poses(self, num, steps):

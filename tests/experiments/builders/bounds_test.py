@@ -93,6 +93,49 @@ class CheckTest(chex.TestCase):
     self.assertGreater(bounds.fraction_of_rays(scene), 0.9)
 
 
+class SimilarityTest(chex.TestCase):
+  """A scene whose field has other coordinates: all is as in its own."""
+
+  def moved(self, **changes):
+    scene = _scene(**changes)
+    turn = np.array([[0, 0, 1.0], [1, 0, 0], [0, 1, 0]])
+    moved = similarity.Similarity(0.25, turn, np.array([3.0, 2.0, 1.0]))
+    back = similarity.invert(moved)
+    cams = similarity.move_rigidly(back, scene.train.cameras)
+    split = scene.train._replace(cameras=cams)
+    return scene._replace(
+      train=split, near=4 * scene.near, far=4 * scene.far, similarity=moved
+    )
+
+  def test_the_same_rays_meet_the_box(self):
+    self.assertEqual(bounds.check(self.moved()), [])
+    for changes in ({}, {'radius': 4.8, 'box': 0.3 * _BOX}):
+      np.testing.assert_allclose(
+        bounds.fraction_of_rays(self.moved(**changes)),
+        bounds.fraction_of_rays(_scene(**changes)),
+        atol=1e-3,
+      )
+
+  def test_the_proposed_bounds_are_those_of_the_file(self):
+    with self.assertRaises(errors.UserError) as caught:
+      bounds.check(self.moved(radius=40.0))
+    # The origin of the field is at this point of the file, and 4 times as far.
+    self.assertRegex(
+      str(caught.exception), r'look at \(-8, -4, -12\), at a distance of 160:'
+    )
+    radius = 4 * 1.1 * 40 * np.sin(np.arctan(10 / 25))
+    self.assertIn(f'--config.near={160 - radius:.3g} ', str(caught.exception))
+    self.assertIn(f'--config.box={-8 - radius:.4g},', str(caught.exception))
+
+  def test_the_cameras_decide(self):
+    config = default.get_config()
+    scene = bounds.fit(config, self.moved(radius=40.0))
+    own = bounds.fit(config, _scene(radius=40.0))
+    np.testing.assert_allclose(scene.near, 4 * own.near, rtol=1e-5)
+    np.testing.assert_allclose(scene.far, 4 * own.far, rtol=1e-5)
+    np.testing.assert_allclose(scene.box, own.box, rtol=1e-4)
+
+
 class FitTest(chex.TestCase):
   def fit(self, scene, **fields):
     config = default.get_config()

@@ -38,7 +38,11 @@ class StoredSceneTest(chex.TestCase):
   def test_coordinates_of_the_field_come_back(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
     views = cameras.pinhole(camera_paths.circle(2), [[4, 4]] * 2, [5.0] * 2)
-    split = scenes.Split(scenes.LazyImages(2, lambda index: None), views)
+    pose = views.camera_to_world.astype(np.float64)
+    pose[:, :, 3] += (5e6, 0.01, 0)  # Lost in float32.
+    views = views._replace(camera_to_world=pose)
+    images = scenes.LazyImages(2, lambda index: None)
+    split = scenes.Split(images, views, names=('a', 'b'))
     moved = similarity.from_cameras(views)
     scene = scenes.Scene(
       train=split,
@@ -56,6 +60,9 @@ class StoredSceneTest(chex.TestCase):
     read = stored_scene.read(folder)
     chex.assert_trees_all_close(read.similarity, moved)
     self.assertTrue(read.contracted)
+    for cams in (read.train.cameras, read.path):
+      np.testing.assert_array_equal(cams.camera_to_world, pose)
+    self.assertEqual(read.test.names, ('a', 'b'))
     # Runs of earlier versions say neither.
     path = folder / stored_scene.FILE
     content = json.loads(path.read_text())

@@ -6,7 +6,7 @@ import numpy as np
 from absl.testing import parameterized
 
 from experiments.outputs import video_cameras
-from nerf_haiku import camera_paths, cameras, scenes
+from nerf_haiku import camera_paths, cameras, scenes, similarity
 
 _SIZE = (30, 44)
 
@@ -85,6 +85,26 @@ class ChooseTest(chex.TestCase):
     given.intrinsics[1, :2] = 70.0
     path = _choose(scene, video_set='test', path='interpolate', num_poses=5)
     np.testing.assert_allclose(path.intrinsics[:, 0], [50, 60, 70, 60, 50])
+
+  @parameterized.parameters('interpolate', 'circle', 'spiral', 'flat')
+  def test_far_from_the_origin_paths_are_the_same(self, path):
+    """In a survey's coordinates, where float32 has steps of 0.5."""
+    scene = _scene()
+    expected = _choose(scene, video_set='train', path=path).camera_to_world
+    shift, scale = np.array([5e6, 4e5, 120.0]), 25.0
+    pose = np.float64(scene.train.cameras.camera_to_world)
+    pose[:, :, 3] = scale * pose[:, :, 3] + shift
+    cams = scene.train.cameras._replace(camera_to_world=pose)
+    moved = scene._replace(
+      train=scene.train._replace(cameras=cams),
+      near=scale * scene.near,
+      far=scale * scene.far,
+      similarity=similarity.Similarity(1 / scale, np.eye(3), -shift / scale),
+    )
+    chosen = _choose(moved, video_set='train', path=path).camera_to_world
+    centers = (chosen[:, :, 3] - shift) / scale
+    np.testing.assert_allclose(centers, expected[:, :, 3], atol=1e-5)
+    np.testing.assert_allclose(chosen[:, :, :3], expected[:, :, :3], atol=1e-5)
 
   def test_a_circle_around_what_cameras_look_at(self):
     """Around the origin, and moved with the cameras."""

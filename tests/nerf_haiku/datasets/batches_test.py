@@ -107,6 +107,46 @@ class BatchesTest(chex.TestCase):
     # 1000 each, within 5 standard deviations.
     np.testing.assert_allclose(counts, 1000, atol=5 * 1000**0.5)
 
+  @parameterized.parameters(True, False)
+  def test_masked_pixels_are_not_drawn(self, batching):
+    images = _images()
+    mask = np.zeros((len(images.pixels), 1), np.uint8)
+    allowed = [0, 7, 19, 21, 40, 41, 76]  # Each image has one or more.
+    mask[allowed] = 1
+    drawn = _batches(
+      masks=scenes.Images(mask, _SIZES),
+      batching=batching,
+      num_rays=700,
+      num_steps=30,
+      precrop_iters=0 if batching else 15,
+    )
+    pixels = [np.column_stack([x.camera, x.pixel]) for x in drawn]
+    for batch, expected in zip(drawn, pixels, strict=True):
+      np.testing.assert_allclose(batch.rgb, expected / 255, atol=1e-6)
+    kinds, counts = np.unique(
+      np.concatenate(pixels), axis=0, return_counts=True
+    )
+    np.testing.assert_array_equal(kinds, images.pixels[allowed])
+    if batching:  # 3000 each, within 5 standard deviations.
+      np.testing.assert_allclose(counts, 3000, atol=5 * 3000**0.5)
+
+  def test_a_crop_is_of_the_pixels_that_count(self):
+    mask = np.ones((40, 20, 1), np.uint8)
+    mask[:20] = 0
+    images = scenes.Images(np.zeros((800, 3), np.uint8), [[40, 20]])
+    drawn = _batches(
+      images=images,
+      masks=scenes.Images(mask.reshape(-1, 1), [[40, 20]]),
+      batching=False,
+      precrop_iters=2,
+      num_rays=4000,
+    )
+    for batch, ends in zip(
+      drawn, (([20, 5], [29, 14]),) * 2 + (([20, 0], [39, 19]),), strict=True
+    ):
+      np.testing.assert_array_equal(batch.pixel.min(0), ends[0])
+      np.testing.assert_array_equal(batch.pixel.max(0), ends[1])
+
   def test_without_batching_a_step_uses_one_image(self):
     drawn = _batches(batching=False, num_steps=300, num_rays=40)
     for batch in drawn:

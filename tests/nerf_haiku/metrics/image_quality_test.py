@@ -68,6 +68,16 @@ class PsnrTest(parameterized.TestCase):
     with np.errstate(all='raise'):
       self.assertEqual(image_quality.psnr(image, image), math.inf)
 
+  def test_masked_pixels_have_no_effect(self):
+    image = np.zeros((2, 5, 3), np.uint8)
+    image[0, 0], image[1, 4] = 200, 30
+    mask = np.ones((2, 5), bool)
+    mask[0, 0] = False  # Of 9 pixels one differs, by 30.
+    self.assertAlmostEqual(
+      image_quality.psnr(image, np.zeros_like(image), mask),
+      10 * math.log10(255**2 / 100),
+    )
+
   def test_refuses_invalid_images(self):
     image = np.zeros((4, 5, 3), np.uint8)
     for other in (image[:1], image[..., :1], image.astype(np.float32)):
@@ -84,6 +94,20 @@ class SsimTest(parameterized.TestCase):
     self.assertAlmostEqual(
       image_quality.ssim(image, truth), expected, delta=1e-5
     )
+
+  def test_of_a_mask_the_windows_around_its_pixels_count(self):
+    image, truth = _noisy_pair(14, 17)
+    mask = np.zeros((14, 17), bool)
+    mask[:, :9] = True  # Of the windows those around columns 5 to 8.
+    filled = image_quality.fill(image, truth, mask)
+    np.testing.assert_array_equal(filled[mask], image[mask])
+    np.testing.assert_array_equal(filled[~mask], truth[~mask])
+    expected = _ssim_loop(filled[:, :14], truth[:, :14])
+    self.assertAlmostEqual(
+      image_quality.ssim(filled, truth, mask), expected, delta=1e-5
+    )
+    mask[:] = False
+    self.assertIsNone(image_quality.ssim(image, truth, mask))
 
   def test_unrelated_images_have_a_low_score(self):
     rng = np.random.default_rng(1)
