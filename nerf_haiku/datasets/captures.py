@@ -125,6 +125,11 @@ def make_scene(
     UserError: if a setting does not fit.
   """
   corners = checks.parse_box(box)
+  if contracted and corners is not None:
+    raise errors.UserError(
+      f'box={corners.tolist()}: must be none where space is contracted: it is '
+      'unbounded then.'
+    )
   capture, notices = _prepare(capture)
   index, split_notices = _split(capture, holdout)
   parts = [capture.take(x) for x in index]

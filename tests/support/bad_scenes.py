@@ -7,13 +7,25 @@ loader returns for a damaged scene is compared with what they return.
 import dataclasses
 import json
 import pathlib
+import struct
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
+from scipy.spatial import transform
 
 from nerf_haiku import backgrounds, cameras, scenes
-from nerf_haiku.datasets import blender, deepvoxels, llff, tiny, writers
+from nerf_haiku.datasets import (
+  blender,
+  colmap,
+  deepvoxels,
+  llff,
+  tiny,
+  transforms,
+  writers,
+)
+from tests.support import captures
+from tests.support import colmap as colmap_writer
 
 SHAPE = 'toy'
 _HEIGHT, _WIDTH, _FOCAL = 6, 8, 7.0
@@ -196,6 +208,85 @@ def _read_tiny(root: pathlib.Path) -> list[View]:
     ]
 
 
+def _all_views(scene: scenes.Scene) -> dict[str, View]:
+  """Returns the views of all splits, by the names of their files."""
+  views = {}
+  for split in (scene.train, scene.val, scene.test):
+    for i in range(len(split.images)):
+      pose = np.asarray(split.cameras.camera_to_world[i], np.float64)
+      views[f'r_{len(views)}.png'] = View(split.images[i], pose, _FOCAL)
+  return views
+
+
+def _write_photos(views: dict[str, View], folder: pathlib.Path) -> np.ndarray:
+  """Writes photographs; returns their poses `[N, 4, 4]`."""
+  folder.mkdir(parents=True)
+  for name, view in views.items():
+    Image.fromarray(view.image).save(folder / name)
+  last = np.tile([[[0.0, 0.0, 0.0, 1.0]]], (len(views), 1, 1))
+  return np.concatenate([[x.pose for x in views.values()], last], axis=1)
+
+
+def _write_transforms(scene: scenes.Scene, root: pathlib.Path) -> None:
+  views = _all_views(scene)
+  pose = _write_photos(views, root / SHAPE / 'train')
+  content = {
+    'fl_x': _FOCAL,
+    'frames': [
+      {'file_path': f'train/{name}', 'transform_matrix': x.tolist()}
+      for name, x in zip(views, pose, strict=True)
+    ],
+  }
+  (root / SHAPE / 'transforms.json').write_text(json.dumps(content))
+
+
+def _read_transforms(root: pathlib.Path) -> list[View]:
+  content = json.loads(
+    (root / SHAPE / 'transforms.json').read_text('utf-8-sig')
+  )
+  views = []
+  for frame in content['frames']:
+    name = root / SHAPE / frame['file_path']
+    path = name if name.is_file() else name.with_name(f'{name.name}.png')
+    if path.exists():
+      pose = np.array(frame['transform_matrix'], np.float64)[:3]
+      image = _rgb(path)
+      focal = frame.get('fl_x', content.get('fl_x'))
+      views.append(View(image, pose, focal / image.shape[1]))
+  return views
+
+
+def _write_colmap(scene: scenes.Scene, root: pathlib.Path) -> None:
+  views = _all_views(scene)
+  pose = _write_photos(views, root / SHAPE / 'images')
+  camera = colmap_writer.camera(
+    width=_WIDTH,
+    height=_HEIGHT,
+    params=(_FOCAL, _FOCAL, _WIDTH / 2, _HEIGHT / 2),
+  )
+  points = np.random.default_rng(0).normal(size=(5, 3))
+  captures.write_colmap(root / SHAPE, list(views), pose, points, [camera])
+
+
+def _read_colmap(root: pathlib.Path) -> list[View]:
+  """Reads a model of one pinhole camera, and its photographs that exist."""
+  folder = root / SHAPE / 'sparse' / '0'
+  lens = struct.unpack_from('<8xIiQQd', (folder / 'cameras.bin').read_bytes())
+  content = (folder / 'images.bin').read_bytes()
+  (count,), at, views = struct.unpack_from('<Q', content), 8, []
+  for _ in range(count):
+    _, *pose, _ = struct.unpack_from('<I7dI', content, at)
+    end = content.index(b'\0', at + 64)
+    path = root / SHAPE / 'images' / content[at + 64 : end].decode()
+    (num_points,) = struct.unpack_from('<Q', content, end + 1)
+    at = end + 9 + 24 * num_points
+    if path.exists():
+      turn = transform.Rotation.from_quat(np.roll(pose[:4], -1)).as_matrix().T
+      axes = np.column_stack([turn @ _FLIP, -turn @ pose[4:]])
+      views.append(View(_rgb(path), axes, lens[4] / lens[2]))
+  return views
+
+
 def _loader(load, settings):
   return lambda root, **changes: load(
     str(changes.pop('data_dir', root)),
@@ -235,6 +326,26 @@ LAYOUTS = {
     _read_deepvoxels,
     testskip=1,
     down_factor=1,
+  ),
+  'transforms': _layout(
+    _write_transforms,
+    transforms.load,
+    _read_transforms,
+    down_factor=1,
+    num_poses=3,
+    holdout=3,
+    contracted=True,
+    **_BOUNDS,
+  ),
+  'colmap': _layout(
+    _write_colmap,
+    colmap.load,
+    _read_colmap,
+    down_factor=1,
+    num_poses=3,
+    holdout=3,
+    contracted=True,
+    **_BOUNDS,
   ),
   'tiny': _layout(
     lambda scene, root: writers.write_tiny(scene, root / f'{SHAPE}.npz'),

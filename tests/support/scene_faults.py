@@ -25,7 +25,7 @@ from tests.support.bad_scenes import SHAPE
 
 SAME, OTHER, LOADS = 'same', 'other', 'loads'
 OUTSIDE = 'outside'  # A folder beside that of the scene.
-_SUFFIXES = ('.png', '.json', '.txt', '.npy', '.npz')
+_SUFFIXES = ('.png', '.json', '.txt', '.npy', '.npz', '.bin')
 _NUMBERS = (
   '0',
   '-1',
@@ -205,6 +205,8 @@ def rename_scene(draw, root):
   for path in sorted(root.rglob('*.json')):
     text = path.read_text('utf-8').replace('/r_', f'/{quoted}')
     path.write_text(text, 'utf-8')
+  for path in root.rglob('images.bin'):
+    path.write_bytes(path.read_bytes().replace(b'r_', name.encode()))
   for path in [*root.rglob('*.png'), *root.rglob('pose/*.txt')]:
     path.rename(path.with_name(name + path.name.removeprefix('r_')))
   return LOADS

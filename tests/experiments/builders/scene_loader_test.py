@@ -11,7 +11,7 @@ from experiments.builders import scene_loader
 from nerf_haiku import poses, scene_bounds
 from nerf_haiku.datasets import writers
 from nerf_haiku.datasets.procedural import photographs
-from tests.support import configs
+from tests.support import captures, configs
 
 
 class LoadTest(chex.TestCase):
@@ -154,3 +154,52 @@ class LoadTest(chex.TestCase):
   def test_blender_needs_to_know_where(self):
     with self.assertRaisesRegex(ValueError, '--data_dir'):
       scene_loader.load_scene(configs.changed(), None)
+
+
+class CaptureTest(chex.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.folder = pathlib.Path(self.create_tempdir().full_path)
+
+  def config(self, **changes):
+    settings = {'dataset_type': 'capture', 'shape': '', 'pixel_center': True}
+    return configs.changed(**(settings | changes))
+
+  def test_the_type_is_that_of_what_is_there(self):
+    captures.write(self.folder / 'room')
+    config = self.config()
+    for missing, kind in ((None, 'transforms'), ('transforms.json', 'colmap')):
+      if missing:
+        (self.folder / 'room' / missing).unlink()
+      for root, shape in (('room', ''), ('', 'room'), ('room', 'hall')):
+        resolved = scene_loader.resolve(
+          self.config(shape=shape), str(self.folder / root)
+        )
+        self.assertEqual(resolved.dataset_type, kind)
+    self.assertEqual(config.dataset_type, 'capture')
+    with self.assertRaisesRegex(ValueError, 'holds no capture: neither'):
+      scene_loader.resolve(config, str(self.folder))
+    with self.assertRaisesRegex(ValueError, '--data_dir is required'):
+      scene_loader.load_scene(config, None)
+
+  def test_fields_of_captures(self):
+    captures.write(self.folder)
+
+    def load(**changes):
+      config = self.config(**changes)
+      return scene_loader.load_scene(config, str(self.folder))
+
+    scene = load(contraction=True, num_poses=5, holdout=5, near=0.5, far=90.0)
+    self.assertTrue(scene.contracted)
+    self.assertEqual((scene.near, scene.far), (0.5, 90.0))
+    self.assertLen(scene.path.sizes, 5)
+    self.assertLen(scene.test.images, 2)
+    self.assertLen(load(holdout=0).test.images, 1)
+    self.assertEqual(load(down_factor=2).test.images[0].shape, (4, 6, 3))
+    self.assertEqual(load(down_factor=0).test.images[0].shape, (8, 12, 3))
+    box = load(box=(-2, -1, -3, 2, 1, 3)).box * captures.RADIUS
+    np.testing.assert_allclose(box, [[-2, -1, -3], [2, 1, 3]], atol=1e-5)
+    fitted = load(bounds='cameras')
+    # The views fill a ball around the origin, whose cube is in field units.
+    np.testing.assert_allclose(fitted.box[0], -fitted.box[1], atol=1e-5)
+    self.assertBetween(fitted.near, 0.1, captures.RADIUS)

@@ -178,6 +178,7 @@ _PARTNERS = {
     'llff.lindisp',
     'box',
     'down_factor',
+    'pixel_center',
   ),
   'renderer': ('llff.lindisp',),
   'batching': ('precrop_iters',),

@@ -112,6 +112,7 @@ class CheckTest(chex.TestCase):
     'fast_blender_lego_mlp',
     'fast_dvox_lego',
     'fast_llff_fern',
+    'capture',
     'laptop_blender_lego',
     'laptop_tiny',
     'paper_llff_fern',
@@ -152,8 +153,12 @@ class CheckTest(chex.TestCase):
     ('density_activation', 'gelu', "'relu', 'softplus'"),
     ('last_interval', 'near', "'infinite', 'far'"),
     ('last_interval', 'infinite', "'far' with config.density_activation"),
-    ('dataset_type', 'colmap', "'blender', 'deepvoxels', 'tiny', 'proc"),
+    ('dataset_type', 'ply', "'blender', 'deepvoxels', 'tiny', 'proc"),
     ('down_factor', 2, 'config.procedural.size'),
+    ('down_factor', 0, "at least 1, but for dataset_type 'capture', 'transf"),
+    ('down_factor', -1, 'must be 0'),
+    ('holdout', 0, "at least 2, but for dataset_type 'capture', 'transforms'"),
+    ('holdout', 1, '0, or at least 2'),
     ('testskip', -1, 'must be 0'),
     ('near', -1.0, 'must be 0'),
     ('far', 0.5, 'greater than config.near'),
@@ -246,6 +251,10 @@ class CheckTest(chex.TestCase):
       r'background: got \(0.0, 0.4, 0.5\); must be \(1, 1, 1\) with DeepVoxels',
     ),
     (
+      {'dataset_type': 'colmap', 'pixel_center': False},
+      'pixel_center: got False; must be True with .*colmap',
+    ),
+    (
       {'dataset_type': 'llff', 'contraction': True},
       'contraction: got True; .*llff.spherify=True',
     ),
@@ -262,6 +271,7 @@ class CheckTest(chex.TestCase):
       'white_bkgd': True,
       'background': (),
       'renderer': 'hierarchical',
+      'pixel_center': True,
     }
     self.assertIsNone(schema.check(_config(**changes), num_devices=1))
 

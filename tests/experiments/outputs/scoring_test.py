@@ -68,6 +68,30 @@ class EvaluateTest(chex.TestCase):
       black['psnr_per_view'], [expected[0], 20 * np.log10(255 / 204)], rtol=1e-6
     )
 
+  def test_masked_pixels_are_not_scored(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    split = _split()
+    sizes = np.asarray(split.cameras.sizes)
+    mask = np.ones((np.prod(sizes, axis=1).sum(), 1), np.uint8)
+    masks = scenes.Images(mask, sizes)
+    truth = [
+      scenes.to_float(x, background=backgrounds.WHITE)[..., 0]
+      for x in split.images
+    ]
+    for i, image in enumerate(truth):  # Of each image the white half.
+      masks[i][..., 0] = image == 1
+    scores = scoring.score_views(
+      split._replace(masks=masks),
+      lambda i: _view(*sizes[i], 0.8),
+      folder,
+      near=2.0,
+      far=6.0,
+      background=backgrounds.WHITE,
+    )
+    expected = 20 * np.log10(255 / 51)
+    np.testing.assert_allclose(scores['psnr_per_view'], expected, rtol=1e-6)
+    self.assertIsNone(scores['psnr_of_one_colour'])  # White is all there is.
+
   def test_pictures(self):
     _, folder = self._evaluate(background=backgrounds.WHITE)
     picture = iio.imread(folder / 'view_001.png')
