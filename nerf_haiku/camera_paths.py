@@ -162,7 +162,8 @@ def through_capture(camera_to_world: np.ndarray, num_poses: int) -> np.ndarray:
     gaps = np.diff(angles, append=angles[0] + 2 * np.pi)
     if gaps.max() < _MAX_GAP:
       frame = np.concatenate([np.eye(3), target.point[:, None]], axis=1)
-      return orbit(camera_to_world, frame, num_poses + 1)[:-1]
+      closed = orbit(camera_to_world, frame, num_poses + 1)
+      return closed[:-1]
   if len(camera_to_world) < 2:
     return np.repeat(camera_to_world[:, :3], num_poses, axis=0)
   backward = camera_to_world[:, :3, 2]
