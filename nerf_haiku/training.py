@@ -231,6 +231,7 @@ class _LossSettings(NamedTuple):
 
   background: backgrounds.Color  # the constant one.
   distortion_weight: float
+  interlevel_weight: float
 
 
 def _chunk_loss(
@@ -258,6 +259,11 @@ def _chunk_loss(
     for rendering in renderings:
       apart = jnp.sum(weight * volume.distortion(rendering.history))
       loss += settings.distortion_weight * apart
+  if settings.interlevel_weight:
+    for rendering in renderings:
+      for proposal in rendering.proposals:
+        excess = volume.interlevel(proposal, rendering.history)
+        loss += settings.interlevel_weight * jnp.sum(weight * excess)
   samples = jnp.sum(weight * chunk.samples.num_samples)
   return loss, scalars | {
     'loss': loss,
@@ -274,6 +280,7 @@ def make_gradient(
   random_background: bool = False,
   background: backgrounds.Color = backgrounds.BLACK,
   distortion_weight: float = 0.0,
+  interlevel_weight: float = 0.0,
 ) -> Callable[..., tuple[base.Params, Scalars]]:
   """Builds `gradient(variables, keys, batch)`: the mean over a batch's rays.
 
@@ -290,6 +297,8 @@ def make_gradient(
       batches then have the true `alpha`.
     background: that of the renderer's and the batch's colours.
     distortion_weight: weight of `volume.distortion` in the loss.
+    interlevel_weight: weight of `volume.interlevel` of the renderings'
+      proposals in the loss.
 
   Returns:
     A function of `Variables`, `[R]` keys, a batch of `R` rays, and by name the
@@ -298,7 +307,7 @@ def make_gradient(
     the batch's `color_stats`, `samples` per ray and `pieces`, the number of
     microbatches.
   """
-  settings = _LossSettings(background, distortion_weight)
+  settings = _LossSettings(background, distortion_weight, interlevel_weight)
   grad_fn = jax.grad(_chunk_loss, has_aux=True)
 
   def gradient(
@@ -486,6 +495,7 @@ def make_update(
   random_background: bool = False,
   background: backgrounds.Color = backgrounds.BLACK,
   distortion_weight: float = 0.0,
+  interlevel_weight: float = 0.0,
 ) -> Callable[
   [TrainState, scenes.Batch, jax.Array], tuple[TrainState, Scalars]
 ]:
@@ -512,6 +522,7 @@ def make_update(
     random_background: see `make_gradient`.
     background: see `make_gradient`.
     distortion_weight: see `make_gradient`.
+    interlevel_weight: see `make_gradient`.
 
   Returns:
     A function that returns the new state and a dict of scalars averaged over
@@ -528,6 +539,7 @@ def make_update(
     random_background=random_background,
     background=background,
     distortion_weight=distortion_weight,
+    interlevel_weight=interlevel_weight,
   )
 
   def update(

@@ -23,6 +23,8 @@ _BOUNDARY_FRACTION = 0.02
 _MIN_DEPTH = 1e-10
 # Smallest length of a ray that positions on it are divided by, in t.
 _MIN_LENGTH = 1e-10
+# Added to weights that are divided by.
+_MIN_WEIGHT = 1e-7
 
 DENSITY_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   'relu': jax.nn.relu,
@@ -303,6 +305,56 @@ def distortion(history: History) -> jax.Array:
     t * history.exclusive_sum(weights) - history.exclusive_sum(weights * t)
   )
   return history.sum_rays(2.0 * pairs + weights**2 * width / 3.0)
+
+
+def interlevel(proposal: RayHistory, history: RayHistory) -> jax.Array:
+  """Computes how much weight lies where a proposal has less (equation 13).
+
+  The weight of an interval is at most that of all the proposal's intervals
+  which overlap it, if both are histograms of one distribution; what exceeds
+  that bound is the loss. (Barron et al., *Mip-NeRF 360*, 2022, section 3.)
+
+  Args:
+    proposal: `R` rays with `P` intervals; it alone has a gradient.
+    history: the same rays with `S` intervals.
+
+  Returns:
+    `[R]`, 0 or more.
+  """
+  weights, edges = jax.lax.stop_gradient((history.weights, _edges(history)))
+  bound = _outer_measure(jax.lax.stop_gradient(_edges(proposal)),
+                         proposal.weights, edges)
+  excess = jnp.maximum(weights - bound, 0.0)
+  return jnp.sum(excess**2 / (weights + _MIN_WEIGHT), axis=-1)
+
+
+def _edges(history: RayHistory) -> jax.Array:
+  """Returns the edges `[R, S + 1]` of intervals."""
+  end = history.t[:, -1:] + history.width[:, -1:]
+  return jnp.concatenate([history.t, end], axis=-1)
+
+
+def _outer_measure(
+  edges: jax.Array, weights: jax.Array, query: jax.Array
+) -> jax.Array:
+  """Sums the weights of all intervals that overlap others (equation 12).
+
+  Args:
+    edges: `[R, P + 1]` of intervals with weights `[R, P]`.
+    weights: of these.
+    query: `[R, S + 1]` edges of the others.
+
+  Returns:
+    `[R, S]`.
+  """
+  total = jnp.pad(jnp.cumsum(weights, axis=-1), ((0, 0), (1, 0)))
+  num = weights.shape[1]
+  first = jnp.sum(edges[:, None, 1:] <= query[:, :-1, None], axis=-1)
+  last = jnp.sum(edges[:, None, :-1] < query[:, 1:, None], axis=-1)
+  del num
+  return jnp.maximum(
+    jnp.take_along_axis(total, last, axis=-1)
+    - jnp.take_along_axis(total, first, axis=-1), 0.0)
 
 
 def boundary_weight(history: History) -> jax.Array:

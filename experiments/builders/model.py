@@ -20,7 +20,7 @@ from nerf_haiku import (
   scenes,
   similarity,
 )
-from nerf_haiku.renderers import base, hierarchical, occupancy
+from nerf_haiku.renderers import base, hierarchical, occupancy, proposal
 
 # Activations of a layer that stay in a CPU's cache: a sweep over microbatches
 # had its best near this for networks 64 to 256 wide.
@@ -30,7 +30,8 @@ _RENDERED_ACTIVATIONS = 1 << 27
 # The smallest and the largest occupancy grid, cells along a side.
 _MIN_RESOLUTION, _MAX_RESOLUTION = 32, 128
 
-Renderer = hierarchical.HierarchicalRenderer | occupancy.OccupancyRenderer
+Renderer = (hierarchical.HierarchicalRenderer | occupancy.OccupancyRenderer
+| proposal.ProposalRenderer)
 
 
 def make_renderer(
@@ -55,6 +56,14 @@ def make_renderer(
   if config.renderer == 'occupancy':
     march = make_march_settings(config, bounds, contracted=scene.contracted)
     return occupancy.make_occupancy(field, march, **settings)
+  if config.renderer == 'proposal':
+    return proposal.make_proposal(
+      field,
+      _make_proposals(config, scene, bounds),
+      num_samples=(*config.proposal.num_samples, config.num_samples),
+      contracted=scene.contracted,
+      **settings,
+    )
   fine = None
   if config.num_importance:
     fine = make_field(config.model_fine)
@@ -96,6 +105,22 @@ def _make_field(
   """Makes a field; `layers` are those of the paper's network."""
   field = _make_plain_field(config, bounds, layers)
   return contraction.contract_field(field) if scene.contracted else field
+
+
+def _make_proposals(
+  config: ml_collections.ConfigDict,
+  scene: scenes.Scene,
+  bounds: scene_bounds.SceneBounds,
+) -> list[hk.Transformed]:
+  grid = dict(config.proposal)
+  del grid['loss_weight']
+  proposals = []
+  for _ in grid.pop('num_samples'):
+    field = fields.make_hash_grid(
+      box=bounds.box, geo_feat_dim=1, color_depth=0, use_viewdirs=False, **grid)
+    proposals.append(
+      contraction.contract_field(field) if scene.contracted else field)
+  return proposals
 
 
 def _make_plain_field(
@@ -241,4 +266,6 @@ def rays_that_fit(config: ml_collections.ConfigDict, activations: int) -> int:
   if config.field == 'hash':
     width = config.hash.color_width
   samples = config.num_samples + config.num_importance
+  if config.renderer == 'proposal':
+    samples = config.num_samples
   return max(1, activations // (width * samples))

@@ -71,6 +71,7 @@ def make_update(
     random_background=config.random_background,
     background=schema.background(config),
     distortion_weight=config.distortion_loss_weight,
+    interlevel_weight=config.proposal.loss_weight,
   )
 
 

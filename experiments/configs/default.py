@@ -97,6 +97,20 @@ def get_config() -> ml_collections.ConfigDict:
   # First steps, in which each update covers all cells; later a quarter of them.
   config.occupancy.warmup_steps = 256
 
+  # The proposal networks, with config.renderer='proposal': small hash grids.
+  config.proposal = ml_collections.ConfigDict()
+  # Samples per ray of each network; config.num_samples are those of the field.
+  config.proposal.num_samples = (64,)
+  # Weight of the loss that trains them, the interlevel loss of mip-NeRF 360.
+  config.proposal.loss_weight = 1.0
+  # As in `hash`; a maximum of 0 is not allowed.
+  config.proposal.num_levels = 5
+  config.proposal.features_per_level = 1
+  config.proposal.hashmap_size = 2**15
+  config.proposal.base_resolution = 16
+  config.proposal.max_resolution = 128
+  config.proposal.density_width = 16
+
   # Positional encoding, with config.field='mlp'.
   config.emb = ml_collections.ConfigDict()
   config.emb.use_embed = True  # False: positions and directions as they are.

@@ -15,7 +15,7 @@ LR_SCHEDULES = ('constant * decay_every', 'constant', 'cosine')
 DTYPES = ('float32', 'bfloat16')
 DATASET_TYPES = ('llff', 'blender', 'deepvoxels', 'tiny', 'procedural')
 FIELDS = ('mlp', 'hash')
-RENDERERS = ('hierarchical', 'occupancy')
+RENDERERS = ('hierarchical', 'occupancy', 'proposal')
 LAST_INTERVALS = ('infinite', 'far')
 BOUNDS = ('data', 'cameras')
 VIDEO_PATHS = ('cameras', 'original')
@@ -219,7 +219,7 @@ def notices(
     shown: the background of training photos without alpha, if they have one.
   """
   texts = []
-  if config.batch_warmup_steps and config.renderer == 'hierarchical':
+  if config.batch_warmup_steps and config.renderer != 'occupancy':
     texts.append(
       f'config.batch_warmup_steps={config.batch_warmup_steps} saves no time '
       "with config.renderer='hierarchical', which renders all rays of a batch: "
