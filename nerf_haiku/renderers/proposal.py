@@ -8,7 +8,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from nerf_haiku import backgrounds, cameras, sampling, volume
+from nerf_haiku import backgrounds, cameras, contraction, sampling, volume
 from nerf_haiku.renderers import base
 
 # Fraction of a ray's samples, at most, that are spread evenly over the bins of
@@ -50,6 +50,7 @@ class ProposalRenderer:
     raw_noise_std: standard deviation of the noise on densities in training.
     infinite_end: see `volume.composite`.
     background: see `volume.composite`.
+    gradient_radius: see `volume.scale_gradients`; 0: gradients are not scaled.
   """
 
   field: hk.Transformed
@@ -61,6 +62,7 @@ class ProposalRenderer:
   raw_noise_std: float
   infinite_end: bool
   background: backgrounds.Color
+  gradient_radius: float
 
   @property
   def max_samples(self) -> None:
@@ -172,9 +174,17 @@ class ProposalRenderer:
     density, rgb = field.apply(params, points, rays.viewdirs[:, None])
     if not has_rgb:
       rgb = jnp.zeros_like(rgb)
+    if self.gradient_radius:
+      length = jnp.linalg.norm(rays.directions, axis=-1, keepdims=True)
+      density, rgb = volume.scale_gradients(
+        density, rgb, middle * length, radius=self.gradient_radius
+      )
+    density = self.activation(density + noise)
+    if self.contracted:
+      density *= contraction.density_factor(points)
     outputs, history = volume.composite(
       rgb,
-      self.activation(density + noise),
+      density,
       edges[:, :-1],
       rays.directions,
       near=rays.near,
@@ -214,6 +224,7 @@ def make_proposal(
   density_activation: str = 'exp',
   infinite_end: bool = False,
   background: backgrounds.Color = backgrounds.BLACK,
+  gradient_radius: float = 0.0,
 ) -> ProposalRenderer:
   """Makes a proposal renderer from settings, see `ProposalRenderer`."""
   return ProposalRenderer(
@@ -226,4 +237,5 @@ def make_proposal(
     raw_noise_std=raw_noise_std,
     infinite_end=infinite_end,
     background=background,
+    gradient_radius=gradient_radius,
   )
