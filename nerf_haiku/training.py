@@ -259,11 +259,10 @@ def _chunk_loss(
     for rendering in renderings:
       apart = jnp.sum(weight * volume.distortion(rendering.history))
       loss += settings.distortion_weight * apart
-  if settings.interlevel_weight:
-    for rendering in renderings:
-      for proposal in rendering.proposals:
-        excess = volume.interlevel(proposal, rendering.history)
-        loss += settings.interlevel_weight * jnp.sum(weight * excess)
+  for rendering in renderings:
+    for proposal in rendering.proposals:
+      excess = volume.interlevel(proposal, rendering.history)
+      loss += settings.interlevel_weight * jnp.sum(weight * excess)
   samples = jnp.sum(weight * chunk.samples.num_samples)
   return loss, scalars | {
     'loss': loss,
@@ -280,7 +279,7 @@ def make_gradient(
   random_background: bool = False,
   background: backgrounds.Color = backgrounds.BLACK,
   distortion_weight: float = 0.0,
-  interlevel_weight: float = 0.0,
+  interlevel_weight: float = 1.0,
 ) -> Callable[..., tuple[base.Params, Scalars]]:
   """Builds `gradient(variables, keys, batch)`: the mean over a batch's rays.
 
@@ -495,7 +494,7 @@ def make_update(
   random_background: bool = False,
   background: backgrounds.Color = backgrounds.BLACK,
   distortion_weight: float = 0.0,
-  interlevel_weight: float = 0.0,
+  interlevel_weight: float = 1.0,
 ) -> Callable[
   [TrainState, scenes.Batch, jax.Array], tuple[TrainState, Scalars]
 ]:

@@ -30,8 +30,11 @@ _RENDERED_ACTIVATIONS = 1 << 27
 # The smallest and the largest occupancy grid, cells along a side.
 _MIN_RESOLUTION, _MAX_RESOLUTION = 32, 128
 
-Renderer = (hierarchical.HierarchicalRenderer | occupancy.OccupancyRenderer
-| proposal.ProposalRenderer)
+Renderer = (
+  hierarchical.HierarchicalRenderer
+  | occupancy.OccupancyRenderer
+  | proposal.ProposalRenderer
+)
 
 
 def make_renderer(
@@ -59,7 +62,7 @@ def make_renderer(
   if config.renderer == 'proposal':
     return proposal.make_proposal(
       field,
-      _make_proposals(config, scene, bounds),
+      [make_field(None) for _ in config.proposal.num_samples],
       num_samples=(*config.proposal.num_samples, config.num_samples),
       contracted=scene.contracted,
       **settings,
@@ -100,27 +103,40 @@ def _make_field(
   config: ml_collections.ConfigDict,
   scene: scenes.Scene,
   bounds: scene_bounds.SceneBounds,
-  layers: ml_collections.ConfigDict,
+  layers: ml_collections.ConfigDict | None,
 ) -> hk.Transformed:
-  """Makes a field; `layers` are those of the paper's network."""
-  field = _make_plain_field(config, bounds, layers)
+  """Makes a field.
+
+  Args:
+    config: the config.
+    scene: whether it is contracted.
+    bounds: of the space that is modelled.
+    layers: those of the paper's network; None makes a proposal.
+  """
+  if layers is None:
+    field = _make_proposal_field(config, bounds)
+  else:
+    field = _make_plain_field(config, bounds, layers)
   return contraction.contract_field(field) if scene.contracted else field
 
 
-def _make_proposals(
-  config: ml_collections.ConfigDict,
-  scene: scenes.Scene,
-  bounds: scene_bounds.SceneBounds,
-) -> list[hk.Transformed]:
-  grid = dict(config.proposal)
-  del grid['loss_weight']
-  proposals = []
-  for _ in grid.pop('num_samples'):
-    field = fields.make_hash_grid(
-      box=bounds.box, geo_feat_dim=1, color_depth=0, use_viewdirs=False, **grid)
-    proposals.append(
-      contraction.contract_field(field) if scene.contracted else field)
-  return proposals
+def _make_proposal_field(
+  config: ml_collections.ConfigDict, bounds: scene_bounds.SceneBounds
+) -> hk.Transformed:
+  """Makes a small field of densities alone."""
+  section = config.proposal
+  return fields.make_hash_grid(
+    box=bounds.box,
+    num_levels=section.num_levels,
+    features_per_level=section.features_per_level,
+    hashmap_size=section.hashmap_size,
+    base_resolution=section.base_resolution,
+    max_resolution=section.max_resolution,
+    density_width=section.density_width,
+    has_color=False,
+    dtype=config.dtype,
+    remat=config.remat,
+  )
 
 
 def _make_plain_field(
@@ -265,7 +281,7 @@ def rays_that_fit(config: ml_collections.ConfigDict, activations: int) -> int:
     width = max(width, config.model_fine.net_width)
   if config.field == 'hash':
     width = config.hash.color_width
-  samples = config.num_samples + config.num_importance
-  if config.renderer == 'proposal':
-    samples = config.num_samples
+  samples = config.num_samples
+  if config.renderer == 'hierarchical':
+    samples += config.num_importance
   return max(1, activations // (width * samples))

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from nerf_haiku import backgrounds, cameras, contraction, sampling, volume
 from nerf_haiku.renderers import base
 
-# Fraction of a ray's samples, at most, that are spread evenly over the bins of
-# a proposal, so that it can learn of what it misses.
-_EVEN_FRACTION = 0.1
+# Weight that is spread evenly over the intervals of a proposal, so that the
+# field is queried, if rarely, where the proposal has none.
+_EVEN_WEIGHT = 0.1
 
 
 class ProposalSamples(NamedTuple):
@@ -87,14 +87,10 @@ class ProposalRenderer:
     """See `base.Renderer`."""
     del variables
     samples = self._even_samples(rays)
-    *u_keys, noise_keys = jnp.moveaxis(
-      jax.vmap(lambda key: jax.random.split(key, len(samples.u) + 1))(keys),
-      1,
-      0,
-    )
+    split = jax.vmap(lambda key: jax.random.split(key, len(samples.u) + 1))
+    *u_keys, noise_keys = jnp.moveaxis(split(keys), 1, 0)
     if self.perturb:
-      u = map(sampling.stratified, u_keys, samples.u)
-      samples = samples._replace(u=tuple(u))
+      samples = samples._replace(u=tuple(map(_perturb, u_keys, samples.u)))
     if self.raw_noise_std:
       noise = sampling.normals(noise_keys, self.num_samples[-1])
       samples = samples._replace(noise=self.raw_noise_std * noise)
@@ -138,17 +134,19 @@ class ProposalRenderer:
     self, params: base.Params, rays: cameras.Rays, samples: ProposalSamples
   ) -> base.Rendering:
     spacing = sampling.contracted_spacing(rays) if self.contracted else None
-    near, far = rays.near, rays.far
+    near, far = jnp.asarray(rays.near), jnp.asarray(rays.far)
     if spacing is not None:
       near, far = spacing.from_t(near), spacing.from_t(far)
     edges = near + samples.u[0] * (far - near)
     proposals = []
-    for i, field in enumerate(self.proposals):
+    for i, (field, u) in enumerate(
+      zip(self.proposals, samples.u[1:], strict=True)
+    ):
       _, proposal = self._query_and_composite(
-        field, params[f'proposal_{i}'], rays, edges, spacing, 0.0, has_rgb=False
+        field, params[f'proposal_{i}'], rays, edges, spacing
       )
       proposals.append(proposal)
-      edges = next_edges(samples.u[i + 1], edges, proposal.weights)
+      edges = next_edges(u, edges, proposal.weights)
     outputs, history = self._query_and_composite(
       self.field, params['field'], rays, edges, spacing, samples.noise
     )
@@ -161,19 +159,21 @@ class ProposalRenderer:
     rays: cameras.Rays,
     edges: jax.Array,
     spacing: sampling.Spacing | None,
-    noise: jax.Array | float,
-    has_rgb: bool = True,
+    noise: jax.Array | float = 0.0,
   ) -> tuple[volume.RayOutputs, volume.RayHistory]:
-    """Queries a field in the middle of intervals `[R, S + 1]`."""
+    """Queries a field in the middle of intervals.
+
+    Their edges `[R, S + 1]`, and so the middle, are in s with a spacing.
+    """
     middle = sampling.midpoints(edges)
     if spacing is not None:
       edges, middle = (
         jnp.clip(spacing.to_t(s), rays.near, rays.far) for s in (edges, middle)
       )
-    points = rays.origins[:, None] + middle[..., None] * rays.directions[:, None]
+    points = (
+      rays.origins[:, None] + middle[..., None] * rays.directions[:, None]
+    )
     density, rgb = field.apply(params, points, rays.viewdirs[:, None])
-    if not has_rgb:
-      rgb = jnp.zeros_like(rgb)
     if self.gradient_radius:
       length = jnp.linalg.norm(rays.directions, axis=-1, keepdims=True)
       density, rgb = volume.scale_gradients(
@@ -188,29 +188,39 @@ class ProposalRenderer:
       edges[:, :-1],
       rays.directions,
       near=rays.near,
-      far=edges[:, -1:],
+      far=rays.far,
       background=self.background,
       infinite_end=self.infinite_end,
       spacing=spacing,
     )
+    # An interval's weight is in its middle, not where it begins.
     depth = jnp.sum(history.weights * middle, axis=-1)
-    return outputs._replace(
-      depth=depth, disparity=volume.disparity(depth, outputs.opacity)
-    ), history._replace(far=rays.far)
+    disparity = volume.disparity(depth, outputs.opacity)
+    return outputs._replace(depth=depth, disparity=disparity), history
 
 
-def next_edges(
-  u: jax.Array, edges: jax.Array, weights: jax.Array
-) -> jax.Array:
-  """Returns edges `[R, N + 1]` of intervals with equal shares of weights.
+def next_edges(u: jax.Array, edges: jax.Array, weights: jax.Array) -> jax.Array:
+  """Returns the edges of intervals that have about equal shares of weights.
 
   Args:
-    u: `[R, N + 1]` increasing in [0, 1].
+    u: `[R, N + 1]` increasing from 0 to 1.
     edges: `[R, S + 1]`, not decreasing.
-    weights: `[R, S]` of the intervals between them; no gradient is taken.
+    weights: `[R, S]` of the intervals between them, at most 1 together.
+
+  Returns:
+    `[R, N + 1]` edges with the same ends; they have no gradient.
   """
-  weights = weights + _EVEN_FRACTION / weights.shape[1]
+  weights = weights + _EVEN_WEIGHT / weights.shape[1]
   return jax.lax.stop_gradient(sampling.invert_cdf(u, edges, weights))
+
+
+def _perturb(keys: jax.Array, u: jax.Array) -> jax.Array:
+  """Moves edges `[R, S + 1]` at random within their strata, but not the ends.
+
+  Intervals then cover the whole ray, as those of a histogram must.
+  """
+  inner = sampling.stratified(keys, u)[:, 1:-1]
+  return jnp.concatenate([u[:, :1], inner, u[:, -1:]], axis=-1)
 
 
 def make_proposal(
