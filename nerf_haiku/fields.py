@@ -137,6 +137,7 @@ class HashGrid(hk.Module):
     color_width: int = 64,
     color_depth: int = 2,
     use_viewdirs: bool = True,
+    has_color: bool = True,
     dtype: DType = jnp.float32,
     name: str = 'hash',
   ):
@@ -155,6 +156,7 @@ class HashGrid(hk.Module):
       color_width: units of the layers before the colour.
       color_depth: number of these layers.
       use_viewdirs: whether colour depends on the viewing direction.
+      has_color: whether there is a colour network; without, all is black.
       dtype: of the networks' features; parameters, grid and results are
         float32.
       name: of the module.
@@ -180,6 +182,7 @@ class HashGrid(hk.Module):
     self._color_width = color_width
     self._color_depth = color_depth
     self._use_viewdirs = use_viewdirs
+    self._has_color = has_color
     self._dtype = dtype
 
   def __call__(
@@ -190,6 +193,8 @@ class HashGrid(hk.Module):
     hidden = Linear(self._density_width, name='layer_0')(self._encode(points))
     hidden = ops.relu(hidden)
     density = Linear(1, name='density')(hidden)[0]
+    if not self._has_color:
+      return density.astype(jnp.float32), jnp.zeros(points.shape)
     features = [Linear(self._geo_feat_dim, name='bottleneck')(hidden)]
     if self._use_viewdirs:
       direction = encodings.spherical_harmonics(viewdirs)

@@ -260,6 +260,7 @@ class _LossSettings(NamedTuple):
   background: backgrounds.Color  # the constant one.
   distortion_weight: float
   refined_cast_fn: RefinedCastFn | None
+  interlevel_weight: float
 
 
 def _chunk_loss(
@@ -299,6 +300,10 @@ def _chunk_loss(
     for rendering in renderings:
       apart = jnp.sum(weight * volume.distortion(rendering.history))
       loss += settings.distortion_weight * apart
+  for rendering in renderings:
+    for proposal in rendering.proposals:
+      excess = volume.interlevel(proposal, rendering.history)
+      loss += settings.interlevel_weight * jnp.sum(weight * excess)
   samples = jnp.sum(weight * chunk.samples.num_samples)
   return loss, scalars | {
     'loss': loss,
@@ -328,6 +333,7 @@ def make_gradient(
   background: backgrounds.Color = backgrounds.BLACK,
   distortion_weight: float = 0.0,
   refined_cast_fn: RefinedCastFn | None = None,
+  interlevel_weight: float = 1.0,
 ) -> Callable[..., tuple[base.Params, Scalars]]:
   """Builds `gradient(variables, keys, batch)`: the mean over a batch's rays.
 
@@ -346,6 +352,8 @@ def make_gradient(
     distortion_weight: weight of `volume.distortion` in the loss.
     refined_cast_fn: casts them instead, from cameras that parameters correct
       (`camera_refinement`); they are then learned too.
+    interlevel_weight: weight of `volume.interlevel` of the renderings'
+      proposals in the loss.
 
   Returns:
     A function of `Variables` (with color maps of the training images, see
@@ -355,7 +363,9 @@ def make_gradient(
     the batch's `color_stats`, `samples` per ray and `pieces`, the number of
     microbatches.
   """
-  settings = _LossSettings(background, distortion_weight, refined_cast_fn)
+  settings = _LossSettings(
+    background, distortion_weight, refined_cast_fn, interlevel_weight
+  )
   grad_fn = jax.grad(_chunk_loss, has_aux=True)
 
   def gradient(
@@ -552,6 +562,7 @@ def make_update(
   background: backgrounds.Color = backgrounds.BLACK,
   distortion_weight: float = 0.0,
   refined_cast_fn: RefinedCastFn | None = None,
+  interlevel_weight: float = 1.0,
 ) -> Callable[
   [TrainState, scenes.Batch, jax.Array], tuple[TrainState, Scalars]
 ]:
@@ -579,6 +590,7 @@ def make_update(
     background: see `make_gradient`.
     distortion_weight: see `make_gradient`.
     refined_cast_fn: see `make_gradient`.
+    interlevel_weight: see `make_gradient`.
 
   Returns:
     A function that returns the new state and a dict of scalars averaged over
@@ -596,6 +608,7 @@ def make_update(
     background=background,
     distortion_weight=distortion_weight,
     refined_cast_fn=refined_cast_fn,
+    interlevel_weight=interlevel_weight,
   )
 
   def update(

@@ -23,6 +23,8 @@ _BOUNDARY_FRACTION = 0.02
 _MIN_DEPTH = 1e-10
 # Smallest length of a ray that positions on it are divided by, in t.
 _MIN_LENGTH = 1e-10
+# Added to weights that are divided by.
+_MIN_WEIGHT = 1e-7
 
 DENSITY_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   'relu': jax.nn.relu,
@@ -303,6 +305,62 @@ def distortion(history: History) -> jax.Array:
     t * history.exclusive_sum(weights) - history.exclusive_sum(weights * t)
   )
   return history.sum_rays(2.0 * pairs + weights**2 * width / 3.0)
+
+
+def interlevel(proposal: RayHistory, history: RayHistory) -> jax.Array:
+  """Computes how far weights exceed what a proposal has where they lie.
+
+  If two histograms are of one distribution, the weight of an interval is at
+  most that of all intervals of the other one which overlap it. The loss is the
+  excess over this bound (equation 13 of Barron et al., *Mip-NeRF 360*, 2022):
+  it raises the proposal where it has too little, and never lowers it elsewhere.
+
+  Args:
+    proposal: `P` intervals on each of `R` rays, which cover them. Its weights
+      alone have a gradient.
+    history: `S` intervals on each of the same rays.
+
+  Returns:
+    `[R]`, 0 or more.
+  """
+  chex.assert_equal(len(proposal.t), len(history.t))
+  weights, edges = jax.lax.stop_gradient((history.weights, _edges(history)))
+  proposal_edges = jax.lax.stop_gradient(_edges(proposal))
+  bound = outer_measure(edges, proposal_edges, proposal.weights)
+  excess = jnp.maximum(weights - bound, 0.0)
+  return jnp.sum(excess**2 / (weights + _MIN_WEIGHT), axis=-1)
+
+
+def outer_measure(
+  query: jax.Array, edges: jax.Array, weights: jax.Array
+) -> jax.Array:
+  """Sums the weights that overlap intervals (equation 12, as `interlevel`).
+
+  Args:
+    query: `[R, S + 1]` edges of these intervals, not decreasing.
+    edges: `[R, P + 1]` edges of those that have the weights.
+    weights: `[R, P]`.
+
+  Returns:
+    `[R, S]`; intervals that only touch do not overlap.
+  """
+  chex.assert_rank([query, edges, weights], 2)
+  chex.assert_shape(edges, (len(query), weights.shape[1] + 1))
+  # All pairs are compared: that is faster than a search, and not stored.
+  ends, starts = edges[:, None, 1:], edges[:, None, :-1]
+  first = jnp.sum(ends <= query[:, :-1, None], axis=-1)
+  last = jnp.sum(starts < query[:, 1:, None], axis=-1)
+  total = jnp.pad(jnp.cumsum(weights, axis=-1), ((0, 0), (1, 0)))
+  before, behind = (
+    jnp.take_along_axis(total, i, axis=-1) for i in (first, last)
+  )
+  return jnp.maximum(behind - before, 0.0)
+
+
+def _edges(history: RayHistory) -> jax.Array:
+  """Returns the edges `[R, S + 1]` of intervals."""
+  end = history.t[:, -1:] + history.width[:, -1:]
+  return jnp.concatenate([history.t, end], axis=-1)
 
 
 def boundary_weight(history: History) -> jax.Array:

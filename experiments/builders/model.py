@@ -20,7 +20,7 @@ from nerf_haiku import (
   scenes,
   similarity,
 )
-from nerf_haiku.renderers import base, hierarchical, occupancy
+from nerf_haiku.renderers import base, hierarchical, occupancy, proposal
 
 # Activations of a layer that stay in a CPU's cache: a sweep over microbatches
 # had its best near this for networks 64 to 256 wide.
@@ -30,7 +30,11 @@ _RENDERED_ACTIVATIONS = 1 << 27
 # The smallest and the largest occupancy grid, cells along a side.
 _MIN_RESOLUTION, _MAX_RESOLUTION = 32, 128
 
-Renderer = hierarchical.HierarchicalRenderer | occupancy.OccupancyRenderer
+Renderer = (
+  hierarchical.HierarchicalRenderer
+  | occupancy.OccupancyRenderer
+  | proposal.ProposalRenderer
+)
 
 
 def make_renderer(
@@ -55,6 +59,14 @@ def make_renderer(
   if config.renderer == 'occupancy':
     march = make_march_settings(config, bounds, contracted=scene.contracted)
     return occupancy.make_occupancy(field, march, **settings)
+  if config.renderer == 'proposal':
+    return proposal.make_proposal(
+      field,
+      [make_field(None) for _ in config.proposal.num_samples],
+      num_samples=(*config.proposal.num_samples, config.num_samples),
+      contracted=scene.contracted,
+      **settings,
+    )
   fine = None
   if config.num_importance:
     fine = make_field(config.model_fine)
@@ -89,11 +101,40 @@ def _make_field(
   config: ml_collections.ConfigDict,
   scene: scenes.Scene,
   bounds: scene_bounds.SceneBounds,
-  layers: ml_collections.ConfigDict,
+  layers: ml_collections.ConfigDict | None,
 ) -> hk.Transformed:
-  """Makes a field; `layers` are those of the paper's network."""
-  field = _make_plain_field(config, bounds, layers)
+  """Makes a field.
+
+  Args:
+    config: the config.
+    scene: whether it is contracted.
+    bounds: of the space that is modelled.
+    layers: those of the paper's network; None makes a proposal.
+  """
+  if layers is None:
+    field = _make_proposal_field(config, bounds)
+  else:
+    field = _make_plain_field(config, bounds, layers)
   return contraction.contract_field(field) if scene.contracted else field
+
+
+def _make_proposal_field(
+  config: ml_collections.ConfigDict, bounds: scene_bounds.SceneBounds
+) -> hk.Transformed:
+  """Makes a small field of densities alone."""
+  section = config.proposal
+  return fields.make_hash_grid(
+    box=bounds.box,
+    num_levels=section.num_levels,
+    features_per_level=section.features_per_level,
+    hashmap_size=section.hashmap_size,
+    base_resolution=section.base_resolution,
+    max_resolution=section.max_resolution,
+    density_width=section.density_width,
+    has_color=False,
+    dtype=config.dtype,
+    remat=config.remat,
+  )
 
 
 def _make_plain_field(
@@ -238,5 +279,7 @@ def rays_that_fit(config: ml_collections.ConfigDict, activations: int) -> int:
     width = max(width, config.model_fine.net_width)
   if config.field == 'hash':
     width = config.hash.color_width
-  samples = config.num_samples + config.num_importance
+  samples = config.num_samples
+  if config.renderer == 'hierarchical':
+    samples += config.num_importance
   return max(1, activations // (width * samples))

@@ -130,6 +130,7 @@ def make_update(
     background=schema.background(config),
     distortion_weight=config.distortion_loss_weight,
     refined_cast_fn=cast_refined,
+    interlevel_weight=config.proposal.loss_weight,
   )
 
 

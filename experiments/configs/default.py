@@ -74,7 +74,8 @@ def get_config() -> ml_collections.ConfigDict:
 
   # The field: 'mlp', the network of the paper, or 'hash', a hash grid with
   # small networks. The renderer: 'hierarchical', the coarse and fine passes of
-  # the paper, or 'occupancy', which skips empty space. All pairs are possible.
+  # the paper; 'occupancy', which skips empty space; or 'proposal', for which
+  # small networks place the samples. All pairs are possible.
   config.field = 'mlp'
   config.renderer = 'hierarchical'
 
@@ -112,6 +113,21 @@ def get_config() -> ml_collections.ConfigDict:
   # First steps, in which each update covers all cells; later a quarter of them.
   config.occupancy.warmup_steps = 256
 
+  # The proposal networks, with config.renderer='proposal': small hash grids of
+  # densities, one after the other, that place the samples of the field.
+  config.proposal = ml_collections.ConfigDict()
+  # Samples per ray of each; those of the field are config.num_samples.
+  config.proposal.num_samples = (64,)
+  # Weight of the loss that they learn by (interlevel, of mip-NeRF 360).
+  config.proposal.loss_weight = 1.0
+  # As those of config.hash.
+  config.proposal.num_levels = 5
+  config.proposal.features_per_level = 1
+  config.proposal.hashmap_size = 2**15
+  config.proposal.base_resolution = 16
+  config.proposal.max_resolution = 128
+  config.proposal.density_width = 16
+
   # Positional encoding, with config.field='mlp'.
   config.emb = ml_collections.ConfigDict()
   config.emb.use_embed = True  # False: positions and directions as they are.
@@ -134,7 +150,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.precrop_frac = 0.5
 
   # Rendering.
-  config.num_samples = 64  # Coarse samples per ray.
+  # Coarse samples per ray; with config.renderer='proposal' all of the field's.
+  config.num_samples = 64
   config.num_importance = 0  # Fine samples per ray; 0: no fine network.
   config.perturb = True  # Whether sample positions are random in training.
   config.use_viewdirs = True  # Whether color depends on the viewing direction.

@@ -24,7 +24,7 @@ DATASET_TYPES = (
   *CAPTURE_TYPES,
 )
 FIELDS = ('mlp', 'hash')
-RENDERERS = ('hierarchical', 'occupancy')
+RENDERERS = ('hierarchical', 'occupancy', 'proposal')
 LAST_INTERVALS = ('infinite', 'far')
 BOUNDS = ('data', 'cameras')
 VIDEO_PATHS = ('cameras', 'original')
@@ -86,21 +86,21 @@ _RULES: dict[str, _Rule] = {
   'gradient_scaling': _zero_or(_SMALLEST),
   'field': _one_of(*FIELDS),
   'renderer': _one_of(*RENDERERS),
-  'hash.num_levels': (lambda x: 1 <= x <= 32, '1 to 32'),
-  'hash.features_per_level': (lambda x: 1 <= x <= 16, '1 to 16'),
-  'hash.hashmap_size': (
-    lambda x: x >= 2 and not x & (x - 1) and x <= 2**26,
-    'a power of 2, up to 2**26',
-  ),
-  'hash.base_resolution': (lambda x: 1 <= x <= 1024, '1 to 1024'),
   'hash.max_resolution': (
     lambda x: 0 <= x <= 2**16,
     '0 (the width of a pixel), or 1 to 65536',
   ),
-  'hash.density_width': _between(1, _MAX_WIDTH),
   'hash.geo_feat_dim': _between(1, _MAX_WIDTH),
   'hash.color_width': _between(1, _MAX_WIDTH),
   'hash.color_depth': _between(0, 64),
+  'proposal.num_samples': (
+    lambda x: (
+      1 <= len(x) <= 4 and all(type(i) is int and 1 <= i <= 2**14 for i in x)
+    ),
+    '1 to 4 whole numbers of 1 to 16384',
+  ),
+  'proposal.loss_weight': _FRACTION,
+  'proposal.max_resolution': _between(1, 2**16),
   'occupancy.resolution': (
     lambda x: x == 0 or 4 <= x <= 512,
     '0 (two steps per cell), or 4 to 512',
@@ -179,6 +179,20 @@ _RULES: dict[str, _Rule] = {
     ),
   }.items()
 }
+_RULES |= {
+  f'{grid}.{field}': rule
+  for grid in ('hash', 'proposal')
+  for field, rule in {
+    'num_levels': (lambda x: 1 <= x <= 32, '1 to 32'),
+    'features_per_level': (lambda x: 1 <= x <= 16, '1 to 16'),
+    'hashmap_size': (
+      lambda x: x >= 2 and not x & (x - 1) and x <= 2**26,
+      'a power of 2, up to 2**26',
+    ),
+    'base_resolution': (lambda x: 1 <= x <= 1024, '1 to 1024'),
+    'density_width': _between(1, _MAX_WIDTH),
+  }.items()
+}
 
 
 def flatten(
@@ -231,11 +245,11 @@ def notices(
     shown: the background of training photos without alpha, if they have one.
   """
   texts = []
-  if config.batch_warmup_steps and config.renderer == 'hierarchical':
+  if config.batch_warmup_steps and config.renderer != 'occupancy':
     texts.append(
       f'config.batch_warmup_steps={config.batch_warmup_steps} saves no time '
-      "with config.renderer='hierarchical', which renders all rays of a batch: "
-      "use it with config.renderer='occupancy', or set it to 0."
+      f"with config.renderer='{config.renderer}', which renders all rays of a "
+      "batch: use it with config.renderer='occupancy', or set it to 0."
     )
   if shown is not None:
     texts += _background_notices(config, shown)
@@ -318,18 +332,23 @@ def _check_networks(config: ml_collections.ConfigDict) -> None:
       raise _error(
         f'{name}.skips', skips, f'in layers 0 to {depth - 1}, of {depth}'
       )
-  grid = config.hash
+  if config.field == 'hash':
+    _check_grid('hash', config.hash)
+  if config.renderer == 'proposal':
+    _check_grid('proposal', config.proposal)
+
+
+def _check_grid(name: str, grid: ml_collections.ConfigDict) -> None:
   if (
-    config.field == 'hash'
-    and grid.num_levels * grid.features_per_level * grid.hashmap_size
+    grid.num_levels * grid.features_per_level * grid.hashmap_size
     > _MAX_FEATURES
   ):
     raise _error(
-      'hash.hashmap_size',
+      f'{name}.hashmap_size',
       grid.hashmap_size,
-      f'so small that config.hash.num_levels={grid.num_levels} levels of '
-      f'config.hash.features_per_level={grid.features_per_level} have at most '
-      f'{_MAX_FEATURES} features',
+      f'so small that config.{name}.num_levels={grid.num_levels} levels of '
+      f'config.{name}.features_per_level={grid.features_per_level} have at '
+      f'most {_MAX_FEATURES} features',
     )
 
 
@@ -341,11 +360,12 @@ def _check_rendering(config: ml_collections.ConfigDict) -> None:
       '() or (1, 1, 1) with config.white_bkgd=True; set '
       'config.white_bkgd=False for another color',
     )
-  if config.renderer == 'occupancy' and config.llff.lindisp:
+  if config.renderer != 'hierarchical' and config.llff.lindisp:
     raise _error(
       'llff.lindisp',
       True,
-      "False with config.renderer='occupancy', whose steps are even in depth",
+      f"False with config.renderer='{config.renderer}', whose steps are even "
+      'in depth',
     )
   if config.far and config.near >= config.far:
     raise _error('far', config.far, f'greater than config.near={config.near}')

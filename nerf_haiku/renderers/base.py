@@ -51,6 +51,8 @@ class Rendering(NamedTuple):
 
   outputs: volume.RayOutputs
   history: volume.History
+  # Of what placed these samples and rendered nothing, see `volume.interlevel`.
+  proposals: tuple[volume.RayHistory, ...] = ()
 
 
 class EvalRendering(NamedTuple):

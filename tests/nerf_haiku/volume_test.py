@@ -379,3 +379,107 @@ class ScaleGradientsTest(chex.TestCase):
     density, rgb = gradients(jnp.ones(5), jnp.ones((5, 3)))
     np.testing.assert_allclose(density, expected)
     np.testing.assert_allclose(rgb, np.tile(expected[:, None], 3))
+
+
+def _histogram(edges, weights):
+  """Intervals between edges `[R, S + 1]`."""
+  edges, weights = (jnp.asarray(x, jnp.float32) for x in (edges, weights))
+  return volume.RayHistory(
+    weights=weights,
+    t=edges[:, :-1],
+    width=jnp.diff(edges),
+    near=edges[:, :1],
+    far=edges[:, -1:],
+  )
+
+
+def _random_edges(rng, rays, samples):
+  """Edges `[R, S + 1]` from 2 to 6."""
+  inner = rng.uniform(2, 6, (rays, samples - 1))
+  return np.sort(np.append(inner, [[2.0, 6.0]] * rays, -1))
+
+
+def _random_histogram(rng, rays, samples):
+  edges = _random_edges(rng, rays, samples)
+  weights = rng.exponential(size=(rays, samples))
+  return _histogram(edges, weights / weights.sum(-1, keepdims=True))
+
+
+def _slow_interlevel(proposal, history):
+  """Equations 12 and 13 of mip-NeRF 360, interval by interval, in float64."""
+  losses = []
+  for ray in range(len(history.t)):
+    w, t, width, p, pt, pwidth = (
+      np.float64(x[ray])
+      for y in (history, proposal)
+      for x in (y.weights, y.t, y.width)
+    )
+    total = 0.0
+    for i in range(len(w)):
+      bound = sum(
+        p[j]
+        for j in range(len(p))
+        if pt[j] < t[i] + width[i] and pt[j] + pwidth[j] > t[i]
+      )
+      total += max(0, w[i] - bound) ** 2 / (w[i] + 1e-7)
+    losses.append(total)
+  return losses
+
+
+class InterlevelTest(chex.TestCase):
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_matches_a_loop(self):
+    rng = np.random.default_rng(0)
+    history = _random_histogram(rng, 20, 6)
+    proposal = _random_histogram(rng, 20, 9)
+    expected = _slow_interlevel(proposal, history)
+    self.assertGreater(np.median(expected), 0.01)
+    np.testing.assert_allclose(
+      self.variant(volume.interlevel)(proposal, history), expected, rtol=1e-3
+    )
+
+  def test_equal_histograms_have_none(self):
+    history = _random_histogram(np.random.default_rng(1), 20, 7)
+    np.testing.assert_allclose(
+      volume.interlevel(history, history), 0.0, atol=1e-6
+    )
+
+  def test_two_histograms_of_one_distribution_have_none(self):
+    """The bound holds whatever their edges are."""
+    rng = np.random.default_rng(2)
+    points = 2 + 4 * rng.uniform(size=1000) ** 3
+
+    def histogram(samples):
+      edges = _random_edges(rng, 20, samples)
+      return _histogram(
+        edges, [np.histogram(points, x)[0] / len(points) for x in edges]
+      )
+
+    for one, other in ((5, 9), (9, 5), (30, 2)):
+      excess = volume.interlevel(histogram(one), histogram(other))
+      np.testing.assert_allclose(excess, 0.0, atol=1e-6)
+
+  def test_a_proposal_that_misses(self):
+    """It has 0.3 of 0.8 where the weight is: an excess of 0.5."""
+    history = _histogram([[0.0, 2, 3, 4]], [[0.0, 0.8, 0.1]])
+    proposal = _histogram([[0.0, 2, 3.5, 4]], [[0.6, 0.3, 0.0]])
+    np.testing.assert_allclose(
+      volume.interlevel(proposal, history), [0.5**2 / 0.8], rtol=1e-5
+    )
+
+  def test_only_the_proposal_has_a_gradient(self):
+    """It is raised where it has too little; there is none where it has more."""
+    history = _histogram([[0.0, 2, 3, 4]], [[0.0, 0.8, 0.1]])
+    proposal = _histogram([[0.0, 2, 3, 4]], [[0.6, 0.3, 0.2]])
+
+    def total(proposal, history):
+      return jnp.sum(volume.interlevel(proposal, history))
+
+    of_proposal, of_history = jax.grad(total, argnums=(0, 1))(proposal, history)
+    np.testing.assert_allclose(
+      of_proposal.weights, [[0.0, -2 * 0.5 / 0.8, 0.0]], rtol=1e-5
+    )
+    chex.assert_trees_all_equal(
+      (of_history, of_proposal.t),
+      jax.tree.map(jnp.zeros_like, (history, proposal.t)),
+    )
