@@ -300,6 +300,22 @@ class HashTest(chex.TestCase):
       np.testing.assert_allclose(density[i, j], expected[0], atol=1e-4)
       np.testing.assert_allclose(rgb[i, j], expected[1], atol=1e-4)
 
+  def test_without_color_the_density_is_the_same(self):
+    usual, plain = _hash(), _hash(has_color=False)
+    points = _points(2, 5)
+    params = usual.init(jax.random.key(0), points, points)
+    kept = {'hash', 'hash/layer_0', 'hash/density'}
+    params = {name: x for name, x in params.items() if name in kept}
+    chex.assert_trees_all_equal_shapes(
+      plain.init(jax.random.key(0), points, points), params
+    )
+    density, rgb = plain.apply(params, points, points)
+    expected, _ = usual.apply(
+      usual.init(jax.random.key(0), points, points), points, points
+    )
+    np.testing.assert_array_equal(density, expected)
+    np.testing.assert_array_equal(rgb, np.zeros((2, 5, 3)))
+
   def test_initial_features_are_small_and_of_both_signs(self):
     field = _hash()
     params = field.init(jax.random.key(0), _points(1), _points(1))

@@ -18,7 +18,7 @@ from nerf_haiku import (
   training,
   volume,
 )
-from nerf_haiku.renderers import base, hierarchical
+from nerf_haiku.renderers import base, hierarchical, proposal
 from tests.support import models, references
 
 _RAYS = 24
@@ -54,6 +54,22 @@ def _problem(**changes):
     cameras.cast, views, near=2.0, far=6.0, box=None, pixel_center=True
   )
   return renderer, cast
+
+
+def _proposal_problem():
+  """The same with a renderer whose samples a proposal places."""
+  field = fields.make_mlp(
+    encode_position=lambda x: x,
+    encode_direction=lambda x: x,
+    net_depth=1,
+    net_width=8,
+    skips=(),
+    use_viewdirs=False,
+  )
+  renderer = proposal.make_proposal(
+    field, [field], num_samples=(6, 8), density_activation='softplus'
+  )
+  return renderer, _problem()[1]
 
 
 def _batch(step=0, rays=_RAYS):
@@ -590,6 +606,44 @@ class BatchTest(chex.TestCase):
       losses.append(jax.jit(gradient)(variables, _keys(), batch)[1]['loss'])
     np.testing.assert_allclose(losses[1] - losses[0], 0.5 * expected, rtol=1e-3)
     self.assertGreater(expected, 0)
+
+  def test_the_interlevel_loss_is_added_and_trains_proposals(self):
+    renderer, cast = _proposal_problem()
+    variables, batch = _variables(renderer), _batch()
+    (rendering,) = _render(renderer, cast, variables, batch)
+    (first,) = rendering.proposals
+    expected = np.mean(volume.interlevel(first, rendering.history))
+    self.assertGreater(expected, 1e-4)
+    results = []
+    for weight in (0.0, 3.0):
+      gradient = training.make_gradient(
+        renderer, cast, interlevel_weight=weight
+      )
+      results.append(jax.jit(gradient)(variables, _keys(), batch))
+    (without, low), (with_, high) = results
+    np.testing.assert_allclose(
+      high['loss'] - low['loss'], 3 * expected, rtol=1e-3
+    )
+    self.assertEqual(optax.tree.norm(without['proposal_0']), 0.0)
+    self.assertGreater(optax.tree.norm(with_['proposal_0']), 1e-4)
+    chex.assert_trees_all_close(without['field'], with_['field'], atol=1e-7)
+
+  def test_devices_and_microbatches_do_not_change_proposals(self):
+    renderer, cast = _proposal_problem()
+    descent = optax.sgd(1.0)
+    found = []
+    for num_devices, microbatch in ((1, 0), (2, 5)):
+      update = training.make_update(
+        renderer, descent, cast, microbatch=microbatch
+      )
+      state = training.init_state(renderer, descent, jax.random.key(0))
+      state, _ = update(
+        devices.replicate(state, num_devices),
+        devices.shard(_batch(), num_devices),
+        jax.random.key(3),
+      )
+      found.append(devices.unreplicate(state.params))
+    chex.assert_trees_all_close(*found, atol=1e-5)
 
   def test_a_random_background_shows_what_is_not_opaque(self):
     """White haze before white: nothing is wrong, unless behind is not white."""

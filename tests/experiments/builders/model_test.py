@@ -154,6 +154,8 @@ class PairsTest(chex.TestCase):
     ('mlp', 'occupancy', True),
     ('hash', 'occupancy', False),
     ('hash', 'occupancy', True),
+    ('mlp', 'proposal', True),
+    ('hash', 'proposal', False),
   )
   def test_a_step_and_a_view(self, field, renderer, ndc):
     config = configs.changed(
@@ -163,6 +165,8 @@ class PairsTest(chex.TestCase):
       occupancy__update_every=1,
       occupancy__max_samples=512,
       hash__hashmap_size=512,
+      proposal__num_samples=(6, 5),
+      proposal__hashmap_size=512,
       occupancy__resolution=8,
       occupancy__step_size=0.1,
     )
@@ -205,6 +209,31 @@ class PairsTest(chex.TestCase):
       )
 
     self.assertNotEqual(shapes(**{f'hash__{name}': value}), shapes())
+
+  @parameterized.parameters(
+    ('num_levels', 3),
+    ('features_per_level', 2),
+    ('hashmap_size', 64),
+    ('base_resolution', 9),
+    ('max_resolution', 20),
+    ('density_width', 9),
+  )
+  def test_fields_of_the_proposals(self, name, value):
+    def shapes(**changes):
+      config = configs.changed(renderer='proposal', **changes)
+      init = model.make_renderer(config, _scene()).init
+      params = jax.eval_shape(init, jax.random.key(0)).params
+      return jax.tree.map(lambda x: x.shape, params['proposal_0'])
+
+    self.assertNotEqual(shapes(**{f'proposal__{name}': value}), shapes())
+
+  def test_samples_of_the_proposals_and_of_the_field(self):
+    config = configs.changed(
+      renderer='proposal', num_samples=9, proposal__num_samples=(20, 10)
+    )
+    renderer = model.make_renderer(config, _scene())
+    self.assertEqual(renderer.num_samples, (20, 10, 9))
+    self.assertLen(renderer.proposals, 2)
 
   def test_the_march_follows_the_data(self):
     box = np.array([[-1, -1, -1], [1, 1, 1]], np.float32)
@@ -272,7 +301,9 @@ class ContractionTest(chex.TestCase):
     march = model.make_renderer(configs.changed(renderer='occupancy'), scene)
     self.assertTrue(march.settings.contracted)
     self.assertEqual(march.settings.num_positions(), 4 * 8 + 1)
-    self.assertTrue(model.make_renderer(configs.changed(), scene).contracted)
+    for name in ('hierarchical', 'proposal'):
+      config = configs.changed(renderer=name)
+      self.assertTrue(model.make_renderer(config, scene).contracted)
 
   @parameterized.parameters('mlp', 'hash')
   def test_fields_are_queried_in_contracted_space(self, field):

@@ -198,6 +198,16 @@ class CheckTest(chex.TestCase):
     ('hash__geo_feat_dim', 0, 'must be 1'),
     ('hash__color_width', 0, 'must be 1'),
     ('hash__color_depth', -1, 'must be 0'),
+    ('proposal__num_samples', (), '1 to 4 whole numbers'),
+    ('proposal__num_samples', (64, 0), '1 to 4 whole numbers'),
+    ('proposal__num_samples', (64.0,), '1 to 4 whole numbers'),
+    ('proposal__loss_weight', 0.0, 'greater than 0'),
+    ('proposal__num_levels', 0, '1 to 32'),
+    ('proposal__features_per_level', 17, '1 to 16'),
+    ('proposal__hashmap_size', 1000, 'a power of 2'),
+    ('proposal__base_resolution', 0, '1 to 1024'),
+    ('proposal__max_resolution', 0, 'must be 1'),
+    ('proposal__density_width', 0, 'must be 1'),
     ('occupancy__resolution', 3, 'or 4 to 512'),
     ('occupancy__step_size', -0.1, 'must be 0'),
     ('occupancy__max_samples', 0, 'must be 1'),
@@ -232,6 +242,10 @@ class CheckTest(chex.TestCase):
     ({'dataset_type': 'llff', 'llff__lindisp': True}, 'llff.lindisp: got True'),
     (
       {'renderer': 'occupancy', 'llff__lindisp': True},
+      'llff.lindisp: got True.*even in depth',
+    ),
+    (
+      {'renderer': 'proposal', 'llff__lindisp': True},
       'llff.lindisp: got True.*even in depth',
     ),
     (
@@ -291,10 +305,12 @@ class CheckTest(chex.TestCase):
   def test_a_batch_warmup_that_saves_nothing_is_noticed(self):
     config = _config(batch_warmup_steps=7)
     self.assertIsNone(schema.check(config, num_devices=1))
-    (notice,) = schema.notices(config)
-    self.assertRegex(
-      notice, "batch_warmup_steps=7 saves no time .*renderer='hierarchical'"
-    )
+    for renderer in ('hierarchical', 'proposal'):
+      config.renderer = renderer
+      (notice,) = schema.notices(config)
+      self.assertRegex(
+        notice, f"batch_warmup_steps=7 saves no time .*renderer='{renderer}'"
+      )
     self.assertEmpty(
       schema.notices(_config(batch_warmup_steps=7, renderer='occupancy'))
     )
@@ -400,13 +416,19 @@ class CheckTest(chex.TestCase):
     ):
       schema.check(_config(num_rand=1022), num_devices=4)
 
-  def test_all_levels_of_a_grid(self):
-    changes = {'hash__hashmap_size': 2**26, 'hash__features_per_level': 16}
+  @parameterized.parameters(
+    ('hash', {'field': 'hash'}), ('proposal', {'renderer': 'proposal'})
+  )
+  def test_all_levels_of_a_grid(self, name, used):
+    changes = {
+      f'{name}__hashmap_size': 2**26,
+      f'{name}__features_per_level': 16,
+    }
     self.assertIsNone(schema.check(_config(**changes), num_devices=1))
     with self.assertRaisesRegex(
-      errors.UserError, 'hash.hashmap_size: got 67108864'
+      errors.UserError, f'{name}.hashmap_size: got 67108864'
     ):
-      schema.check(_config(field='hash', **changes), num_devices=1)
+      schema.check(_config(**used, **changes), num_devices=1)
 
   def test_unknown_and_missing_fields(self):
     config = _config()
