@@ -302,7 +302,9 @@ def _chunk_loss(
       loss += settings.distortion_weight * apart
   for rendering in renderings:
     for proposal in rendering.proposals:
-      excess = volume.interlevel(proposal, rendering.history)
+      history = rendering.history
+      assert isinstance(history, volume.RayHistory)  # As those of proposals.
+      excess = volume.interlevel(proposal, history)
       loss += settings.interlevel_weight * jnp.sum(weight * excess)
   samples = jnp.sum(weight * chunk.samples.num_samples)
   return loss, scalars | {

@@ -87,8 +87,10 @@ class ProposalRenderer:
     """See `base.Renderer`."""
     del variables
     samples = self._even_samples(rays)
-    split = jax.vmap(lambda key: jax.random.split(key, len(samples.u) + 1))
-    *u_keys, noise_keys = jnp.moveaxis(split(keys), 1, 0)
+    num_keys = len(samples.u) + 1
+    *u_keys, noise_keys = jnp.moveaxis(
+      jax.vmap(lambda key: jax.random.split(key, num_keys))(keys), 1, 0
+    )
     if self.perturb:
       samples = samples._replace(u=tuple(map(_perturb, u_keys, samples.u)))
     if self.raw_noise_std:
