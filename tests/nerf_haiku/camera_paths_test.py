@@ -198,6 +198,11 @@ class ThroughCaptureTest(chex.TestCase):
     path = camera_paths.through_capture(outwards, 3 * count - 2)
     np.testing.assert_allclose(path[::3], outwards, atol=1e-5)
 
+  def test_cameras_on_one_side_are_not_circled(self):
+    half = camera_paths.circle(12)[:7].astype(np.float64)
+    path = camera_paths.through_capture(half, 19)
+    np.testing.assert_allclose(path[::3], half, atol=1e-5)
+
 
 class InterpolateTest(chex.TestCase):
   @parameterized.parameters((5, 1), (5, 4), (2, 3), (3, 2))
