@@ -16,12 +16,12 @@ def get_config() -> ml_collections.ConfigDict:
   config.random_background = False
   config.last_interval = 'infinite'
   config.distortion_loss_weight = 0.002
-  config.num_steps = 400
+  config.num_steps = 600
   config.num_rand = 2048
   config.hash.hashmap_size = 2**17
   # Some three pixels: little of this space is empty, so that steps cost most.
   config.occupancy.step_size = 0.03
   config.occupancy.max_samples = 32768
-  config.i_img = 200
-  config.i_weights = 400
+  config.i_img = 300
+  config.i_weights = 600
   return config
