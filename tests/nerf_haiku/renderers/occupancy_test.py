@@ -341,9 +341,10 @@ class ContractedTest(chex.TestCase):
     @jax.jit
     @jax.value_and_grad
     def loss(params):
-      outputs, history = renderer.render(params, rays, samples)[0]
+      (rendering,) = renderer.render(params, rays, samples)
+      outputs = rendering.outputs
       return jnp.sum(outputs.rgb + outputs.depth[:, None]) + jnp.sum(
-        volume.distortion(history)
+        volume.distortion(rendering.history)
       )
 
     chex.assert_tree_all_finite(loss(variables.params))
