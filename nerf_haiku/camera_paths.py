@@ -155,8 +155,8 @@ def through_capture(camera_to_world: np.ndarray, num_poses: int) -> np.ndarray:
   Returns:
     `[num_poses, 3, 4]` camera-to-world, float32.
   """
-  target = poses.find_target(camera_to_world)
-  if target is not None and np.median(target.depths) > 0:
+  target = poses.find_target_ahead(camera_to_world)
+  if target is not None:
     offsets = camera_to_world[:, :, 3] - target.point
     angles = np.sort(np.arctan2(offsets[:, 1], offsets[:, 0]))
     gaps = np.diff(angles, append=angles[0] + 2 * np.pi)
@@ -188,10 +188,10 @@ def around(camera_to_world: np.ndarray, num_poses: int) -> np.ndarray:
   Returns:
     `[num_poses, 3, 4]` camera-to-world, float32.
   """
-  target = poses.find_target(camera_to_world)
+  target = poses.find_target_ahead(camera_to_world)
   up = np.sum(np.asarray(camera_to_world, np.float64)[:, :3, 1], axis=0)
   has_up = np.linalg.norm(up) > _MIN_UP * len(camera_to_world)
-  if target is not None and np.median(target.depths) > 0 and has_up:
+  if target is not None and has_up:
     frame = poses.upright(target.point, up)
     return orbit(camera_to_world, frame, num_poses + 1)[:-1]
   if len(camera_to_world) < 2:

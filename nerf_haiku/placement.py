@@ -26,7 +26,7 @@ _MAX_STRAY = 3.0
 # to where all that is near lies.
 _NEAREST, _NEAR_REGION = 0.1, 25.0
 _NEAR_MARGIN = 0.7
-_NEAR = 0.05  # Where rays begin if there are no points, field units.
+NEAR = 0.05  # Where rays begin if there are no points, field units.
 _MIN_NEAR = 1e-3  # Smallest near that points may give, field units.
 # Points in the box of a bounded scene, percent, and the margin around them as a
 # fraction of its sides.
@@ -67,7 +67,7 @@ def place(
   fitted = fit(
     camera_to_world, points, depths, turned=contracted or box is None
   )
-  near = _NEAR / fitted.scale
+  near = NEAR / fitted.scale
   if len(depths):
     nearest = _NEAR_MARGIN * float(np.percentile(depths, _NEAREST))
     near = max(nearest, _MIN_NEAR / fitted.scale)
@@ -105,8 +105,8 @@ def fit(
   # Relative to a camera: squares of large positions would lose their digits.
   start = pose[0, :, 3]
   pose = np.concatenate([pose[..., :3], pose[..., 3:] - start[:, None]], -1)
-  target = poses.find_target(pose)
-  if target is not None and np.median(target.depths) > 0:
+  target = poses.find_target_ahead(pose)
+  if target is not None:
     center = target.point
   elif len(points):
     center = np.median(points - start, axis=0)

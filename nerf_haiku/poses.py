@@ -117,6 +117,14 @@ def find_target(camera_to_world: np.ndarray) -> Target | None:
   return Target(point, depths)
 
 
+def find_target_ahead(camera_to_world: np.ndarray) -> Target | None:
+  """Returns `find_target`, or None if most cameras look away from it."""
+  target = find_target(camera_to_world)
+  if target is None or not np.median(target.depths) > 0:
+    return None
+  return target
+
+
 def upright(center: np.ndarray, up: np.ndarray) -> np.ndarray:
   """Returns the frame `[3, 4]` at a point whose z axis points up."""
   z = _normalize(up)

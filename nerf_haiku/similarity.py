@@ -31,13 +31,16 @@ def from_cameras(cams: cameras.Cameras) -> Similarity:
     cams: `N` cameras, scene units.
   """
   pose = np.asarray(cams.camera_to_world, np.float64)
-  target = poses.find_target(pose)
-  center = pose[..., 3].mean(0)
-  if target is not None and np.median(target.depths) > 0:
-    center = target.point
+  target = poses.find_target_ahead(pose)
+  center = pose[..., 3].mean(0) if target is None else target.point
   radius = float(np.max(np.linalg.norm(pose[..., 3] - center, axis=-1)))
   scale = 1.0 / radius if radius > 0 else 1.0
   return Similarity(scale, np.eye(3), -scale * center)
+
+
+def field_units(similarity: Similarity | None) -> float:
+  """Returns the length of a scene unit in field units; 1 for None."""
+  return 1.0 if similarity is None else similarity.scale
 
 
 def move_points(similarity: Similarity, points: np.ndarray) -> np.ndarray:

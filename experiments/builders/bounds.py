@@ -7,6 +7,7 @@ from nerf_haiku import (
   cameras,
   contraction,
   errors,
+  placement,
   poses,
   scene_bounds,
   scenes,
@@ -15,8 +16,6 @@ from nerf_haiku import (
 
 # A smaller fraction of rays that meet the box is reported.
 _MIN_FRACTION = 0.01
-# Where rays through contracted space begin by default, field units.
-_NEAR = 0.05
 
 
 def fit(config: ml_collections.ConfigDict, scene: scenes.Scene) -> scenes.Scene:
@@ -36,11 +35,7 @@ def fit(config: ml_collections.ConfigDict, scene: scenes.Scene) -> scenes.Scene:
   fitted = scene_bounds.fit_bounds(_field_cameras(scene), target)
   near = config.near or fitted.near / _scale(scene)
   far = config.far or fitted.far / _scale(scene)
-  if near >= far:
-    raise errors.UserError(
-      f'config.near: got {near:.4g}; must be less than far={far:.4g} (those '
-      'that the config does not set are from the cameras).'
-    )
+  _check_order(near, far)
   box = scene.box if config.box else fitted.box
   return scene._replace(near=near, far=far, box=box)
 
@@ -56,16 +51,20 @@ def contract(
   if scene.contracted:
     return scene
   fitted = similarity.from_cameras(scene.train.cameras)
-  near = config.near or _NEAR / fitted.scale
+  near = config.near or placement.NEAR / fitted.scale
   far = config.far or contraction.FAR / fitted.scale
+  _check_order(near, far)
+  return scene._replace(
+    near=near, far=far, box=None, similarity=fitted, contracted=True
+  )
+
+
+def _check_order(near: float, far: float) -> None:
   if near >= far:
     raise errors.UserError(
       f'config.near: got {near:.4g}; must be less than far={far:.4g} (those '
       'that the config does not set are from the cameras).'
     )
-  return scene._replace(
-    near=near, far=far, box=None, similarity=fitted, contracted=True
-  )
 
 
 def check(scene: scenes.Scene) -> list[str]:
@@ -132,8 +131,7 @@ def _field_cameras(scene: scenes.Scene) -> cameras.Cameras:
 
 
 def _scale(scene: scenes.Scene) -> float:
-  """Returns field units per scene unit."""
-  return 1.0 if scene.similarity is None else scene.similarity.scale
+  return similarity.field_units(scene.similarity)
 
 
 def _is_missed(scene: scenes.Scene, target: poses.Target) -> bool:

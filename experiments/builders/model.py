@@ -91,7 +91,7 @@ def make_bounds(scene: scenes.Scene) -> scene_bounds.SceneBounds:
     focal = np.median(scene.train.cameras.intrinsics[:, 0])
     return scene_bounds.SceneBounds(contraction.BOX, 1.0 / float(focal))
   cams = similarity.move_rigidly(scene.similarity, scene.train.cameras)
-  scale = 1.0 if scene.similarity is None else scene.similarity.scale
+  scale = similarity.field_units(scene.similarity)
   return scene_bounds.scene_bounds(
     cams, scale * scene.near, scale * scene.far, scene.box, scene.ndc
   )
@@ -257,8 +257,10 @@ def make_render_image(
     index: int,
     viewdir_camera: cameras.Cameras | None = None,
   ) -> image_rendering.RenderedImage:
+    # Only this one: a path may have thousands.
+    camera = move(cameras.take(cams, [index]))
     viewdirs = None if viewdir_camera is None else move(viewdir_camera)
-    return render(variables, move(cams), index, viewdirs)
+    return render(variables, camera, 0, viewdirs)
 
   return multihost.collective(
     render_moved, arg_types=(cameras.Cameras, int, cameras.Cameras)

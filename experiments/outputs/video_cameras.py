@@ -107,7 +107,7 @@ def _make_path(
     frame = poses.upright(poses.focus(moved), up)
     path_poses = camera_paths.orbit(moved, frame, num_poses)
   else:
-    scale = 1.0 if scene.similarity is None else scene.similarity.scale
+    scale = similarity.field_units(scene.similarity)
     path_poses = camera_paths.spiral(
       moved,
       scale * scene.near,

@@ -5,8 +5,8 @@ The readers `transforms` (instant-ngp and nerfstudio) and `colmap` each return a
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,14 +19,17 @@ from nerf_haiku import (
   scenes,
   similarity,
 )
-from nerf_haiku.datasets import checks, image_files, photo_files, photo_masks
+from nerf_haiku.datasets import (
+  checks,
+  image_files,
+  photo_files,
+  photo_masks,
+  scene_folders,
+)
 from nerf_haiku.datasets import splits as splits_lib
 from nerf_haiku.io import messages, safe_reading
 
 SPLITS = ('train', 'val', 'test')
-# Between the ratios of both sides of a photograph to those of its camera,
-# relative; and pixels that downscaling may have rounded.
-_RATIO_TOLERANCE, _ROUNDED = 0.01, 1.0
 
 
 class Capture(NamedTuple):
@@ -37,9 +40,8 @@ class Capture(NamedTuple):
   names: tuple[str, ...]  # of the photographs, below the folder; all differ.
   photos: photo_files.Photos  # `N` files.
   camera_to_world: np.ndarray  # [N, 3, 4] float64, OpenGL's axes, scene units.
-  intrinsics: (
-    np.ndarray
-  )  # [N, 4] float64 fx, fy, cx, cy in the cameras' pixels.
+  # [N, 4] float64 fx, fy, cx, cy in the cameras' pixels.
+  intrinsics: np.ndarray
   distortion: np.ndarray  # [N, 6] float64, see `lenses`.
   fisheye: np.ndarray  # [N] bool.
   sizes: np.ndarray  # [N, 2] int32, height and width of the cameras, pixels.
@@ -66,18 +68,49 @@ class Capture(NamedTuple):
     )
 
 
-def check_settings(
+class Reader(NamedTuple):
+  """Reads the captures of one kind of file."""
+
+  required_file: str  # what a capture holds, for messages.
+  is_scene: Callable[[pathlib.Path], bool]  # whether a folder is a capture.
+  # Reads the capture of a folder, for a `down_factor`.
+  read: Callable[[pathlib.Path, int], Capture]
+
+
+@safe_reading.wrap_os_errors()
+def load(
+  reader: Reader,
+  data_dir: str,
+  shape: str,
   *,
   down_factor: int,
   num_poses: int,
-  holdout: int,
-  near: float | None,
-  far: float | None,
-) -> None:
-  """Checks the settings of the readers of captures.
+  holdout: int = 8,
+  contracted: bool = False,
+  near: float | None = None,
+  far: float | None = None,
+  box: checks.Box = None,
+) -> scenes.Scene:
+  """Loads a scene, see `make_scene`.
+
+  Args:
+    reader: reads the capture; `transforms.load` and `colmap.load` have theirs.
+    data_dir: a capture; or holds a folder `shape` that is one.
+    shape: name of the scene, or ''.
+    down_factor: images are those of a folder such as `images_4`, or else
+      downscaled by it. 0: such that the longer side is at most
+      `image_files.MAX_SIDE`.
+    num_poses: see `make_scene`, also for all others.
+    holdout: as there.
+    contracted: as there.
+    near: as there.
+    far: as there.
+    box: as there; without it, a bounded scene is in the box that the files
+      have (`aabb_scale` of instant-ngp).
 
   Raises:
-    UserError: names the setting, its value and what is allowed.
+    DataError: if a file is missing or cannot be used.
+    UserError: if a setting is out of range.
   """
   checks.check_settings(
     # 0 has a meaning here.
@@ -86,6 +119,23 @@ def check_settings(
     num_poses=num_poses,
     near=near,
     far=far,
+  )
+  folder, notices = scene_folders.find_scene(
+    data_dir,
+    shape,
+    collection='',
+    is_scene=reader.is_scene,
+    required_file=reader.required_file,
+  )
+  capture = reader.read(folder, down_factor)
+  return make_scene(
+    capture._replace(notices=(*notices, *capture.notices)),
+    num_poses=num_poses,
+    holdout=holdout,
+    contracted=contracted,
+    near=near,
+    far=far,
+    box=box,
   )
 
 
@@ -124,12 +174,7 @@ def make_scene(
     DataError: if a file is missing or cannot be used.
     UserError: if a setting does not fit.
   """
-  corners = checks.parse_box(box)
-  if contracted and corners is not None:
-    raise errors.UserError(
-      f'box={corners.tolist()}: must be none where space is contracted: it is '
-      'unbounded then.'
-    )
+  corners = _parse_box(box, contracted)
   capture, notices = _prepare(capture)
   index, split_notices = _split(capture, holdout)
   parts = [capture.take(x) for x in index]
@@ -138,9 +183,7 @@ def make_scene(
     down_factor=capture.photos.down_factor,
   )
   split_cameras = [_cameras(*x) for x in zip(parts, files, strict=True)]
-  if corners is not None:
-    corners = np.asarray(box, np.float64)
-  elif not contracted:
+  if corners is None and not contracted:
     corners = capture.box
   placed = placement.place(
     cameras.concatenate(split_cameras),
@@ -148,40 +191,63 @@ def make_scene(
     contracted=contracted,
     box=corners,
   )
-  near, far = near or placed.near, far or placed.far
-  _check_bounds(near, far)
-  masks = [
-    photo_masks.load(part.masks, x)
-    for part, x in zip(parts, files, strict=True)
-  ]
-  sources = [
-    _source(placed, near, far, cams) + mask.digest
-    for cams, mask in zip(split_cameras, masks, strict=True)
-  ]
-  train, others = image_files.load_splits(files, split_cameras, sources)
-  train = train._replace(names=parts[0].names, masks=masks[0].images)
-  others = [
-    split._replace(names=part.names, masks=mask.images)
-    for split, part, mask in zip(others, parts[1:], masks[1:], strict=True)
-  ]
+  placed = _with_bounds(placed, near, far)
+  splits, mask_notices = _load_splits(parts, files, split_cameras, placed)
   return scenes.Scene(
-    train=train,
-    val=others[0],
-    test=others[-1],
-    near=near,
-    far=far,
+    train=splits[0],
+    val=splits[1],
+    test=splits[-1],
+    near=placed.near,
+    far=placed.far,
     box=placed.box,
     path=_video_path(placed.similarity, split_cameras[0], num_poses),
     notices=(
       *notices,
       *split_notices,
-      *photo_masks.notices([mask for mask in masks if mask.images]),
+      *mask_notices,
       *image_files.notices(files, capture.folder),
     ),
     similarity=placed.similarity,
     contracted=contracted,
     points=capture.points if len(capture.points) else None,
   )
+
+
+def _parse_box(box: checks.Box, contracted: bool) -> np.ndarray | None:
+  """Returns the corners `[2, 3]` float64 of a box, None for None."""
+  if checks.parse_box(box) is None:
+    return None
+  corners = np.array(box, np.float64)
+  if contracted:
+    raise errors.UserError(
+      f'box={corners.tolist()}: must be none where space is contracted: it is '
+      'unbounded then.'
+    )
+  return corners
+
+
+def _load_splits(
+  parts: Sequence[Capture],
+  files: Sequence[image_files.Files],
+  split_cameras: Sequence[cameras.Cameras],
+  placed: placement.Placement,
+) -> tuple[list[scenes.Split[Any]], tuple[str, ...]]:
+  """Decodes photographs and masks; returns notices about the masks, too."""
+  masks = [
+    photo_masks.load(part.masks, x)
+    for part, x in zip(parts, files, strict=True)
+  ]
+  sources = [
+    _source(placed, cams) + mask.digest
+    for cams, mask in zip(split_cameras, masks, strict=True)
+  ]
+  train, others = image_files.load_splits(files, split_cameras, sources)
+  loaded: list[scenes.Split[Any]] = [train, *others]
+  splits = [
+    split._replace(names=part.names, masks=mask.images)
+    for split, part, mask in zip(loaded, parts, masks, strict=True)
+  ]
+  return splits, photo_masks.notices([mask for mask in masks if mask.images])
 
 
 def _prepare(capture: Capture) -> tuple[Capture, tuple[str, ...]]:
@@ -304,13 +370,11 @@ def _check_shapes(capture: Capture, photos: np.ndarray) -> None:
   Raises:
     DataError: names a photograph that has another one.
   """
-  tolerances = _RATIO_TOLERANCE + _ROUNDED / photos.min(axis=1)
-  ratios = photos / capture.sizes
-  turned = photos[:, ::-1] / capture.sizes
-  differ = np.abs(ratios[:, 0] / ratios[:, 1] - 1) > tolerances
-  for i in np.flatnonzero(differ):
+  same = photo_files.have_same_shape(photos, capture.sizes)
+  turned = photo_files.have_same_shape(photos[:, ::-1], capture.sizes)
+  for i in np.flatnonzero(~same):
     (height, width), (h, w) = photos[i], capture.sizes[i]
-    if abs(turned[i, 0] / turned[i, 1] - 1) <= tolerances[i]:
+    if turned[i]:
       cure = (
         'it was rotated after its camera was computed (orientation tags are '
         'not applied): rotate it back'
@@ -323,21 +387,24 @@ def _check_shapes(capture: Capture, photos: np.ndarray) -> None:
     )
 
 
-def _check_bounds(near: float, far: float) -> None:
+def _with_bounds(
+  placed: placement.Placement, near: float | None, far: float | None
+) -> placement.Placement:
+  """Returns a placement with the near and far that are given."""
+  near, far = near or placed.near, far or placed.far
   if not near < far:
     raise errors.UserError(
       f'near={near:.4g} must be less than far={far:.4g} (what the config does '
       'not set is from the capture): set config.near and config.far.'
     )
+  return placed._replace(near=near, far=far)
 
 
-def _source(
-  placed: placement.Placement, near: float, far: float, cams: cameras.Cameras
-) -> bytes:
+def _source(placed: placement.Placement, cams: cameras.Cameras) -> bytes:
   """Returns what the rays of a split depend on, for a digest."""
   # Rounded: libraries of other machines may differ in the last digits.
   moved = similarity.move_rigidly(placed.similarity, cams)
-  bounds = np.array([placed.similarity.scale, near, far])
+  bounds = np.array([placed.similarity.scale, placed.near, placed.far])
   values = [bounds, *(x for x in moved if x is not None)]
   if placed.box is not None:
     values.append(placed.box)

@@ -1,81 +1,21 @@
 """Reads captures with a model of COLMAP."""
 
+import functools
 import pathlib
 from collections.abc import Sequence
 
-from nerf_haiku import errors, scenes
+from nerf_haiku import errors
 from nerf_haiku.datasets import (
   captures,
-  checks,
   colmap_model,
   photo_files,
-  scene_folders,
   transforms_json,
 )
-from nerf_haiku.io import file_names, messages, safe_reading
+from nerf_haiku.io import file_names, messages
 
 # Folders that programs keep photographs in, below that of the capture.
 _PLACES = ('images', 'input', 'photos')
 _MASKS = 'masks'
-
-
-@safe_reading.wrap_os_errors()
-def load(
-  data_dir: str,
-  shape: str,
-  *,
-  down_factor: int,
-  num_poses: int,
-  holdout: int = 8,
-  contracted: bool = False,
-  near: float | None = None,
-  far: float | None = None,
-  box: checks.Box = None,
-) -> scenes.Scene:
-  """Loads a scene, see `captures.make_scene`.
-
-  Args:
-    data_dir: holds a model of COLMAP, see `colmap_model.find`, and photographs
-      in a folder `images`; or a folder `shape` that does.
-    shape: name of the scene, or ''.
-    down_factor: images are those of a folder such as `images_4`, or else
-      downscaled by it. 0: such that the longer side is at most
-      `image_files.MAX_SIDE`.
-    num_poses: see `captures.make_scene`, also for all others.
-    holdout: as there.
-    contracted: as there.
-    near: as there.
-    far: as there.
-    box: as there.
-
-  Raises:
-    DataError: if a file is missing or cannot be used.
-    UserError: if a setting is out of range.
-  """
-  captures.check_settings(
-    down_factor=down_factor,
-    num_poses=num_poses,
-    holdout=holdout,
-    near=near,
-    far=far,
-  )
-  folder, notices = scene_folders.find_scene(
-    data_dir,
-    shape,
-    collection='',
-    is_scene=is_scene,
-    required_file='a model of COLMAP',
-  )
-  capture = read(folder, down_factor)
-  return captures.make_scene(
-    capture._replace(notices=(*notices, *capture.notices)),
-    num_poses=num_poses,
-    holdout=holdout,
-    contracted=contracted,
-    near=near,
-    far=far,
-    box=box,
-  )
 
 
 def is_scene(folder: pathlib.Path) -> bool:
@@ -177,3 +117,12 @@ def _without_pose(
     f'{len(others)} of {total} photographs have no pose in the model, and are '
     f'left out: {messages.list_names(others)}.',
   )
+
+
+# Loads a scene, see `captures.load`.
+load = functools.partial(
+  captures.load,
+  captures.Reader(
+    required_file='a model of COLMAP', is_scene=is_scene, read=read
+  ),
+)

@@ -13,6 +13,8 @@ from nerf_haiku.io import file_names, messages
 # Between the sides of a photograph and of its copy that is `k` times smaller,
 # relative; and pixels that reducing may have rounded.
 _TOLERANCE, _ROUNDED = 0.01, 1.0
+# Between the ratios of both sides of one image to those of another, relative.
+_RATIO_TOLERANCE = 0.01
 
 
 class Photos(NamedTuple):
@@ -60,6 +62,19 @@ def find(
     return Photos(tuple(full), down_factor, (notice,))
   _check_sizes(full, copies, down_factor)
   return Photos(tuple(copies), 1, (f'Images are from {folder}.',))
+
+
+def have_same_shape(photos: np.ndarray, others: np.ndarray) -> np.ndarray:
+  """Returns whether images have the proportions of others, `[N]` bool.
+
+  Args:
+    photos: `[N, 2]` heights and widths of photographs, pixels.
+    others: `[N, 2]` those of their cameras or masks.
+  """
+  y, x = (photos / others).T
+  tolerances = _RATIO_TOLERANCE + _ROUNDED / photos.min(axis=1)
+  same: np.ndarray = np.abs(y / x - 1) <= tolerances
+  return same
 
 
 def _copy_of(name: str, factor: int) -> pathlib.PurePosixPath:

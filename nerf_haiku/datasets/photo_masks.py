@@ -8,9 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nerf_haiku import errors, scenes
-from nerf_haiku.datasets import area_resize, image_files
+from nerf_haiku.datasets import area_resize, image_files, photo_files
 
-_RATIO_TOLERANCE, _ROUNDED = 0.01, 1.0  # As between photographs and cameras.
 _WHOLE = 1 - 1e-4  # Of a pixel, without rounding.
 
 
@@ -64,9 +63,9 @@ def _resize(
 ) -> np.ndarray:
   """Returns a mask `[H, W, 1]` bool at the size of its photograph."""
   old_height, old_width = shown.shape[:2]
-  y, x = height / old_height, width / old_width
-  tolerance = _RATIO_TOLERANCE + _ROUNDED / min(height, width)
-  if abs(y / x - 1) > tolerance or max(x, y) > 1:
+  photo, mask = np.array([[height, width]]), np.array(shown.shape[:2])
+  same = photo_files.have_same_shape(photo, mask)
+  if not same.all() or np.any(photo > mask):
     raise errors.DataError(
       f'{path}: is {old_width}x{old_height} pixels, but its photograph is '
       f'{width}x{height}: make a mask of that size, or a larger one of that '

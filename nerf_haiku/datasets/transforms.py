@@ -1,81 +1,26 @@
 """Reads captures with a `transforms.json` of instant-ngp or nerfstudio."""
 
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from nerf_haiku import camera_checks, errors, scenes
+from nerf_haiku import camera_checks, errors
 from nerf_haiku.datasets import (
   captures,
-  checks,
   image_files,
   lens_fields,
   photo_files,
-  scene_folders,
   transforms_json,
 )
-from nerf_haiku.io import file_names, messages, safe_reading
+from nerf_haiku.io import file_names, messages
 
 FILE = 'transforms.json'
 
 # instant-ngp's unit cube, in which scenes are scaled and moved by default.
 _SCALE, _OFFSET = 0.33, (0.5, 0.5, 0.5)
-
-
-@safe_reading.wrap_os_errors()
-def load(
-  data_dir: str,
-  shape: str,
-  *,
-  down_factor: int,
-  num_poses: int,
-  holdout: int = 8,
-  contracted: bool = False,
-  near: float | None = None,
-  far: float | None = None,
-  box: checks.Box = None,
-) -> scenes.Scene:
-  """Loads a scene, see `captures.make_scene`.
-
-  Args:
-    data_dir: holds `transforms.json`, or a folder `shape` that does.
-    shape: name of the scene, or ''.
-    down_factor: images are those of a folder such as `images_4`, or else
-      downscaled by it. 0: such that the longer side is at most
-      `image_files.MAX_SIDE`.
-    num_poses: see `captures.make_scene`, also for all others.
-    holdout: as there.
-    contracted: as there.
-    near: as there.
-    far: as there.
-    box: as there; without it, a bounded scene is in the box of `aabb_scale`.
-
-  Raises:
-    DataError: if a file is missing or cannot be used.
-    UserError: if a setting is out of range.
-  """
-  captures.check_settings(
-    down_factor=down_factor,
-    num_poses=num_poses,
-    holdout=holdout,
-    near=near,
-    far=far,
-  )
-  folder, notices = scene_folders.find_scene(
-    data_dir, shape, collection='', is_scene=is_scene, required_file=FILE
-  )
-  capture = read(folder, down_factor)
-  return captures.make_scene(
-    capture._replace(notices=(*notices, *capture.notices)),
-    num_poses=num_poses,
-    holdout=holdout,
-    contracted=contracted,
-    near=near,
-    far=far,
-    box=box,
-  )
 
 
 def is_scene(folder: pathlib.Path) -> bool:
@@ -205,3 +150,10 @@ def _number(path: pathlib.Path, field: str, value: Any) -> float:
       f'{path}: {field} must be a number over 0, got {messages.shorten(value)}.'
     )
   return float(value)
+
+
+# Loads a scene, see `captures.load`.
+load = functools.partial(
+  captures.load,
+  captures.Reader(required_file=FILE, is_scene=is_scene, read=read),
+)

@@ -5,14 +5,14 @@ of the parameters, the rays and their samples. Losses and diagnostics are
 computed from what `render` returns, where they are used.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol, Self, TypeVar
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from nerf_haiku import cameras, occupancy_grid, volume
+from nerf_haiku import cameras, contraction, occupancy_grid, volume
 
 # The parameters of each network of a renderer, by its name.
 Params = Mapping[str, hk.Params]
@@ -114,6 +114,56 @@ class Renderer(Protocol[Samples]):
     self, variables: Variables, key: jax.Array, step: jax.Array
   ) -> RendererState:
     """Returns the state after `step` updates, from current parameters."""
+
+
+def init_params(fields: Mapping[str, hk.Transformed], key: jax.Array) -> Params:
+  """Returns random parameters of fields, by their names."""
+  keys = jax.random.split(key, len(fields))
+  point = jnp.zeros((1, 3))
+  return {
+    name: field.init(key, point, point)
+    for key, (name, field) in zip(keys, fields.items(), strict=True)
+  }
+
+
+def query(
+  field: hk.Transformed,
+  params: hk.Params,
+  rays: cameras.Rays,
+  t: jax.Array,
+  noise: jax.Array | float,
+  *,
+  activation: Callable[[jax.Array], jax.Array],
+  contracted: bool,
+  gradient_radius: float,
+) -> tuple[jax.Array, jax.Array]:
+  """Queries a field at the same number of positions on each of `R` rays.
+
+  Args:
+    field: maps points and viewing directions to raw densities and colors.
+    params: of the field.
+    rays: `R` rays.
+    t: `[R, S]` positions.
+    noise: `[R, S]` added to raw densities, or 0.
+    activation: maps raw densities to densities per scene unit, or where space
+      is contracted, to those that `contraction.density_factor` scales.
+    contracted: whether the field is of unbounded space that is contracted.
+    gradient_radius: see `volume.scale_gradients`; 0: gradients are not scaled.
+
+  Returns:
+    Densities `[R, S]` per scene unit, and colors `[R, S, 3]`.
+  """
+  points = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
+  density, rgb = field.apply(params, points, rays.viewdirs[:, None])
+  if gradient_radius:
+    length = jnp.linalg.norm(rays.directions, axis=-1, keepdims=True)
+    density, rgb = volume.scale_gradients(
+      density, rgb, t * length, radius=gradient_radius
+    )
+  density = activation(density + noise)
+  if contracted:
+    density *= contraction.density_factor(points)
+  return density, rgb
 
 
 def within_budget(num_samples: jax.Array, max_samples: int | None) -> jax.Array:

@@ -9,7 +9,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from nerf_haiku import backgrounds, cameras, contraction, sampling, volume
+from nerf_haiku import backgrounds, cameras, sampling, volume
 from nerf_haiku.renderers import base
 
 
@@ -73,13 +73,7 @@ class HierarchicalRenderer:
     fields = {'coarse': self.coarse}
     if self.fine is not None:
       fields['fine'] = self.fine
-    keys = jax.random.split(key, len(fields))
-    point = jnp.zeros((1, 3))
-    params = {
-      name: field.init(key, point, point)
-      for key, (name, field) in zip(keys, fields.items(), strict=True)
-    }
-    return base.Variables(params=params, state=())
+    return base.Variables(params=base.init_params(fields, key), state=())
 
   def sample_rays(
     self, variables: base.Variables, rays: cameras.Rays, keys: jax.Array
@@ -175,16 +169,16 @@ class HierarchicalRenderer:
     t: jax.Array,
     noise: jax.Array,
   ) -> tuple[volume.RayOutputs, volume.RayHistory]:
-    points = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
-    density, rgb = field.apply(params, points, rays.viewdirs[:, None])
-    if self.gradient_radius:
-      length = jnp.linalg.norm(rays.directions, axis=-1, keepdims=True)
-      density, rgb = volume.scale_gradients(
-        density, rgb, t * length, radius=self.gradient_radius
-      )
-    density = self.activation(density + noise)
-    if self.contracted:
-      density *= contraction.density_factor(points)
+    density, rgb = base.query(
+      field,
+      params,
+      rays,
+      t,
+      noise,
+      activation=self.activation,
+      contracted=self.contracted,
+      gradient_radius=self.gradient_radius,
+    )
     return volume.composite(
       rgb,
       density,

@@ -8,7 +8,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from nerf_haiku import backgrounds, cameras, contraction, sampling, volume
+from nerf_haiku import backgrounds, cameras, sampling, volume
 from nerf_haiku.renderers import base
 
 # Weight that is spread evenly over the intervals of a proposal, so that the
@@ -73,13 +73,7 @@ class ProposalRenderer:
     """See `base.Renderer`; the parameters are `proposal_0`, ..., `field`."""
     fields = {f'proposal_{i}': x for i, x in enumerate(self.proposals)}
     fields['field'] = self.field
-    keys = jax.random.split(key, len(fields))
-    point = jnp.zeros((1, 3))
-    params = {
-      name: field.init(key, point, point)
-      for key, (name, field) in zip(keys, fields.items(), strict=True)
-    }
-    return base.Variables(params=params, state=())
+    return base.Variables(params=base.init_params(fields, key), state=())
 
   def sample_rays(
     self, variables: base.Variables, rays: cameras.Rays, keys: jax.Array
@@ -172,18 +166,16 @@ class ProposalRenderer:
       edges, middle = (
         jnp.clip(spacing.to_t(s), rays.near, rays.far) for s in (edges, middle)
       )
-    points = (
-      rays.origins[:, None] + middle[..., None] * rays.directions[:, None]
+    density, rgb = base.query(
+      field,
+      params,
+      rays,
+      middle,
+      noise,
+      activation=self.activation,
+      contracted=self.contracted,
+      gradient_radius=self.gradient_radius,
     )
-    density, rgb = field.apply(params, points, rays.viewdirs[:, None])
-    if self.gradient_radius:
-      length = jnp.linalg.norm(rays.directions, axis=-1, keepdims=True)
-      density, rgb = volume.scale_gradients(
-        density, rgb, middle * length, radius=self.gradient_radius
-      )
-    density = self.activation(density + noise)
-    if self.contracted:
-      density *= contraction.density_factor(points)
     outputs, history = volume.composite(
       rgb,
       density,

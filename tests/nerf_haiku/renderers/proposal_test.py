@@ -141,6 +141,9 @@ class ProposalTest(chex.TestCase):
     """All weight is in the first tenth of the slab's 0.5."""
     renderer = _make(num_samples=(40, 30, 20), proposals=[_slab(), _slab()])
     variables = renderer.init(jax.random.key(0))
+    self.assertEqual(
+      set(variables.params), {'proposal_0', 'proposal_1', 'field'}
+    )
     rendering = _train(renderer, variables, _keys(), _rays())
     first, second = rendering.proposals
     chex.assert_shape(first.t, (8, 40))
@@ -159,6 +162,19 @@ class ProposalTest(chex.TestCase):
       # A histogram covers its ray.
       np.testing.assert_allclose(edges[:, 0], 2.0, atol=1e-6)
       np.testing.assert_allclose(edges[:, -1], 6.0, atol=1e-6)
+
+  def test_each_round_has_its_own_parameters(self):
+    """With one of them at 0, that one's weights are 0, and no other's."""
+    renderer = _make(num_samples=(9, 8, 7), proposals=[_slab(), _slab()])
+    variables = renderer.init(jax.random.key(0))
+    for i, name in enumerate(('proposal_0', 'proposal_1', 'field')):
+      params = {**variables.params, name: {'slab': {'scale': jnp.zeros(())}}}
+      rendering = _train(
+        renderer, variables._replace(params=params), _keys(), _rays()
+      )
+      histories = *rendering.proposals, rendering.history
+      opacity = [float(x.weights.sum()) > 0 for x in histories]
+      self.assertEqual(opacity, [j != i for j in range(3)])
 
   def test_intervals_have_equal_shares_of_the_weights(self):
     """Weights 0.1, 0.5 and 0.3, each with a third of 0.1 more."""
