@@ -193,9 +193,7 @@ def to_ndc(rays: Rays, ndc: Ndc) -> Rays:
   x, y, z = jnp.moveaxis(origins, -1, 0)
   dx, dy, dz = jnp.moveaxis(rays.directions, -1, 0)
   focal_x, focal_y = ndc.focal
-  starts = jnp.stack(
-    [-focal_x * x / z, -focal_y * y / z, 1.0 + 2.0 * ndc.near / z], axis=-1
-  )
+  starts = points_to_ndc(origins, ndc)
   directions = jnp.stack(
     [
       -focal_x * (dx / dz - x / z),
@@ -234,6 +232,35 @@ def from_ndc(t: arrays.Array, rays: Rays, ndc: Ndc) -> jax.Array:
   # t' = 1 is at infinity: keep the divisor from 0.
   remaining = jnp.maximum(1.0 - t, jnp.finfo(t.dtype).eps)
   return jnp.minimum(shift + t * z / (dz * remaining), far)
+
+
+def points_to_ndc(points: arrays.Array, ndc: Ndc) -> jax.Array:
+  """Converts points to normalized device coordinates (appendix C).
+
+  Args:
+    points: `[..., 3]` in front of the cameras: their z is less than 0.
+    ndc: the coordinates.
+
+  Returns:
+    `[..., 3]`; z is -1 at the near plane and tends to 1 at infinity.
+  """
+  x, y, z = jnp.moveaxis(jnp.asarray(points), -1, 0)
+  focal_x, focal_y = ndc.focal
+  return jnp.stack(
+    [-focal_x * x / z, -focal_y * y / z, 1.0 + 2.0 * ndc.near / z], axis=-1
+  )
+
+
+def points_from_ndc(points: arrays.Array, ndc: Ndc) -> jax.Array:
+  """Returns the points `[..., 3]` that `points_to_ndc` converts to others.
+
+  Those at infinity, z = 1, come back as far as float32 allows.
+  """
+  x, y, z = jnp.moveaxis(jnp.asarray(points), -1, 0)
+  focal_x, focal_y = ndc.focal
+  # Keep the divisor from 0, as `from_ndc` does.
+  depth = 2.0 * ndc.near / jnp.maximum(1.0 - z, jnp.finfo(z.dtype).eps)
+  return jnp.stack([depth * x / focal_x, depth * y / focal_y, -depth], axis=-1)
 
 
 def min_cosines(cameras: Cameras) -> np.ndarray:

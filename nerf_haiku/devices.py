@@ -8,6 +8,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
+def are_cpus() -> bool:
+  """Returns whether this process computes on CPUs."""
+  return jax.default_backend() == 'cpu'
+
+
 def replicate(tree: Any, num_devices: int | None = None) -> Any:
   """Copies each leaf to local devices, under a new leading axis `[D]`.
 

@@ -45,6 +45,19 @@ class RenderImage(Protocol):
     """Returns the image of the camera with this index."""
 
 
+class RenderStrips(Protocol):
+  """Renders the image of a camera piece by piece, see `make_render_strips`."""
+
+  def __call__(
+    self,
+    variables: base.Variables,
+    cameras_: cameras.Cameras,
+    index: int,
+    viewdir_camera: cameras.Cameras | None = None,
+  ) -> Iterator[RenderedImage]:
+    """Yields arrays `[P, ...]` of the next pixels, row by row."""
+
+
 class _Layout(NamedTuple):
   """The division of rays over processes, devices and calls."""
 
@@ -53,7 +66,7 @@ class _Layout(NamedTuple):
   num_devices: int  # `D`, of all processes.
 
 
-def make_render_image(
+def make_render_strips(
   renderer: base.Renderer[Any],
   cast_fn: CastFn,
   *,
@@ -62,12 +75,13 @@ def make_render_image(
   ndc: cameras.Ndc | None = None,
   network: int = -1,
   num_devices: int | None = None,
-) -> RenderImage:
-  """Builds `render_image(variables, cameras, index)` over all devices.
+) -> RenderStrips:
+  """Builds `render_strips(variables, cameras, index)` over all devices.
 
   A device renders chunks of rays, always the same ones together, so that
   neither `rays_per_call` nor the number of devices can change a pixel. All
-  processes have to call it alike, and each gets the whole image.
+  processes have to call it alike, and each gets all of them. Whoever wants no
+  more of an image stops to iterate: at most one further piece is computed.
 
   Args:
     renderer: renders rays.
@@ -82,10 +96,10 @@ def make_render_image(
 
   Returns:
     A function of `Variables`, replicated `[D, ...]` on the devices of the
-    process, cameras, and the index of one of them. It returns the image of
-    that camera, of any size; depth is in scene units. With `viewdir_camera`,
-    one camera, each pixel has the viewing direction of that camera's pixel,
-    where colours depend on it.
+    process, cameras, and the index of one of them. It yields the pixels of
+    that camera's image, of any size, row by row, as host arrays `[P, ...]`;
+    depth is in scene units. With `viewdir_camera`, one camera, each pixel has
+    the viewing direction of that camera's pixel, where colours depend on it.
   """
   is_multihost = num_devices is None and jax.process_count() > 1
   layout = _Layout(
@@ -138,22 +152,62 @@ def make_render_image(
       image = jax.lax.all_gather(image, _AXIS)
     return image
 
-  def render_image(
+  def render_strips(
     variables: base.Variables,
     cameras_: cameras.Cameras,
     index: int,
     viewdir_camera: cameras.Cameras | None = None,
-  ) -> RenderedImage:
+  ) -> Iterator[RenderedImage]:
     camera = jax.tree.map(lambda x: x[index : index + 1], cameras_)
     height, width = (int(x) for x in camera.sizes[0])
     calls = (
       render_chunks(variables, camera, viewdir_camera or camera, pixel)
       for pixel in _pixel_chunks(height, width, layout, is_multihost)
     )
+    remaining = height * width
     # One call is queued behind the one that is read, no more: a user who
     # stops a run need not wait for the whole image.
-    parts = list(_read_behind(calls, 0 if is_multihost else 1))
-    return _assemble(parts, height, width)
+    for call in _read_behind(calls, 0 if is_multihost else 1):
+      strip = _flatten(call, remaining)
+      remaining -= len(strip.rgb)
+      yield strip
+
+  return render_strips
+
+
+def make_render_image(
+  renderer: base.Renderer[Any], cast_fn: CastFn, **settings: Any
+) -> RenderImage:
+  """Builds `render_image(variables, cameras, index)` over all devices.
+
+  Args:
+    renderer: renders rays.
+    cast_fn: casts rays of the world.
+    **settings: see `make_render_strips`.
+
+  Returns:
+    A function like that of `make_render_strips`, which returns whole images.
+  """
+  return assemble_strips(make_render_strips(renderer, cast_fn, **settings))
+
+
+def assemble_strips(render_strips: RenderStrips) -> RenderImage:
+  """Returns a function that renders whole images from one of their strips."""
+
+  def render_image(
+    variables: base.Variables,
+    cameras_: cameras.Cameras,
+    index: int,
+    viewdir_camera: cameras.Cameras | None = None,
+  ) -> RenderedImage:
+    height, width = (int(x) for x in cameras_.sizes[index])
+    strips = list(render_strips(variables, cameras_, index, viewdir_camera))
+
+    def join(*parts: np.ndarray) -> np.ndarray:
+      whole = np.concatenate(parts)
+      return whole.reshape(height, width, *whole.shape[1:])
+
+    return jax.tree.map(join, *strips)
 
   return render_image
 
@@ -164,7 +218,7 @@ def _pixel_chunks(
   """Yields the pixels of each call, `[D, K, C, 2]` of this process's devices.
 
   All calls have the same number of chunks. Past the end of the image pixels
-  are repeated; `_assemble` cuts them off.
+  are repeated; `_flatten` cuts them off.
   """
   pixel = cameras.pixels(height, width)
   chunks = -(-len(pixel) // layout.chunk)
@@ -196,17 +250,9 @@ def _read_behind(
     yield jax.tree.map(np.asarray, call)
 
 
-def _assemble(
-  parts: list[RenderedImage], height: int, width: int
-) -> RenderedImage:
-  """Joins the calls' arrays `[D, K, C, ...]` to images `[H, W, ...]`."""
-
-  def join(*arrays: np.ndarray) -> np.ndarray:
-    flat = [x.reshape(-1, *x.shape[3:]) for x in arrays]
-    whole = np.concatenate(flat)[: height * width]
-    return whole.reshape(height, width, *whole.shape[1:])
-
-  return jax.tree.map(join, *parts)
+def _flatten(call: RenderedImage, num_pixels: int) -> RenderedImage:
+  """Turns arrays `[D, K, C, ...]` into `[P, ...]`, `num_pixels` at most."""
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:])[:num_pixels], call)
 
 
 def _from_ndc(

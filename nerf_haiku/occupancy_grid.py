@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nerf_haiku import arrays
+
 
 class Grid(NamedTuple):
   """What is known of the `G` x `G` x `G` cells of a box, by z, y, x."""
@@ -80,3 +82,23 @@ def update_occupied(grid: Grid, *, min_density: float) -> Grid:
   """
   threshold = jnp.minimum(min_density, 0.5 * jnp.mean(grid.density))
   return grid._replace(occupied=grid.density >= threshold)
+
+
+def is_occupied(grid: Grid, points: arrays.Array, box: np.ndarray) -> jax.Array:
+  """Returns which points lie in occupied cells.
+
+  Args:
+    grid: of any resolution.
+    points: `[N, 3]` in the units of the box; outside of it nothing is occupied.
+    box: `[2, 3]` lower and upper corner.
+
+  Returns:
+    `[N]` bool.
+  """
+  lower, upper = np.asarray(box, np.float32)
+  resolution = grid.occupied.shape[0]
+  fraction = (jnp.asarray(points) - lower[None]) / (upper - lower)[None]
+  is_inside = jnp.all((fraction >= 0) & (fraction <= 1), axis=-1)
+  cell = jnp.clip((fraction * resolution).astype(int), 0, resolution - 1)
+  x, y, z = jnp.moveaxis(cell, -1, 0)
+  return is_inside & jnp.asarray(grid.occupied)[z, y, x]

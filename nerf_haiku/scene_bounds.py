@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nerf_haiku import cameras, lenses, poses
+from nerf_haiku import cameras, contraction, lenses, poses, scenes, similarity
 
 # A point is in the box if at least this fraction of the cameras sees it.
 _MIN_VISIBLE = 0.5
@@ -52,6 +52,25 @@ def fit_bounds(cams: cameras.Cameras, target: poses.Target) -> FittingBounds:
     near=max(nearest - radius, _MIN_NEAR * nearest),
     far=farthest + radius,
     box=box.astype(np.float32),
+  )
+
+
+def modelled_bounds(scene: scenes.Scene) -> SceneBounds:
+  """Returns the box that is modelled, in the field's own space.
+
+  In contracted space the box holds all of it, and the pixel is one at a
+  distance of 1, where nothing is contracted.
+  """
+  if scene.contracted:
+    focal = np.median(scene.train.cameras.intrinsics[:, 0])
+    return SceneBounds(contraction.BOX, 1.0 / float(focal))
+  scale = similarity.field_units(scene.similarity)
+  return scene_bounds(
+    similarity.move_rigidly(scene.similarity, scene.train.cameras),
+    scale * scene.near,
+    scale * scene.far,
+    scene.box,
+    scene.ndc,
   )
 
 

@@ -113,9 +113,11 @@ def flops_per_ray(
 
 
 def _width(config: ml_collections.ConfigDict, num_octaves: int) -> int:
-  """Returns the number of features of an encoding."""
-  encoding = model.make_encoding(config, num_octaves)
-  return jax.eval_shape(encoding, jnp.zeros(3)).shape[0]
+  """Returns the number of features of an encoding of three coordinates."""
+  if not config.emb.use_embed:
+    return 3
+  functions = len(config.emb.periodic_fns) * num_octaves
+  return 3 * (functions + config.emb.include_input)
 
 
 def make_scene(size: int) -> scenes.Scene:

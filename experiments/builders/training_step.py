@@ -14,7 +14,10 @@ from experiments.configs import schema
 from nerf_haiku import (
   camera_refinement,
   cameras,
+  devices,
   exposure,
+  models,
+  records,
   scenes,
   similarity,
   training,
@@ -117,8 +120,10 @@ def make_update(
 
   microbatch = config.microbatch
   # A renderer with a budget of samples bounds its activations by itself.
-  if not microbatch and model.is_on_cpu() and renderer.max_samples is None:
-    microbatch = model.rays_that_fit(config, model.CACHED_ACTIVATIONS)
+  if not microbatch and devices.are_cpus() and renderer.max_samples is None:
+    microbatch = records.rays_that_fit(
+      model.make_record(config, scene), models.CACHED_ACTIVATIONS
+    )
   return training.make_update(
     renderer,
     optimizer,

@@ -12,11 +12,11 @@ import ml_collections
 from experiments.configs import default, renamed_fields, schema
 from experiments.outputs import json_files
 from experiments.processes import locks
-from nerf_haiku import checkpoints, errors
+from nerf_haiku import checkpoints, errors, models
 from nerf_haiku.io import messages, safe_reading
 
 CONFIG = 'config.json'
-CHECKPOINTS = 'checkpoints'
+CHECKPOINTS = models.CHECKPOINTS
 RESULTS = 'results.json'
 VIEWS = 'test'
 REFINED = 'cameras_refined.json'  # The training cameras, at the end.

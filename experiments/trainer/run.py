@@ -85,7 +85,7 @@ def train(
     # The main process tells the others if it cannot write there.
     folder = run_dir.prepare_run_dir(model_dir, settings)
     multihost.run_on_main(lambda: stack.enter_context(folder))
-    multihost.run_on_main(lambda: stored_scene.write(model_dir, scene))
+    multihost.run_on_main(lambda: stored_scene.write(model_dir, config, scene))
     log.info('\n'.join([describe_scene(config, scene), *bounds_notices]))
     run = _Run(experiment, model_dir, settings, log, seed)
     outputs = run.open_outputs(stack, profiled=profiled)

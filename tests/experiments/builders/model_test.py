@@ -17,6 +17,7 @@ from nerf_haiku import (
   cameras,
   contraction,
   devices,
+  scene_bounds,
   scenes,
   training,
 )
@@ -265,7 +266,7 @@ class PairsTest(chex.TestCase):
     self.assertEqual(march._replace(box=None), expected)
 
   def _march(self, config, box):
-    return model.make_march_settings(config, model.make_bounds(_scene(box)))
+    return model.make_renderer(config, _scene(box)).settings
 
   def test_a_budget_that_a_ray_exceeds(self):
     config = configs.changed(
@@ -295,7 +296,7 @@ class ContractionTest(chex.TestCase):
   def test_renderers_and_grids_are_of_contracted_space(self):
     scene = _scene()._replace(contracted=True)
     # 8 pixels of a focal length are 1 wide at a distance of 1.
-    made = model.make_bounds(scene)
+    made = scene_bounds.modelled_bounds(scene)
     np.testing.assert_array_equal(made.box, [[-2] * 3, [2] * 3])
     self.assertAlmostEqual(made.pixel_width, 1 / 8)
     march = model.make_renderer(configs.changed(renderer='occupancy'), scene)

@@ -13,7 +13,15 @@ from PIL import Image
 
 from experiments.outputs import stored_scene, trained_run, videos
 from experiments.trainer import run
-from nerf_haiku import camera_paths, cameras, errors, scenes, similarity
+from nerf_haiku import (
+  camera_paths,
+  cameras,
+  errors,
+  models,
+  scene_files,
+  scenes,
+  similarity,
+)
 from tests.support import configs
 
 
@@ -56,7 +64,7 @@ class StoredSceneTest(chex.TestCase):
       similarity=moved,
       contracted=True,
     )
-    stored_scene.write(folder, scene)
+    scene_files.write(folder / models.SCENE, scene)
     read = stored_scene.read(folder)
     chex.assert_trees_all_close(read.similarity, moved)
     self.assertTrue(read.contracted)
@@ -64,7 +72,7 @@ class StoredSceneTest(chex.TestCase):
       np.testing.assert_array_equal(cams.camera_to_world, pose)
     self.assertEqual(read.test.names, ('a', 'b'))
     # Runs of earlier versions say neither.
-    path = folder / stored_scene.FILE
+    path = folder / models.SCENE
     content = json.loads(path.read_text())
     del content['similarity'], content['contracted']
     path.write_text(json.dumps(content))

@@ -1,0 +1,318 @@
+"""A trained model: what is queried is what is rendered, in any space."""
+
+import json
+import pathlib
+
+import chex
+import jax
+import numpy as np
+import optax
+from absl.testing import parameterized
+
+from nerf_haiku import (
+  camera_paths,
+  cameras,
+  checkpoints,
+  errors,
+  models,
+  records,
+  scene_files,
+  scenes,
+  similarity,
+  training,
+)
+from nerf_haiku.renderers import base
+
+_TURN = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+_MOVED = similarity.Similarity(0.25, _TURN, np.array([0.1, -0.2, 0.3]))
+_NDC = cameras.Ndc(focal=(1.5, 1.5), near=1.0)
+
+
+def _scene(**changes):
+  views = cameras.pinhole(camera_paths.circle(2), [[6, 8]] * 2, [9.0] * 2)
+  split = scenes.Split(scenes.LazyImages(2, lambda index: None), views)
+  scene = scenes.Scene(
+    train=split,
+    val=split,
+    test=split,
+    near=0.5,
+    far=8.0,
+    box=None,
+    path=views,
+    notices=(),
+  )
+  return scene._replace(**changes)
+
+
+def _record(kind='hierarchical', *, contracted=False, **settings):
+  """Returns the record of a small hash grid."""
+  half = 2.0 if contracted else 1.5
+  field = {
+    'kind': 'hash',
+    'box': [[-half] * 3, [half] * 3],
+    'num_levels': 3,
+    'base_resolution': 4,
+    'max_resolution': 12,
+    'hashmap_size': 512,
+    'density_width': 8,
+    'color_width': 8,
+  }
+  renderer = {
+    'kind': kind,
+    'contracted': contracted,
+    'perturb': True,
+    'raw_noise_std': 0.0,
+    'density_activation': 'softplus',
+    'infinite_end': False,
+    'background': [0.0, 0.0, 0.0],
+    'gradient_radius': 0.0,
+    **settings,
+  }
+  made = {'field': field}
+  if kind == 'hierarchical':
+    renderer |= {'num_samples': 512, 'num_importance': 0, 'lindisp': False}
+    made = {'coarse': field}
+  elif kind == 'proposal':
+    renderer['num_samples'] = [8, 512]
+    made = {'proposal_0': field | {'has_color': False}, 'field': field}
+  else:
+    renderer['march'] = {
+      'box': field['box'],
+      'step_size': 0.01,
+      'resolution': 8,
+      'max_samples': 2**15,
+    }
+  return {'renderer': renderer, 'fields': made, 'pixel_center': True}
+
+
+def _model(record, scene):
+  renderer = records.make_renderer(record)
+  variables = jax.jit(renderer.init)(jax.random.key(0))
+  # Features that are far from 0: the field varies from place to place.
+  params = jax.tree.map(
+    lambda x: x + 0.5 * np.sin(np.arange(x.size)).reshape(x.shape),
+    variables.params,
+  )
+  variables = base.Variables(params, variables.state)
+  return models.make_model(record, scene, variables, step=7)
+
+
+def _integrate(model, origin, direction, near, far, num=4096):
+  """Integrates equation 1 along a ray by the model's own queries."""
+  edges = np.linspace(near, far, num + 1)
+  t, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
+  length = np.linalg.norm(direction)
+  points = origin + t[:, None] * direction
+  density, rgb = model.query(points, direction / length)
+  density = density * model.occupied(model.to_field(points))
+  depth = np.cumsum(density * width * length)
+  before = np.concatenate([[0.0], depth[:-1]])
+  weights = np.exp(-before) - np.exp(-depth)
+  return weights @ rgb, weights @ t, np.sum(weights)
+
+
+class RenderTest(chex.TestCase):
+  @parameterized.parameters(
+    ('hierarchical', {}, {}),
+    ('occupancy', {}, {}),
+    ('proposal', {}, {}),
+    ('hierarchical', {}, {'similarity': _MOVED}),
+    ('proposal', {'contracted': True}, {'similarity': _MOVED, 'far': 40.0}),
+    ('hierarchical', {'contracted': True}, {'far': 40.0}),
+  )
+  def test_a_pixel_is_the_integral_of_queries(self, kind, settings, changes):
+    scene = _scene(contracted=settings.get('contracted', False), **changes)
+    model = _model(_record(kind, **settings), scene)
+    camera = cameras.take(scene.test.cameras, [1])
+    image = model.render(camera)
+    self.assertEqual(image.rgb.shape, (6, 8, 3))
+    pose = np.asarray(camera.camera_to_world[0])
+    row, column = 2, 5
+    plane = cameras.image_plane(camera, [0], [[row + 0.5, column + 0.5]])[0]
+    rgb, depth, opacity = _integrate(
+      model, pose[:, 3], pose[:, :3] @ plane, scene.near, scene.far
+    )
+    self.assertGreater(opacity, 0.3)
+    np.testing.assert_allclose(image.opacity[row, column], opacity, atol=4e-3)
+    np.testing.assert_allclose(image.rgb[row, column], rgb, atol=4e-3)
+    np.testing.assert_allclose(
+      image.depth[row, column], depth, rtol=1e-2, atol=1e-2
+    )
+
+  def test_device_coordinates(self):
+    pose = np.concatenate([np.eye(3), [[0.1], [0.2], [0.0]]], axis=1)
+    views = cameras.pinhole(pose[None], [[6, 8]], [9.0])
+    split = scenes.Split(scenes.LazyImages(1, lambda index: None), views)
+    scene = _scene(ndc=_NDC, train=split, near=0.0, far=1e9)
+    model = _model(_record(), scene)
+    image = model.render(views)
+    plane = cameras.image_plane(views, [0], [[2.5, 5.5]])[0]
+    # Even in disparity: equal steps of t' between the near plane and infinity.
+    edges = 1.0 / np.linspace(1.0, 1e-4, 4097)
+    t, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
+    length = np.linalg.norm(plane)
+    points = pose[:, 3] + t[:, None] * plane
+    density, rgb = model.query(points, plane / length)
+    optical = np.cumsum(density * width * length)
+    weights = np.exp(-np.concatenate([[0], optical[:-1]])) - np.exp(-optical)
+    np.testing.assert_allclose(image.opacity[2, 5], weights.sum(), atol=4e-3)
+    np.testing.assert_allclose(image.rgb[2, 5], weights @ rgb, atol=4e-3)
+    behind, _ = model.query(np.array([0.0, 0.0, -0.5]), plane / length)
+    self.assertEqual(behind, 0.0)
+
+  def test_sizes_share_what_is_compiled(self):
+    model = _model(_record(num_samples=4), _scene())
+    views = model.scene.test.cameras
+    whole = model.render(cameras.take(views, [0]))
+    strips = list(model.render_strips(cameras.take(views, [0])))
+    joined = np.concatenate([x.rgb for x in strips])
+    np.testing.assert_array_equal(joined, whole.rgb.reshape(-1, 3))
+    before = _num_traces()
+    large = cameras.pinhole(views.camera_to_world[:1], [[31, 57]], [50.0])
+    self.assertEqual(model.render(large).rgb.shape, (31, 57, 3))
+    self.assertEqual(_num_traces(), before)
+
+  def test_other_variables_render_another_image(self):
+    model = _model(_record(), _scene())
+    camera = cameras.take(model.scene.test.cameras, [0])
+    usual = model.render(camera)
+    params = jax.tree.map(lambda x: 0.5 * x, model.variables.params)
+    other = model.replace(base.Variables(params, ()), step=9)
+    self.assertEqual((model.step, other.step), (7, 9))
+    self.assertGreater(
+      np.max(np.abs(usual.rgb - other.render(camera).rgb)), 1e-3
+    )
+    np.testing.assert_array_equal(model.render(camera).rgb, usual.rgb)
+
+
+def _num_traces():
+  return len(_TRACES)
+
+
+_TRACES: list[str] = []
+jax.monitoring.register_event_duration_secs_listener(
+  lambda event, *_, **__: (
+    _TRACES.append(event) if 'jaxpr_trace' in event else None
+  )
+)
+
+
+class QueryTest(chex.TestCase):
+  def test_any_number_and_shape_of_points(self):
+    model = _model(_record(), _scene())
+    points = np.random.default_rng(0).uniform(-1, 1, (5, 4000, 3))
+    viewdir = np.array([0.0, 0.6, -0.8])
+    density, rgb = model.query(points, viewdir)
+    self.assertEqual((density.shape, rgb.shape), ((5, 4000), (5, 4000, 3)))
+    one, _ = model.query(points[4, 3999], viewdir)
+    np.testing.assert_allclose(one, density[4, 3999], rtol=1e-5)
+    none, _ = model.query(points[:0], viewdir)
+    self.assertEqual(none.shape, (0, 4000))
+
+  @parameterized.parameters(
+    {},
+    {'similarity': _MOVED},
+    {'similarity': _MOVED, 'contracted': True},
+    {'ndc': _NDC},
+  )
+  def test_the_way_to_the_field_and_back(self, **changes):
+    scene = _scene(**changes)
+    model = _model(_record(contracted=scene.contracted), scene)
+    points = np.random.default_rng(0).uniform(-3, 3, (50, 3)) - (0, 0, 5)
+    moved = model.to_field(points)
+    np.testing.assert_allclose(model.from_field(moved), points, rtol=1e-4)
+    if scene.contracted:
+      self.assertLess(np.max(np.linalg.norm(moved, axis=-1)), 2.0)
+    # The same colors, and densities by the lengths of the two spaces.
+    viewdir = np.array([0.0, 0.6, -0.8])
+    turned = viewdir
+    if scene.similarity is not None:
+      turned = _TURN @ viewdir
+    expected, rgb = model.query(points, viewdir)
+    density, field_rgb = model.query_field(moved, turned)
+    np.testing.assert_allclose(field_rgb, rgb, atol=2e-3)
+    if scene.ndc is not None:
+      step = 1e-3
+      ahead = model.to_field(points + step * viewdir)
+      behind = model.to_field(points - step * viewdir)
+      lengths = np.linalg.norm(ahead - behind, axis=-1) / (2 * step)
+    else:
+      lengths = 1.0
+      if scene.similarity is not None:
+        lengths = _MOVED.scale
+      if scene.contracted:
+        radius = np.linalg.norm(similarity.move_points(_MOVED, points), axis=-1)
+        lengths = lengths / np.maximum(radius, 1.0) ** 2
+    np.testing.assert_allclose(density * lengths, expected, rtol=2e-2)
+
+  @parameterized.parameters({}, {'similarity': _MOVED}, {'ndc': _NDC})
+  def test_normals_are_against_the_gradient(self, **changes):
+    scene = _scene(**changes)
+    model = _model(_record(), scene)
+    points = np.random.default_rng(0).uniform(-0.9, 0.9, (20, 3))
+    points -= (0, 0, 3) if scene.ndc is not None else (0, 0, 0)
+    raw = model.replace(model.variables, 0)
+    normals = raw.normals(points)
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=-1), 1, rtol=1e-5)
+    step = 1e-3 / (1 if scene.similarity is None else _MOVED.scale)
+
+    def density(x):
+      # Of one direction: device coordinates would scale it by direction.
+      return model.query_field(model.to_field(x), np.array([0.0, 0, -1]))[0]
+
+    change = density(points + step * normals) - density(points - step * normals)
+    for axis in np.eye(3):
+      tangent = np.cross(normals, axis)
+      across = density(points + step * tangent)
+      across = across - density(points - step * tangent)
+      self.assertLess(np.median(np.abs(across) / np.abs(change)), 0.2)
+    self.assertLess(np.max(change), 0.0)
+
+  def test_occupied_cells(self):
+    record = _record('occupancy')
+    model = _model(record, _scene())
+    points = np.array([[-1.4, 0.0, 1.4], [1.4, 0.0, 1.4], [0.0, 0.0, 1.6]])
+    occupied = np.zeros((8, 8, 8), bool)
+    occupied[7, 4, 0] = True  # z, y, x
+    grid = model.variables.state._replace(occupied=occupied)
+    model = model.replace(base.Variables(model.variables.params, grid), 0)
+    np.testing.assert_array_equal(model.occupied(points), [True, False, False])
+    without_grid = _model(_record(), _scene())
+    self.assertTrue(without_grid.occupied(points).all())
+
+
+class OpenTest(chex.TestCase):
+  def _write(self, folder, record, scene):
+    renderer = records.make_renderer(record)
+    state = training.init_state(renderer, optax.adam(1e-3), jax.random.key(1))
+    records.write(folder / models.RECORD, record)
+    scene_files.write(folder / models.SCENE, scene)
+    with checkpoints.Checkpoints(folder / models.CHECKPOINTS) as existing:
+      existing.save(jax.tree.map(np.asarray, state), {'seed': 0})
+    return state
+
+  def test_a_run_in_three_lines(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    record, scene = _record('occupancy'), _scene(similarity=_MOVED)
+    state = self._write(folder, record, scene)
+    model = models.open_run(folder)
+    self.assertEqual(model.record, record)
+    self.assertEqual(model.step, 0)
+    chex.assert_trees_all_equal(model.variables.params, state.params)
+    camera = cameras.take(model.scene.test.cameras, [0])
+    expected = models.make_model(record, scene, state.variables())
+    np.testing.assert_array_equal(
+      model.render(camera).rgb, expected.render(camera).rgb
+    )
+    np.testing.assert_array_equal(model.field_box, [[-1.5] * 3, [1.5] * 3])
+
+  def test_errors_name_the_file(self):
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    with self.assertRaisesRegex(errors.DataError, 'model.json'):
+      models.open_run(folder)
+    self._write(folder, _record(), _scene())
+    with self.assertRaisesRegex(errors.UserError, 'no checkpoint of step 5'):
+      models.open_run(folder, step=5)
+    (folder / models.RECORD).write_text(json.dumps({'renderer': {}}))
+    with self.assertRaisesRegex(errors.DataError, 'model.json: is no record'):
+      models.open_run(folder)
