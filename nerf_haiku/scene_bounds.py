@@ -74,6 +74,13 @@ def modelled_bounds(scene: scenes.Scene) -> SceneBounds:
   )
 
 
+def even_depth(scene: scenes.Scene) -> float | None:
+  """Returns `even_to` of `media.depth_image`: where contraction begins."""
+  if not scene.contracted:
+    return None
+  return 1.0 / similarity.field_units(scene.similarity)
+
+
 def fraction_of_rays(
   cams: cameras.Cameras, near: float, far: float, box: np.ndarray
 ) -> float:

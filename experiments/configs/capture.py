@@ -15,16 +15,17 @@ def get_config() -> ml_collections.ConfigDict:
   config.random_background = False  # Photographs have no alpha.
   # What is at the end of a ray is opaque, however far it is.
   config.last_interval = 'infinite'
-  config.num_steps = 1_500
+  # Little of unbounded space is empty: proposals cost less than marching.
+  config.renderer = 'proposal'
+  config.num_rand = 1024
+  config.num_samples = 16
+  config.batch_warmup_steps = 0
+  config.num_steps = 2_500
   config.learning_rate = 1e-2
-  config.batch_warmup_steps = 200
-  # Without this loss there is haze, and twice as many samples.
+  # Without this loss there is haze.
   config.distortion_loss_weight = 0.002
-  config.hash.max_resolution = 512
-  # In contracted space, which is 4 wide: some 200 positions on a ray.
-  config.occupancy.step_size = 0.02
-  config.occupancy.resolution = 96
-  config.occupancy.max_samples = 17_472
+  config.hash.hashmap_size = 2**18
+  config.hash.max_resolution = 1024
   config.num_poses = 120
   config.render_factor = 2
   config.i_print = 100

@@ -16,12 +16,13 @@ def get_config() -> ml_collections.ConfigDict:
   config.random_background = False
   config.last_interval = 'infinite'
   config.distortion_loss_weight = 0.002
-  config.num_steps = 600
-  config.num_rand = 2048
+  # Little of this space is empty: proposals cost less than marching through.
+  config.renderer = 'proposal'
+  config.num_rand = 1024
+  config.num_samples = 16
+  config.batch_warmup_steps = 0
+  config.num_steps = 1_700
   config.hash.hashmap_size = 2**17
-  # Some three pixels: little of this space is empty, so that steps cost most.
-  config.occupancy.step_size = 0.03
-  config.occupancy.max_samples = 32768
-  config.i_img = 300
-  config.i_weights = 600
+  config.i_img = 850
+  config.i_weights = 1_700
   return config

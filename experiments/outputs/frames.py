@@ -50,6 +50,7 @@ def render_frames(
   *,
   near: float,
   far: float,
+  even_to: float | None = None,
   still: bool,
   fps: int,
 ) -> RenderedFrames:
@@ -62,6 +63,7 @@ def render_frames(
       `image_rendering.make_render_image`.
     near: depth that is shown as near.
     far: depth that is shown as far, and the largest in 16 bits.
+    even_to: see `media.depth_image`.
     still: whether to render also a still video: the view of the first camera
       in which only the viewing directions are those of the others.
     fps: frames per second of the videos.
@@ -80,7 +82,7 @@ def render_frames(
   ]
   for part, i in tqdm.tqdm(missing, 'frames', disable=None, leave=False):
     if part == _RGB:
-      _write_frame(folder, names[i], render(path, i), near, far)
+      _write_frame(folder, names[i], render(path, i), near, far, even_to)
     else:
       viewdir_camera = cameras.take(path, slice(i, i + 1))
       image = render(path, 0, viewdir_camera)
@@ -110,6 +112,7 @@ def _write_frame(
   image: image_rendering.RenderedImage,
   near: float,
   far: float,
+  even_to: float | None,
 ) -> None:
   """Writes a frame; its colors come last, which mark it as complete."""
   depth = np.asarray(image.depth, np.float32)
@@ -123,7 +126,7 @@ def _write_frame(
   files.write(folder / _OPACITY / f'{name}.png', media.encode_png(opacity))
   media.write_png(
     folder / _DEPTH / f'{name}.png',
-    media.depth_image(image.depth, image.opacity, near, far),
+    media.depth_image(image.depth, image.opacity, near, far, even_to=even_to),
   )
   media.write_png(folder / _RGB / f'{name}.png', media.to_uint8(image.rgb))
 

@@ -12,7 +12,13 @@ import tqdm
 
 from experiments.configs import schema
 from experiments.outputs import provenance, score_variants, trained_run
-from nerf_haiku import arrays, backgrounds, image_rendering, scenes
+from nerf_haiku import (
+  arrays,
+  backgrounds,
+  image_rendering,
+  scene_bounds,
+  scenes,
+)
 from nerf_haiku.io import media
 from nerf_haiku.metrics import image_quality, lpips
 
@@ -52,6 +58,7 @@ def score_run(
     views,
     near=run.scene.near,
     far=run.scene.far,
+    even_to=scene_bounds.even_depth(run.scene),
     background=background,
     variants=score_variants.make_variants(run),
   )
@@ -97,6 +104,7 @@ def score_views(
   *,
   near: float,
   far: float,
+  even_to: float | None = None,
   background: backgrounds.Color,
   variants: Mapping[str, score_variants.Variant] | None = None,
 ) -> dict[str, Any]:
@@ -109,6 +117,7 @@ def score_views(
       beside each other; and for `overview.png`, renderings above depths.
     near: depth that is shown as near.
     far: depth that is shown as far.
+    even_to: see `media.depth_image`.
     background: color that true images with alpha are composited over.
     variants: other comparisons, by name; each has all scores as well.
 
@@ -135,7 +144,9 @@ def score_views(
     for variant, compare in (variants or {}).items():
       for name, value in _measure(measures, compare(i, view)).items():
         scores[f'{name}_{variant}'].append(value)
-    depth = media.depth_image(rendered.depth, rendered.opacity, near, far)
+    depth = media.depth_image(
+      rendered.depth, rendered.opacity, near, far, even_to=even_to
+    )
     media.write_png(
       folder / f'view_{i:03}.png', media.side_by_side([rgb, truth, depth])
     )

@@ -15,7 +15,7 @@ from experiments.outputs import (
   video_cameras,
 )
 from experiments.processes import multihost
-from nerf_haiku import cameras
+from nerf_haiku import cameras, scene_bounds
 
 FPS = 30
 
@@ -52,6 +52,7 @@ def render_video(
     run.render,
     near=run.scene.near,
     far=run.scene.far,
+    even_to=scene_bounds.even_depth(run.scene),
     still=run.config.use_viewdirs and len(path.sizes) > 1 and same_size,
     fps=fps,
   )

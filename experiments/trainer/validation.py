@@ -8,7 +8,7 @@ from experiments.builders import experiment as experiment_lib
 from experiments.configs import schema
 from experiments.outputs import scoring
 from experiments.trainer import progress, tensorboard
-from nerf_haiku import arrays, image_rendering, scenes
+from nerf_haiku import arrays, image_rendering, scene_bounds, scenes
 from nerf_haiku.io import media
 from nerf_haiku.metrics import image_quality
 from nerf_haiku.renderers import base
@@ -95,7 +95,11 @@ def _pictures(
     'disp': _normalize_to_max(image.disparity),
     'acc': media.to_gray(image.opacity, 1.0),
     'depth': media.depth_image(
-      image.depth, image.opacity, scene.near, scene.far
+      image.depth,
+      image.opacity,
+      scene.near,
+      scene.far,
+      even_to=scene_bounds.even_depth(scene),
     ),
   }
 

@@ -86,7 +86,12 @@ def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
 
 
 def depth_image(
-  depth: arrays.Array, opacity: arrays.Array, near: float, far: float
+  depth: arrays.Array,
+  opacity: arrays.Array,
+  near: float,
+  far: float,
+  *,
+  even_to: float | None = None,
 ) -> np.ndarray:
   """Colors a depth image: yellow is near, blue is far, white is empty.
 
@@ -95,6 +100,8 @@ def depth_image(
     opacity: `[H, W]` in [0, 1]; colors fade to white as it approaches 0.
     near: t at and before which pixels are yellow.
     far: t at and beyond which pixels are blue; colors are linear in t between.
+    even_to: t beyond which they are linear in 1 / t instead, where far is much
+      farther than what is in the middle of the scene; None: nowhere.
 
   Returns:
     `[H, W, 3]` uint8.
@@ -109,9 +116,17 @@ def depth_image(
     raise ValueError(f'near must be less than far, got {near} and {far}.')
   depth, opacity = np.asarray(depth, float), np.asarray(opacity, float)
   t = depth / np.where(opacity > 0, opacity, 1)
-  knots = np.linspace(near, far, len(_PLASMA))
+  ends = np.array([near, far])
+  if even_to is not None:
+    ends, t = _bend(ends / even_to), _bend(t / even_to)
+  knots = np.linspace(ends[0], ends[1], len(_PLASMA))
   color = np.stack([np.interp(t, knots, c) for c in _PLASMA.T], -1)
   return to_uint8(1 + opacity[..., None] * (color - 1))
+
+
+def _bend(distance: np.ndarray) -> np.ndarray:
+  """Maps distances over 1 to 2 minus their inverse, less than 2."""
+  return np.where(distance <= 1, distance, 2 - 1 / np.maximum(distance, 1))
 
 
 def side_by_side(images: Sequence[np.ndarray]) -> np.ndarray:

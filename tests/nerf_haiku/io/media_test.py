@@ -139,6 +139,15 @@ class DepthImageTest(parameterized.TestCase):
     # The middle is between colours 102 and 153 of the 256 of plasma.
     self.assertEqual(self._pixel(4.0, 1.0), (201, 71, 121))
 
+  def test_linear_in_the_inverse_beyond_what_is_even(self):
+    """With s = t up to 1 and 2 - 1 / t beyond, from 0 to nearly 2."""
+    t = np.array([[0.5, 1.0, 2.0, 4.0, 1e9]])
+    ones = np.ones_like(t)
+    image = media.depth_image(3 * t, ones, 0.0, 3e12, even_to=3.0)
+    s = np.array([[0.5, 1.0, 1.5, 1.75, 2.0]])
+    expected = media.depth_image(s, ones, 0.0, 2.0)
+    np.testing.assert_allclose(image, expected, atol=1)
+
   def test_luminance_falls_with_depth(self):
     depth = np.linspace(2, 6, 300)[None]
     image = media.depth_image(depth, np.ones_like(depth), 2.0, 6.0)
