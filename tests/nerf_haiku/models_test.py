@@ -6,95 +6,15 @@ import pathlib
 import chex
 import jax
 import numpy as np
-import optax
 from absl.testing import parameterized
 
-from nerf_haiku import (
-  camera_paths,
-  cameras,
-  checkpoints,
-  errors,
-  models,
-  records,
-  scene_files,
-  scenes,
-  similarity,
-  training,
-)
+from nerf_haiku import cameras, errors, models, scenes, similarity
 from nerf_haiku.renderers import base
+from tests.support import trained
 
 _TURN = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 _MOVED = similarity.Similarity(0.25, _TURN, np.array([0.1, -0.2, 0.3]))
 _NDC = cameras.Ndc(focal=(1.5, 1.5), near=1.0)
-
-
-def _scene(**changes):
-  views = cameras.pinhole(camera_paths.circle(2), [[6, 8]] * 2, [9.0] * 2)
-  split = scenes.Split(scenes.LazyImages(2, lambda index: None), views)
-  scene = scenes.Scene(
-    train=split,
-    val=split,
-    test=split,
-    near=0.5,
-    far=8.0,
-    box=None,
-    path=views,
-    notices=(),
-  )
-  return scene._replace(**changes)
-
-
-def _record(kind='hierarchical', *, contracted=False, **settings):
-  """Returns the record of a small hash grid."""
-  half = 2.0 if contracted else 1.5
-  field = {
-    'kind': 'hash',
-    'box': [[-half] * 3, [half] * 3],
-    'num_levels': 3,
-    'base_resolution': 4,
-    'max_resolution': 12,
-    'hashmap_size': 512,
-    'density_width': 8,
-    'color_width': 8,
-  }
-  renderer = {
-    'kind': kind,
-    'contracted': contracted,
-    'perturb': True,
-    'raw_noise_std': 0.0,
-    'density_activation': 'softplus',
-    'infinite_end': False,
-    'background': [0.0, 0.0, 0.0],
-    'gradient_radius': 0.0,
-    **settings,
-  }
-  made = {'field': field}
-  if kind == 'hierarchical':
-    renderer |= {'num_samples': 512, 'num_importance': 0, 'lindisp': False}
-    made = {'coarse': field}
-  elif kind == 'proposal':
-    renderer['num_samples'] = [8, 512]
-    made = {'proposal_0': field | {'has_color': False}, 'field': field}
-  else:
-    renderer['march'] = {
-      'box': field['box'],
-      'step_size': 0.01,
-      'resolution': 8,
-      'max_samples': 2**15,
-    }
-  return {'renderer': renderer, 'fields': made, 'pixel_center': True}
-
-
-def _model(record, scene):
-  renderer = records.make_renderer(record)
-  variables = jax.jit(renderer.init)(jax.random.key(0))
-  # Features that are far from 0: the field varies from place to place.
-  params = jax.tree.map(
-    lambda x: x + 0.5 * np.sin(np.arange(x.size)).reshape(x.shape),
-    variables.params,
-  )
-  variables = base.Variables(params, variables.state)
-  return models.make_model(record, scene, variables, step=7)
 
 
 def _integrate(model, origin, direction, near, far, num=4096):
@@ -121,8 +41,10 @@ class RenderTest(chex.TestCase):
     ('hierarchical', {'contracted': True}, {'far': 40.0}),
   )
   def test_a_pixel_is_the_integral_of_queries(self, kind, settings, changes):
-    scene = _scene(contracted=settings.get('contracted', False), **changes)
-    model = _model(_record(kind, **settings), scene)
+    scene = trained.scene(
+      contracted=settings.get('contracted', False), **changes
+    )
+    model = trained.model(trained.record(kind, **settings), scene)
     camera = cameras.take(scene.test.cameras, [1])
     image = model.render(camera)
     self.assertEqual(image.rgb.shape, (6, 8, 3))
@@ -143,8 +65,8 @@ class RenderTest(chex.TestCase):
     pose = np.concatenate([np.eye(3), [[0.1], [0.2], [0.0]]], axis=1)
     views = cameras.pinhole(pose[None], [[6, 8]], [9.0])
     split = scenes.Split(scenes.LazyImages(1, lambda index: None), views)
-    scene = _scene(ndc=_NDC, train=split, near=0.0, far=1e9)
-    model = _model(_record(), scene)
+    scene = trained.scene(ndc=_NDC, train=split, near=0.0, far=1e9)
+    model = trained.model(trained.record(), scene)
     image = model.render(views)
     plane = cameras.image_plane(views, [0], [[2.5, 5.5]])[0]
     # Even in disparity: equal steps of t' between the near plane and infinity.
@@ -161,7 +83,7 @@ class RenderTest(chex.TestCase):
     self.assertEqual(behind, 0.0)
 
   def test_sizes_share_what_is_compiled(self):
-    model = _model(_record(num_samples=4), _scene())
+    model = trained.model(trained.record(num_samples=4), trained.scene())
     views = model.scene.test.cameras
     whole = model.render(cameras.take(views, [0]))
     strips = list(model.render_strips(cameras.take(views, [0])))
@@ -173,7 +95,7 @@ class RenderTest(chex.TestCase):
     self.assertEqual(_num_traces(), before)
 
   def test_other_variables_render_another_image(self):
-    model = _model(_record(), _scene())
+    model = trained.model(trained.record(), trained.scene())
     camera = cameras.take(model.scene.test.cameras, [0])
     usual = model.render(camera)
     params = jax.tree.map(lambda x: 0.5 * x, model.variables.params)
@@ -199,7 +121,7 @@ jax.monitoring.register_event_duration_secs_listener(
 
 class QueryTest(chex.TestCase):
   def test_any_number_and_shape_of_points(self):
-    model = _model(_record(), _scene())
+    model = trained.model(trained.record(), trained.scene())
     points = np.random.default_rng(0).uniform(-1, 1, (5, 4000, 3))
     viewdir = np.array([0.0, 0.6, -0.8])
     density, rgb = model.query(points, viewdir)
@@ -216,8 +138,8 @@ class QueryTest(chex.TestCase):
     {'ndc': _NDC},
   )
   def test_the_way_to_the_field_and_back(self, **changes):
-    scene = _scene(**changes)
-    model = _model(_record(contracted=scene.contracted), scene)
+    scene = trained.scene(**changes)
+    model = trained.model(trained.record(contracted=scene.contracted), scene)
     points = np.random.default_rng(0).uniform(-3, 3, (50, 3)) - (0, 0, 5)
     moved = model.to_field(points)
     np.testing.assert_allclose(model.from_field(moved), points, rtol=1e-4)
@@ -247,8 +169,8 @@ class QueryTest(chex.TestCase):
 
   @parameterized.parameters({}, {'similarity': _MOVED}, {'ndc': _NDC})
   def test_normals_are_against_the_gradient(self, **changes):
-    scene = _scene(**changes)
-    model = _model(_record(), scene)
+    scene = trained.scene(**changes)
+    model = trained.model(trained.record(), scene)
     points = np.random.default_rng(0).uniform(-0.9, 0.9, (20, 3))
     points -= (0, 0, 3) if scene.ndc is not None else (0, 0, 0)
     raw = model.replace(model.variables, 0)
@@ -269,32 +191,26 @@ class QueryTest(chex.TestCase):
     self.assertLess(np.max(change), 0.0)
 
   def test_occupied_cells(self):
-    record = _record('occupancy')
-    model = _model(record, _scene())
+    record = trained.record('occupancy')
+    model = trained.model(record, trained.scene())
     points = np.array([[-1.4, 0.0, 1.4], [1.4, 0.0, 1.4], [0.0, 0.0, 1.6]])
     occupied = np.zeros((8, 8, 8), bool)
     occupied[7, 4, 0] = True  # z, y, x
     grid = model.variables.state._replace(occupied=occupied)
     model = model.replace(base.Variables(model.variables.params, grid), 0)
     np.testing.assert_array_equal(model.occupied(points), [True, False, False])
-    without_grid = _model(_record(), _scene())
+    without_grid = trained.model(trained.record(), trained.scene())
     self.assertTrue(without_grid.occupied(points).all())
 
 
 class OpenTest(chex.TestCase):
-  def _write(self, folder, record, scene):
-    renderer = records.make_renderer(record)
-    state = training.init_state(renderer, optax.adam(1e-3), jax.random.key(1))
-    records.write(folder / models.RECORD, record)
-    scene_files.write(folder / models.SCENE, scene)
-    with checkpoints.Checkpoints(folder / models.CHECKPOINTS) as existing:
-      existing.save(jax.tree.map(np.asarray, state), {'seed': 0})
-    return state
-
   def test_a_run_in_three_lines(self):
     folder = pathlib.Path(self.create_tempdir().full_path)
-    record, scene = _record('occupancy'), _scene(similarity=_MOVED)
-    state = self._write(folder, record, scene)
+    record, scene = (
+      trained.record('occupancy'),
+      trained.scene(similarity=_MOVED),
+    )
+    state = trained.write_run(folder, record, scene)
     model = models.open_run(folder)
     self.assertEqual(model.record, record)
     self.assertEqual(model.step, 0)
@@ -310,7 +226,7 @@ class OpenTest(chex.TestCase):
     folder = pathlib.Path(self.create_tempdir().full_path)
     with self.assertRaisesRegex(errors.DataError, 'model.json'):
       models.open_run(folder)
-    self._write(folder, _record(), _scene())
+    trained.write_run(folder, trained.record(), trained.scene())
     with self.assertRaisesRegex(errors.UserError, 'no checkpoint of step 5'):
       models.open_run(folder, step=5)
     (folder / models.RECORD).write_text(json.dumps({'renderer': {}}))
