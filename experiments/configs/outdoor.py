@@ -11,6 +11,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.procedural.size = 128
   config.procedural.num_train = 80
   config.contraction = True
+  config.gradient_scaling = 1.0  # Against what floats before the cameras.
   # Photographs show what is there up to the horizon, on no background.
   config.white_bkgd = False
   config.random_background = False

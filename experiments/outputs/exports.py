@@ -1,0 +1,334 @@
+"""Meshes, points and cameras of a trained run, as files of other programs."""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tqdm
+
+from experiments.outputs import json_files, run_dir
+from nerf_haiku import (
+  arrays,
+  camera_files,
+  cameras,
+  contraction,
+  errors,
+  image_rendering,
+  meshing,
+  models,
+  point_clouds,
+  similarity,
+)
+from nerf_haiku.datasets import camera_writers
+from nerf_haiku.io import surface_files
+
+INDEX = 'export.json'
+FROM_DEPTH, FROM_DENSITY = 'depth', 'density'
+
+# Connected parts of fewer faces are noise.
+_MIN_FACES = 100
+# A vertex is seen if it lies within so many cells of what a camera sees.
+_SEEN = 3.0
+
+
+class MeshSettings(NamedTuple):
+  """Settings of a mesh."""
+
+  source: str  # FROM_DEPTH or FROM_DENSITY.
+  resolution: int  # points along the longest side of the grid.
+  box: np.ndarray | None  # [2, 3] in the field's space; None: all of it.
+  opacity: float  # of a step through a cell, where the surface is.
+  num_faces: int  # at most; 0: any number.
+
+
+def open_folder(folder: pathlib.Path, model_dir: pathlib.Path) -> None:
+  """Makes a folder for exports of a run, or checks that it is that folder.
+
+  Raises:
+    UserError: if it cannot be written, or holds something else.
+  """
+  identity = _identity(model_dir)
+  path = folder / INDEX
+  if path.exists():
+    existing = json_files.read_json(path, 'run', option='--out')
+    if existing['run'] != identity:
+      raise errors.UserError(
+        f'--out: {folder} holds exports of another run. Choose another folder, '
+        'or delete it.'
+      )
+    return
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(not file.name.startswith('.') for file in folder.iterdir()):
+      raise errors.UserError(
+        f'--out: {folder} holds files but no {INDEX}, so they are not exports '
+        'of a run. Choose another folder.'
+      )
+    json_files.write_json(path, {'run': identity, 'files': {}})
+  except OSError as error:
+    raise errors.UserError(
+      f'--out: {folder} cannot be written ({error.strerror}). Choose another '
+      'folder.'
+    ) from error
+
+
+def _identity(model_dir: pathlib.Path) -> str:
+  """Returns a hash of a run's model and scene."""
+  digest = hashlib.sha256()
+  for name in (models.RECORD, models.SCENE):
+    digest.update((model_dir / name).read_bytes())
+  return digest.hexdigest()
+
+
+def register(
+  folder: pathlib.Path, name: str, step: int, settings: dict[str, Any]
+) -> str:
+  """Notes a file that is complete, and returns a line that describes it."""
+  index = json_files.read_json(folder / INDEX, 'files', option='--out')
+  index['files'][name] = {'step': step} | settings
+  json_files.write_json(folder / INDEX, index)
+  size = os.stat(folder / name).st_size
+  facts = ', '.join(
+    f'{key} {value:,}' if isinstance(value, int) else f'{key} {value}'
+    for key, value in settings.items()
+  )
+  return f'{folder / name}: {size / 1e6:.1f} MB, {facts}'
+
+
+def render_training_views(
+  model: models.Model,
+) -> list[image_rendering.RenderedImage]:
+  """Renders all training cameras, with a progress bar."""
+  cams = model.scene.train.cameras
+  count = range(len(cams.sizes))
+  bar = tqdm.tqdm(count, 'training views', disable=None, leave=False)
+  return [model.render(cameras.take(cams, [i])) for i in bar]
+
+
+def make_mesh(
+  model: models.Model,
+  images: list[image_rendering.RenderedImage],
+  settings: MeshSettings,
+) -> meshing.Mesh:
+  """Returns the mesh of a model, in the coordinates of the data.
+
+  Args:
+    model: the model.
+    images: of its training cameras.
+    settings: of the mesh.
+
+  Raises:
+    UserError: if there is no surface.
+  """
+  views = depth_views(model, images)
+  box = model.field_box if settings.box is None else settings.box
+  box = np.asarray(box, np.float64)
+  shape = meshing.grid_shape(box, settings.resolution)
+  space = _space(model)
+  if settings.source == FROM_DEPTH:
+    volume = meshing.fuse_depths(views, box, shape, space=space)
+    mesh = meshing.extract(volume, 0.0)
+  else:
+    mesh = _density_surface(model, box, shape, settings.opacity)
+    vertices = space.to_world(mesh.vertices)
+    cell = meshing.cell_sizes(mesh.vertices, box, shape, space)
+    is_seen = meshing.count_views(views, vertices, _SEEN * cell) > 0
+    mesh = meshing.keep_faces(mesh, np.all(is_seen[mesh.faces], axis=1))
+  mesh = meshing.drop_specks(mesh, _MIN_FACES)
+  if settings.num_faces:
+    mesh = meshing.simplify(mesh, settings.num_faces)
+  if not len(mesh.faces):
+    raise errors.UserError(
+      f'There is no surface in the box {np.ravel(box).tolist()} of the field: '
+      'set --box, --resolution or --opacity.'
+    )
+  return mesh._replace(vertices=model.from_field(mesh.vertices))
+
+
+def _density_surface(
+  model: models.Model,
+  box: np.ndarray,
+  shape: tuple[int, int, int],
+  opacity: float,
+) -> meshing.Mesh:
+  """Returns the surface of a density by which a cell has an opacity."""
+  viewdir = np.array([0.0, 0.0, -1.0])
+  volume = meshing.sample_volume(
+    box,
+    shape,
+    lambda points: model.query_field(points, viewdir)[0],
+    model.occupied,
+  )
+  cell = float(np.max((box[1] - box[0]) / (np.asarray(shape) - 1)))
+  return meshing.extract(volume, -np.log1p(-opacity) / cell)
+
+
+def depth_views(
+  model: models.Model, images: list[image_rendering.RenderedImage]
+) -> list[meshing.DepthView]:
+  """Returns what training cameras see, in moved coordinates.
+
+  These are the data's as the scene's similarity moves them, so that large
+  coordinates lose nothing in float32.
+  """
+  scene = model.scene
+  cams = similarity.move_rigidly(scene.similarity, scene.train.cameras)
+  scale = similarity.field_units(scene.similarity)
+  shift = 0.0 if model.record['pixel_center'] else 0.5
+  cams = cams._replace(
+    camera_to_world=np.asarray(cams.camera_to_world, np.float32),
+    intrinsics=cams.intrinsics + np.array([0, 0, shift, shift], np.float32),
+  )
+  return [
+    meshing.DepthView(
+      cameras.take(cams, [i]),
+      scale * np.asarray(image.depth) / np.maximum(image.opacity, 1e-6),
+      np.asarray(image.opacity),
+    )
+    for i, image in enumerate(images)
+  ]
+
+
+def _space(model: models.Model) -> meshing.Space:
+  """Returns the field's own space, as maps to moved coordinates and back."""
+  if model.scene.contracted:
+    return meshing.Space(
+      _double(contraction.expand), _double(contraction.contract)
+    )
+  ndc = model.scene.ndc
+  if ndc is not None:
+    return meshing.Space(
+      _double(lambda points: cameras.points_from_ndc(points, ndc)),
+      _double(lambda points: cameras.points_to_ndc(points, ndc)),
+    )
+  return meshing.WORLD
+
+
+def _double(move: Callable[[np.ndarray], arrays.Array]) -> meshing.Move:
+  """Returns a function whose results are float64."""
+  return lambda points: np.asarray(move(points), np.float64)
+
+
+def surface_colors(
+  model: models.Model, points: np.ndarray, normals: np.ndarray
+) -> np.ndarray:
+  """Returns the colors `[N, 3]` uint8 that points have along their normals."""
+  _, rgb = model.query(points, -normals)
+  return np.rint(255.0 * rgb).astype(np.uint8)
+
+
+def surface_normals(
+  model: models.Model, points: np.ndarray, outwards: np.ndarray
+) -> np.ndarray:
+  """Returns unit normals `[N, 3]`: where the density falls most.
+
+  Args:
+    model: the model.
+    points: `[N, 3]` on its surfaces.
+    outwards: `[N, 3]` unit vectors that are about right: where the density
+      falls to the other side, these are returned.
+  """
+  normals = model.normals(points)
+  is_outwards = np.sum(normals * outwards, axis=-1, keepdims=True) > 0
+  return np.where(is_outwards, normals, outwards)
+
+
+def write_mesh(
+  folder: pathlib.Path,
+  model: models.Model,
+  mesh: meshing.Mesh,
+  suffixes: list[str],
+  settings: MeshSettings,
+) -> Iterator[str]:
+  """Writes a mesh in several formats, and yields a line about each file."""
+  outwards = meshing.vertex_normals(mesh)
+  normals = surface_normals(model, mesh.vertices, outwards)
+  colors = surface_colors(model, mesh.vertices, outwards)
+  for suffix in suffixes:
+    name = f'mesh.{suffix}'
+    surface_files.write_mesh(
+      folder / name, mesh.vertices, mesh.faces, normals, colors
+    )
+    facts = {
+      'vertices': len(mesh.vertices),
+      'faces': len(mesh.faces),
+      'from': settings.source,
+      'resolution': settings.resolution,
+    }
+    yield register(folder, name, model.step, facts)
+
+
+def write_points(
+  folder: pathlib.Path,
+  model: models.Model,
+  images: list[image_rendering.RenderedImage],
+  *,
+  min_opacity: float,
+  spacing: float,
+) -> str:
+  """Writes the points that training cameras see.
+
+  Args:
+    folder: of exports.
+    model: the model.
+    images: of its training cameras.
+    min_opacity: pixels that are less opaque have no point.
+    spacing: of points, scene units; 0: half a percent of the radius in which
+      half of them are.
+
+  Returns:
+    A line about the file.
+
+  Raises:
+    UserError: if no pixel is so opaque.
+  """
+  cams = model.scene.train.cameras
+  cloud = point_clouds.from_views(
+    ((cameras.take(cams, [i]), image) for i, image in enumerate(images)),
+    min_opacity=min_opacity,
+    pixel_center=model.record['pixel_center'],
+  )
+  if not len(cloud.points):
+    raise errors.UserError(
+      f'--min_opacity: no pixel of a training view has {min_opacity:g}.'
+    )
+  if not spacing:
+    middle = np.median(cloud.points, axis=0)
+    distance = np.linalg.norm(cloud.points - middle, axis=-1)
+    spacing = 0.005 * float(np.median(distance))
+  cloud = point_clouds.thin(cloud, spacing)
+  normals = model.normals(cloud.points)
+  surface_files.write_points(
+    folder / 'points.ply', cloud.points, normals, cloud.colors
+  )
+  facts = {'points': len(cloud.points), 'spacing': f'{spacing:.3g}'}
+  return register(folder, 'points.ply', model.step, facts)
+
+
+def write_cameras(
+  folder: pathlib.Path, model: models.Model, model_dir: pathlib.Path
+) -> Iterator[str]:
+  """Writes the training cameras, those that were refined if there are any.
+
+  Yields:
+    A line about each file.
+  """
+  train = model.scene.train
+  cams, what = train.cameras, 'as they were given'
+  if (model_dir / run_dir.REFINED).exists():
+    cams, what = camera_files.read(model_dir / run_dir.REFINED), 'refined'
+  names = train.names or [f'train_{i:04}.png' for i in range(len(cams.sizes))]
+  pixel_center = model.record['pixel_center']
+  camera_writers.write_transforms(
+    folder / 'transforms.json', cams, names, pixel_center=pixel_center
+  )
+  facts = {'cameras': len(names), 'poses': what}
+  yield register(folder, 'transforms.json', model.step, facts)
+  (folder / 'sparse' / '0').mkdir(parents=True, exist_ok=True)
+  camera_writers.write_colmap(
+    folder / 'sparse' / '0', cams, names, pixel_center=pixel_center
+  )
+  yield register(folder, 'sparse/0/images.txt', model.step, facts)
