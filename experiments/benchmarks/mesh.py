@@ -125,7 +125,7 @@ def measure(
   true_tree = spatial.KDTree(points)
   to_truth, _ = true_tree.query(sampled[:100_000], workers=-1)
   outwards = meshing.vertex_normals(mesh)
-  of_field = exports.surface_normals(model, mesh.vertices, outwards)
+  of_field = model.normals(mesh.vertices)
   _, nearest = true_tree.query(mesh.vertices, workers=-1)
   angles = [
     np.median(np.degrees(np.arccos(np.clip(cosine, -1, 1))))

@@ -220,22 +220,6 @@ def surface_colors(
   return np.rint(255.0 * rgb).astype(np.uint8)
 
 
-def surface_normals(
-  model: models.Model, points: np.ndarray, outwards: np.ndarray
-) -> np.ndarray:
-  """Returns unit normals `[N, 3]`: where the density falls most.
-
-  Args:
-    model: the model.
-    points: `[N, 3]` on its surfaces.
-    outwards: `[N, 3]` unit vectors that are about right: where the density
-      falls to the other side, these are returned.
-  """
-  normals = model.normals(points)
-  is_outwards = np.sum(normals * outwards, axis=-1, keepdims=True) > 0
-  return np.where(is_outwards, normals, outwards)
-
-
 def write_mesh(
   folder: pathlib.Path,
   model: models.Model,
@@ -244,9 +228,10 @@ def write_mesh(
   settings: MeshSettings,
 ) -> Iterator[str]:
   """Writes a mesh in several formats, and yields a line about each file."""
-  outwards = meshing.vertex_normals(mesh)
-  normals = surface_normals(model, mesh.vertices, outwards)
-  colors = surface_colors(model, mesh.vertices, outwards)
+  # Those of the field's gradient are further from the truth, see
+  # experiments/benchmarks/mesh.py.
+  normals = meshing.vertex_normals(mesh)
+  colors = surface_colors(model, mesh.vertices, normals)
   for suffix in suffixes:
     name = f'mesh.{suffix}'
     surface_files.write_mesh(
