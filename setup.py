@@ -58,10 +58,12 @@ setuptools.setup(
       'mypy>=1.11',
       'nbclient>=0.11',
       'pillow-heif>=1.8',
+      'playwright>=1.50',
       'pycolmap>=4.2,<5',
       'pytest>=8.3',
       'pytest-xdist>=3.6',
       'ruff>=0.9',
+      'viser>=1.1,<2',
     ],
     'cuda12': ['jax[cuda12]'],
     # Meshes and points for other programs.
@@ -70,5 +72,7 @@ setuptools.setup(
     # Structure from motion; names of options change with the main version.
     'photos': ['pillow-heif>=1.8', 'pycolmap>=4.2,<5'],
     'tpu': ['jax[tpu]'],
+    # A page in the browser, see experiments/view.py.
+    'viewer': ['viser>=1.1,<2'],
   },
 )

@@ -27,13 +27,18 @@ def write(path: str | os.PathLike[str], cams: cameras.Cameras) -> None:
   Raises:
     WriteError: if the file cannot be written.
   """
+  files.write(path, encode(cams))
+
+
+def encode(cams: cameras.Cameras) -> bytes:
+  """Returns the content of a file of `N` cameras."""
   columns = [x for x in cams if x is not None]
   names = (*_FIELDS, *_LENS_FIELDS)[: len(columns)]
   content = [
     dict(zip(names, (np.asarray(x).tolist() for x in camera), strict=True))
     for camera in zip(*columns, strict=True)
   ]
-  files.write(path, json.dumps({'cameras': content}, indent=1).encode())
+  return json.dumps({'cameras': content}, indent=1).encode()
 
 
 def read(path: str | os.PathLike[str]) -> cameras.Cameras:
