@@ -26,6 +26,7 @@ from experiments.processes import signals
 if __name__ == '__main__':
   signals.exit_on_interrupt()  # Before the imports that take seconds.
 
+import functools
 import pathlib
 from typing import Any
 
@@ -38,6 +39,7 @@ from experiments.configs import schema
 from experiments.outputs import run_dir, scoring, videos
 from experiments.processes import multihost
 from experiments.trainer import dry_run, run
+from experiments.viewer import viewer_flags
 from nerf_haiku import errors
 
 _SEED = flags.DEFINE_integer(
@@ -53,6 +55,12 @@ _DRY_RUN = flags.DEFINE_bool(
 )
 _PROFILE = flags.DEFINE_bool(
   'profile', False, 'Profile five steps, for TensorBoard or Perfetto.'
+)
+_VIEW = flags.DEFINE_bool(
+  'view',
+  False,
+  'Serve a page in the browser that shows the scene as it is '
+  'learned, see view.py.',
 )
 
 
@@ -79,8 +87,27 @@ def main() -> None:
     start=_START,
     init_from=_INIT_FROM.value,
     profiled=_PROFILE.value,
+    watch=_open_viewer() if _VIEW.value else None,
   )
   print(_summary(results, model_dir))
+
+
+def _open_viewer() -> run.WatchFn:
+  """Returns what opens the viewer, and prints where it is.
+
+  Raises:
+    UserError: if there are several processes.
+  """
+  from experiments.viewer import live  # Its libraries may not be there.
+
+  if multihost.is_multihost():
+    raise errors.UserError(
+      '--view: a run of several processes has no viewer: use view.py beside it.'
+    )
+  print(viewer_flags.describe())
+  return functools.partial(
+    live.watch, host=viewer_flags.HOST.value, port=viewer_flags.PORT.value
+  )
 
 
 def _model_dir() -> pathlib.Path:

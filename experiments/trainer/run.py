@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -34,6 +35,10 @@ from nerf_haiku.renderers import base
 
 _MAX_PHOTOS = 100  # Whose borders are looked at.
 
+WatchFn = Callable[
+  [experiment_lib.Experiment], contextlib.AbstractContextManager[steps.Watch]
+]
+
 
 def train(
   config: ml_collections.ConfigDict,
@@ -44,6 +49,7 @@ def train(
   start: float,
   init_from: str | None = None,
   profiled: bool = False,
+  watch: WatchFn | None = None,
 ) -> dict[str, Any]:
   """Trains, scores and writes a run, or resumes one.
 
@@ -55,6 +61,7 @@ def train(
     start: `time.perf_counter()` when the process began.
     init_from: folder of a run whose parameters this one begins with.
     profiled: whether five steps are profiled.
+    watch: opens what looks at the run while it trains, as the viewer does.
 
   Returns:
     The content of `results.json`.
@@ -88,7 +95,8 @@ def train(
     multihost.run_on_main(lambda: stored_scene.write(model_dir, config, scene))
     log.info('\n'.join([describe_scene(config, scene), *bounds_notices]))
     run = _Run(experiment, model_dir, settings, log, seed)
-    outputs = run.open_outputs(stack, profiled=profiled)
+    watcher = stack.enter_context(watch(experiment)) if watch else None
+    outputs = run.open_outputs(stack, profiled=profiled, watch=watcher)
     signals.raise_if_interrupted()  # The import of TensorFlow catches Ctrl-C.
     state, metadata = steps.fit(
       experiment, outputs, seed=seed, start=start, init_params=init_params
@@ -157,7 +165,11 @@ class _Run(NamedTuple):
   seed: int
 
   def open_outputs(
-    self, stack: contextlib.ExitStack, *, profiled: bool
+    self,
+    stack: contextlib.ExitStack,
+    *,
+    profiled: bool,
+    watch: steps.Watch | None,
   ) -> steps.Outputs:
     """Opens the outputs; on other processes than the main one they are mute."""
     existing = stack.enter_context(
@@ -195,6 +207,7 @@ class _Run(NamedTuple):
       validate=validation.make_validate(self.experiment, writer, self.log),
       render_test=render_test,
       render_video=render_video,
+      watch=watch,
     )
 
   def at(

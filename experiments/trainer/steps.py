@@ -38,6 +38,10 @@ RunMetadata = dict[str, Any]
 # (a checkpoint's metadata, variables replicated `[D, ...]`) renders them.
 RenderFn = Callable[[checkpoints.CheckpointInfo, base.Variables], None]
 
+# (step, a function that returns the variables after it) looks at a run. The
+# variables, replicated `[D, ...]`, are those of the next step once it returns.
+Watch = Callable[[int, Callable[[], base.Variables]], None]
+
 
 class Outputs(NamedTuple):
   """The outputs of a run."""
@@ -49,6 +53,7 @@ class Outputs(NamedTuple):
   validate: validation.Validate
   render_test: RenderFn  # renders and scores the test views.
   render_video: RenderFn
+  watch: Watch | None = None
 
 
 class RunState(NamedTuple):
@@ -227,6 +232,8 @@ class _Trainer:
       run, stopped = self._read_pending(
         run, pending, 0 if waits else _IN_FLIGHT
       )
+      if self._outputs.watch is not None:
+        self._outputs.watch(step, run.state.variables)
       if stopped:
         run, _ = self._read_pending(run, pending, 0)
         self._stop(run, step, stopped)

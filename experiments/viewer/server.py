@@ -6,6 +6,7 @@ from the page, or go to files, are in those of the data.
 """
 
 import contextlib
+import io
 import pathlib
 import socket
 import threading
@@ -77,7 +78,8 @@ class Viewer:
       poses = camera_files.read(cameras_file).camera_to_world
       self._kept = list(np.asarray(poses, np.float64))
     self._photo: Photo | None = None
-    self._server = viser.ViserServer(host=host, port=port, verbose=False)
+    with contextlib.redirect_stdout(io.StringIO()):  # It prints a banner.
+      self._server = viser.ViserServer(host=host, port=port, verbose=False)
     self._server.gui.configure_theme(show_logo=False, show_share_button=False)
     self._server.scene.set_up_direction(_up(self._moved_poses()))
     self._frusta: list[Any] = []

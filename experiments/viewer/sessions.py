@@ -104,9 +104,7 @@ class Renderer:
       if piece is None:
         return True
       self._measure(len(piece.rgb), seconds)
-      if self._shares_time:
-        share = MOVING_SHARE if moving else RESTING_SHARE
-        self._sleep(seconds * (1.0 / share - 1.0))
+      self._sleep(seconds * (1.0 / self.share(moving=moving) - 1.0))
       if not on_piece(piece):
         return False
 
@@ -164,8 +162,12 @@ class Session(threading.Thread):
       self._show_small(look)
       self._sharpen(look)
 
+  def _is_moving(self) -> bool:
+    return time.monotonic() < self._moved_at + _REST
+
   def _show_small(self, look: Look) -> None:
-    rate = self._renderer.rate * self._renderer.share(moving=True)
+    moving = self._is_moving()
+    rate = self._renderer.rate * self._renderer.share(moving=moving)
     width, height = pictures.frame_size(rate, look.width, look.height)
     parts: list[image_rendering.RenderedImage] = []
 
@@ -175,7 +177,7 @@ class Session(threading.Thread):
 
     model = self._renderer.model()
     camera = pictures.make_camera(look.pose, look.fov, width, height)
-    if self._renderer.render(model, camera, moving=True, on_piece=keep):
+    if self._renderer.render(model, camera, moving=moving, on_piece=keep):
       self._show(look, model, camera, _join(parts, height, width))
 
   def _sharpen(self, look: Look) -> None:
