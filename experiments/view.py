@@ -17,6 +17,7 @@ if __name__ == '__main__':
   signals.exit_on_interrupt()  # Before the imports that take seconds.
 
 import pathlib
+import signal
 import threading
 import time
 
@@ -54,7 +55,14 @@ class _Newest:
 
   def __init__(self, model_dir: pathlib.Path, step: int | None):
     self._folder = model_dir
-    self._model = models.open_run(model_dir, step)
+    opened = models.open_run(model_dir, step)
+    self.scene = opened.scene
+    self._model = models.make_model(
+      opened.record,
+      server.seen_from_anywhere(opened.scene),
+      opened.variables,
+      opened.step,
+    )
 
   def __call__(self) -> models.Model:
     return self._model
@@ -75,12 +83,23 @@ class _Newest:
 
 def main() -> None:
   """Serves the page until it is interrupted."""
+  try:
+    _serve()
+  except KeyboardInterrupt as error:
+    # At once: threads of the web server would abort the end of Python.
+    terminated = isinstance(error, signals.TerminatedError)
+    sys.stdout.flush()
+    os._exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
+
+
+def _serve() -> None:
   model_dir = launch.model_dir()
   newest = _Newest(model_dir, _STEP.value)
   # Compiles, so that the first picture does not wait for it.
   newest().render(cameras.take(newest().scene.train.cameras, [0]))
   with server.Viewer(
     newest,
+    newest.scene,
     host=viewer_flags.HOST.value,
     port=viewer_flags.PORT.value,
     path_file=_expand(_SAVE_PATH.value),

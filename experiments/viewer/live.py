@@ -68,9 +68,11 @@ def watch(
   config, scene = experiment.config, experiment.scene
   variables = jax.jit(experiment.renderer.init)(jax.random.key(0))
   record = model.make_record(config, scene)
-  watcher = Watcher(models.make_model(record, scene, variables))
+  watcher = Watcher(
+    models.make_model(record, server.seen_from_anywhere(scene), variables)
+  )
   with server.Viewer(
-    watcher.model, host=host, port=port, shares_time=True
+    watcher.model, scene, host=host, port=port, shares_time=True
   ) as viewer:
     watcher.viewer = viewer
     viewer.show_photos(server.photos_of(scene.train, schema.background(config)))

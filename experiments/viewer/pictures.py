@@ -8,8 +8,11 @@ from nerf_haiku import cameras, image_rendering, scene_bounds, scenes
 from nerf_haiku.io import media
 
 MODES = ('color', 'depth', 'disparity', 'opacity', 'normals')
-# Frames per second while a camera moves.
-FPS = 8.0
+# Frames per second while a camera moves, were they only rendered: with what is
+# done to show them, there are 8 or more.
+FPS = 10.0
+# Depth of pixels that are less opaque, scene units.
+_FAR, _MIN_OPACITY = 1e6, 0.5
 _MIN_SIDE = 32  # Pixels of the shorter side of a frame.
 
 
@@ -90,9 +93,13 @@ def picture(
 
 
 def expected_depth(image: image_rendering.RenderedImage) -> np.ndarray:
-  """Returns `[H, W]` depths of what is seen, scene units."""
-  depth: np.ndarray = np.asarray(image.depth) / np.maximum(image.opacity, 1e-6)
-  return depth
+  """Returns `[H, W]` depths of what is seen, scene units, and 1e6 of air.
+
+  What a page draws itself is hidden behind them.
+  """
+  opacity = np.asarray(image.opacity)
+  depth: np.ndarray = np.asarray(image.depth) / np.maximum(opacity, 1e-6)
+  return np.where(opacity < _MIN_OPACITY, _FAR, depth)
 
 
 def normals_of_depth(depth: np.ndarray, camera: cameras.Cameras) -> np.ndarray:

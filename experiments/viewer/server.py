@@ -47,6 +47,7 @@ class Viewer:
   def __init__(
     self,
     model: Callable[[], models.Model],
+    scene: scenes.Scene,
     *,
     host: str,
     port: int,
@@ -58,6 +59,7 @@ class Viewer:
 
     Args:
       model: returns the newest model.
+      scene: its cameras and bounds; see `seen_from_anywhere` for the model's.
       host: address that it listens at.
       port: its port.
       shares_time: whether a training run has most of the time.
@@ -69,9 +71,9 @@ class Viewer:
     """
     viser = extras.load('viser', 'viewer')
     check_port(host, port)
-    self._renderer = sessions.Renderer(model, shares_time=shares_time)
+    self._renderer = sessions.Renderer(model, scene, shares_time=shares_time)
     self._sessions: dict[int, sessions.Session] = {}
-    self._scene = model().scene
+    self._scene = scene
     self._path_file = path_file
     self._kept: list[np.ndarray] = []  # [3, 4] poses of a path, of the data.
     if cameras_file is not None:
@@ -96,9 +98,14 @@ class Viewer:
 
   def close(self) -> None:
     """Ends all sessions and the server."""
-    for session in list(self._sessions.values()):
+    open_sessions = list(self._sessions.values())
+    for session in open_sessions:
       session.close()
-    self._server.stop()
+    # A thread that renders while the process ends would abort it.
+    for session in open_sessions:
+      session.join()
+    with contextlib.redirect_stdout(io.StringIO()):  # It tells so.
+      self._server.stop()
 
   def refresh(self) -> None:
     """Shows the newest model to all clients."""
@@ -444,6 +451,16 @@ def check_port(host: str, port: int) -> None:
       f'--port: {host}:{port} cannot be used ({error.strerror}). Choose '
       'another --port, or --host=127.0.0.1.'
     ) from error
+
+
+def seen_from_anywhere(scene: scenes.Scene) -> scenes.Scene:
+  """Returns a scene whose rays reach its box from far outside.
+
+  Where there is no box nothing else ends the rays: near and far stay.
+  """
+  if scene.box is None:
+    return scene
+  return scene._replace(near=0.05 * scene.near, far=20 * scene.far)
 
 
 def photos_of(split: scenes.Split[Any], background: Any) -> Photo:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from experiments.viewer import pictures
-from nerf_haiku import cameras, image_rendering, models
+from nerf_haiku import cameras, image_rendering, models, scenes
 
 # A camera rests when it has not moved for so long, seconds.
 _REST = 0.25
@@ -51,11 +51,14 @@ class Renderer:
 
   Attributes:
     rate: rays per second, as they were last.
+    model: returns the newest model.
+    scene: what the colors of depths are chosen by.
   """
 
   def __init__(
     self,
     model: Callable[[], models.Model],
+    scene: scenes.Scene,
     *,
     shares_time: bool,
     clock: Callable[[], float] = time.perf_counter,
@@ -65,12 +68,13 @@ class Renderer:
 
     Args:
       model: returns the newest model.
+      scene: whose near and far the colors of depths are between.
       shares_time: whether a training run has most of the time.
       clock: seconds.
       sleep: waits for seconds.
     """
     self.rate = _FIRST_RATE
-    self.model = model
+    self.model, self.scene = model, scene
     self._shares_time = shares_time
     self._clock, self._sleep = clock, sleep
     self._lock = threading.Lock()
@@ -96,14 +100,17 @@ class Renderer:
       Whether all was rendered.
     """
     pieces = model.render_strips(camera)
+    num_rays, total = 0, 0.0
     while True:
       with self._lock:
         start = self._clock()
         piece = next(pieces, None)
         seconds = self._clock() - start
       if piece is None:
+        # One piece is computed while another is read: only all of them tell.
+        self._measure(num_rays, total)
         return True
-      self._measure(len(piece.rgb), seconds)
+      num_rays, total = num_rays + len(piece.rgb), total + seconds
       self._sleep(seconds * (1.0 / self.share(moving=moving) - 1.0))
       if not on_piece(piece):
         return False
@@ -178,7 +185,7 @@ class Session(threading.Thread):
     model = self._renderer.model()
     camera = pictures.make_camera(look.pose, look.fov, width, height)
     if self._renderer.render(model, camera, moving=moving, on_piece=keep):
-      self._show(look, model, camera, _join(parts, height, width))
+      self._show(look, camera, _join(parts, height, width))
 
   def _sharpen(self, look: Look) -> None:
     """Renders at full size, until something changes."""
@@ -206,17 +213,16 @@ class Session(threading.Thread):
         time.monotonic() > shown_at + _SHARPEN_EVERY and self._last is not None
       ):
         whole = _over(self._last, parts, look.height, look.width)
-        self._show(look, model, camera, whole, remember=False)
+        self._show(look, camera, whole, remember=False)
         shown_at = time.monotonic()
       return True
 
     if self._renderer.render(model, camera, moving=False, on_piece=keep):
-      self._show(look, model, camera, _join(parts, look.height, look.width))
+      self._show(look, camera, _join(parts, look.height, look.width))
 
   def _show(
     self,
     look: Look,
-    model: models.Model,
     camera: cameras.Cameras,
     image: image_rendering.RenderedImage,
     *,
@@ -224,7 +230,8 @@ class Session(threading.Thread):
   ) -> None:
     if remember:
       self._last = image
-    picture = pictures.picture(look.mode, image, model.scene, camera)
+    scene = self._renderer.scene
+    picture = pictures.picture(look.mode, image, scene, camera)
     self._screen.show(picture, pictures.expected_depth(image))
 
 
