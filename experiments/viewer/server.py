@@ -147,6 +147,8 @@ class Viewer:
         fov=2 * float(np.arctan(0.5 * height / cams.intrinsics[i, 1])),
         aspect=width / height,
         scale=scale,
+        thickness=1.5,
+        thickness_units='screen',
         color=(230, 120, 20),
         wxyz=wxyz,
         position=position,

@@ -1,6 +1,6 @@
 """The viewer's page in a real browser, and its picture in the docs.
 
-  python tests/programs/viewer_browser_test.py docs/images/viewer.png MODEL_DIR
+  python -m tests.programs.viewer_browser_test docs/images/viewer.png MODEL_DIR
 
 makes the screenshot that README shows.
 """
@@ -176,8 +176,12 @@ def _take_screenshot(path: str, model_dir: str) -> None:
       page.locator('.mantine-Notification-closeButton').first.click()
     page.get_by_role('checkbox', name='training cameras').check()
     page.get_by_role('checkbox', name='box').check()
+    # From above.
     page.mouse.move(300, 300)
-    page.mouse.wheel(0, 300)
+    page.mouse.down()
+    page.mouse.move(250, 310, steps=10)
+    page.mouse.up()
+    page.mouse.move(20, 620)
     time.sleep(8)
     page.screenshot(path=path)
 
