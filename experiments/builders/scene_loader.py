@@ -60,7 +60,7 @@ def load_scene(
         f'--data_dir: got {data_dir!r}, but the config uses the built-in '
         'scene; choose another --config, or leave --data_dir out.'
       )
-    return _with_bounds(config, _make_procedural(config))
+    return with_bounds(config, _make_procedural(config))
   config = resolve(config, data_dir)
   if data_dir is None:
     raise errors.UserError(
@@ -68,7 +68,7 @@ def load_scene(
       'scene.'
     )
   scene = _LOADERS[config.dataset_type](config, data_dir)
-  return _with_bounds(config, scene)
+  return with_bounds(config, scene)
 
 
 def resolve(
@@ -96,9 +96,10 @@ def resolve(
   )
 
 
-def _with_bounds(
+def with_bounds(
   config: ml_collections.ConfigDict, scene: scenes.Scene
 ) -> scenes.Scene:
+  """Contracts a scene, or fits its bounds, as the config says."""
   if config.contraction:
     return bounds.contract(config, scene)
   return bounds.fit(config, scene) if config.bounds == 'cameras' else scene
