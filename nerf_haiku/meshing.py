@@ -122,6 +122,7 @@ def fuse_depths(
   *,
   space: Space = WORLD,
   truncation: float = 4.0,
+  min_views: int = 1,
 ) -> Volume:
   """Fuses depths to a truncated signed distance.
 
@@ -135,7 +136,10 @@ def fuse_depths(
     box: `[2, 3]` of the grid.
     shape: its points.
     space: of the grid.
-    truncation: cells.
+    truncation: cells; best at least three pixels wide, so that errors of
+      depths average out.
+    min_views: how many views must say something of a point for it to be known.
+      What one view sees alone is often the blurred edge of something.
 
   Returns:
     The volume, known near surfaces that are seen. Memory is 13 bytes a point.
@@ -151,7 +155,8 @@ def fuse_depths(
       total[index] += np.where(is_seen, value, 0.0)
       count[index] += is_seen
   values = total / np.maximum(count, 1)
-  return Volume(box, values.reshape(shape), (count > 0).reshape(shape))
+  known = count >= max(min_views, 1)
+  return Volume(box, values.reshape(shape), known.reshape(shape))
 
 
 def extract(volume: Volume, level: float) -> Mesh:
