@@ -274,15 +274,19 @@ def cell_sizes(
 def _with_cells(
   view: DepthView, box: np.ndarray, shape: Sequence[int], space: Space
 ) -> DepthView:
-  """Returns a view with the widths of cells at what it sees."""
-  height, width = view.depth.shape
-  pixel = cameras.pixels(height, width) + 0.5
+  """Returns a view with the widths of cells at what it sees.
+
+  They are 0 where nothing opaque is: its depth may not be one of the space.
+  """
+  rows, columns = np.nonzero(view.opacity >= _MIN_OPACITY)
+  pixel = np.stack([rows, columns], axis=-1) + 0.5
   pose = np.asarray(view.camera.camera_to_world[0], np.float64)
   plane = cameras.image_plane(view.camera, np.zeros(len(pixel), int), pixel)
-  distance = view.depth.reshape(-1, 1).astype(np.float64)
+  distance = view.depth[rows, columns, None].astype(np.float64)
   seen = pose[:, 3] + distance * (plane @ pose[:, :3].T)
-  cell = cell_sizes(space.from_world(seen), box, shape, space)
-  return view._replace(cell=cell.reshape(view.depth.shape).astype(np.float32))
+  cell = np.zeros(view.depth.shape, np.float32)
+  cell[rows, columns] = cell_sizes(space.from_world(seen), box, shape, space)
+  return view._replace(cell=cell)
 
 
 def _whole_cubes(known: np.ndarray) -> np.ndarray:

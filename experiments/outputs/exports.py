@@ -130,7 +130,7 @@ def render_training_views(model: models.Model, settings: MeshSettings) -> Views:
   Pixels that are narrower than half a cell of the grid tell it nothing: images
   of more pixels are rendered smaller.
   """
-  cell, pixel = _cell(model, settings), _pixel(model)
+  cell, pixel = cell_width(model, settings), pixel_width(model)
   factor = min(1.0, pixel / (_MIN_PIXEL * cell))
   cams = model.scene.train.cameras
   sizes = np.maximum(np.rint(factor * np.asarray(cams.sizes)), 1)
@@ -158,16 +158,15 @@ def make_mesh(
   shape = meshing.grid_shape(box, settings.resolution)
   space = _space(model)
   if settings.source == FROM_DEPTH:
-    factor = np.median(
-      model.scene.train.cameras.sizes[:, 1] / views.cameras.sizes[:, 1]
-    )
-    pixels = factor * _pixel(model) / _cell(model, settings)
+    widths = model.scene.train.cameras.sizes / views.cameras.sizes
+    pixel = float(np.median(widths)) * pixel_width(model)
+    pixels = pixel / cell_width(model, settings)
     volume = meshing.fuse_depths(
       depths,
       box,
       shape,
       space=space,
-      truncation=max(_TRUNCATION_CELLS, _TRUNCATION_PIXELS * float(pixels)),
+      truncation=max(_TRUNCATION_CELLS, _TRUNCATION_PIXELS * pixels),
       min_views=min(_MIN_VIEWS, len(depths)),
     )
     mesh = meshing.extract(volume, 0.0)
@@ -196,13 +195,13 @@ def _box(model: models.Model, settings: MeshSettings) -> np.ndarray:
   return np.asarray(box, np.float64)
 
 
-def _cell(model: models.Model, settings: MeshSettings) -> float:
+def cell_width(model: models.Model, settings: MeshSettings) -> float:
   """Returns the width of a grid's cells, in the field's own space."""
   box = _box(model, settings)
   return float(np.max(box[1] - box[0])) / (settings.resolution - 1)
 
 
-def _pixel(model: models.Model) -> float:
+def pixel_width(model: models.Model) -> float:
   """Returns the width of a pixel, in the field's own space."""
   return scene_bounds.modelled_bounds(model.scene).pixel_width
 

@@ -101,7 +101,7 @@ def _turn_to_y(up: np.ndarray) -> np.ndarray:
   if up[1] < -1 + 1e-9:  # Any half turn does: this one is about x.
     return np.diag([1.0, -1.0, -1.0])
   axis = np.cross(up, [0.0, 1.0, 0.0])  # As long as the sine of the angle.
-  cross = np.cross(np.eye(3), axis).T
+  cross = np.cross(axis, np.eye(3)).T
   rotation: np.ndarray = np.eye(3) + cross + cross @ cross / (1 + up[1])
   return rotation
 

@@ -152,6 +152,21 @@ class FusionTest(chex.TestCase):
     towards = towards / np.linalg.norm(towards)
     self.assertGreater(np.min(mesh.vertices @ towards), -0.05)
 
+  def test_what_too_few_views_see_is_unknown(self):
+    views = _views(num=4)[:2]  # A quarter turn apart.
+    a, b = (
+      x / np.linalg.norm(x)
+      for x in (np.asarray(v.camera.camera_to_world[0, :, 3]) for v in views)
+    )
+    for min_views, is_both in ((1, False), (2, True)):
+      volume = meshing.fuse_depths(
+        views, _BOX, (33, 33, 33), min_views=min_views
+      )
+      mesh = meshing.extract(volume, 0.0)
+      seen = np.stack([mesh.vertices @ a, mesh.vertices @ b]) > -0.05
+      self.assertTrue(np.all(np.any(seen, axis=0)))
+      self.assertEqual(bool(np.all(seen)), is_both)
+
   def test_empty_pixels_carve(self):
     """A surface that one camera claims is gone where others see through."""
     views = _views()

@@ -30,7 +30,7 @@ def _plane(camera, normal, offset):
 class FromViewsTest(chex.TestCase):
   def setUp(self):
     super().setUp()
-    views = cameras.pinhole(camera_paths.circle(5), [[6, 8]] * 5, [9.0] * 5)
+    views = cameras.pinhole(camera_paths.circle(5), [[6, 8]] * 5, [90.0] * 5)
     self.camera = cameras.take(views, [1])
     towards = np.asarray(self.camera.camera_to_world[0, :, 3], float)
     self.normal = towards / np.linalg.norm(towards) + np.array([0.2, -0.1, 0.3])
