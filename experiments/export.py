@@ -65,8 +65,8 @@ _RESOLUTION = flags.DEFINE_integer(
 _BOX = flags.DEFINE_list(
   'box',
   None,
-  "Lower and upper corner of the mesh's grid, six numbers in the field's own "
-  'space; default: all that is modelled.',
+  'Lower and upper corner of the box that the mesh is cut to, six numbers in '
+  "the data's coordinates; the grid fills it. Default: all that is modelled.",
 )
 _OPACITY = flags.DEFINE_float(
   'opacity',

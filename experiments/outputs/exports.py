@@ -39,6 +39,8 @@ _TRUNCATION_CELLS, _TRUNCATION_PIXELS = 4.0, 3.0
 _MIN_VIEWS = 3
 # Widths of a pixel, in cells, below which views are rendered smaller.
 _MIN_PIXEL = 0.5
+# Points along a side of a given box that are moved to the field's own space.
+_LATTICE = 17
 # A vertex is seen if it lies within so many cells of what a camera sees.
 _SEEN = 3.0
 
@@ -48,7 +50,7 @@ class MeshSettings(NamedTuple):
 
   source: str  # FROM_DEPTH or FROM_DENSITY.
   resolution: int  # points along the longest side of the grid.
-  box: np.ndarray | None  # [2, 3] in the field's space; None: all of it.
+  box: np.ndarray | None  # [2, 3] in the data's coordinates; None: all.
   opacity: float  # of a step through a cell, where the surface is.
   num_faces: int  # at most; 0: any number.
 
@@ -121,7 +123,8 @@ def register(
     f'{key} {value:,}' if isinstance(value, int) else f'{key} {value}'
     for key, value in settings.items()
   )
-  return f'{folder / name}: {size / 1e6:.1f} MB, {facts}'
+  text = f'{size / 1e6:.1f} MB' if size >= 1e5 else f'{size / 1e3:.1f} kB'
+  return f'{folder / name}: {text}, {facts}'
 
 
 def render_training_views(model: models.Model, settings: MeshSettings) -> Views:
@@ -176,23 +179,65 @@ def make_mesh(
     cell = meshing.cell_sizes(mesh.vertices, box, shape, space)
     is_seen = meshing.count_views(depths, vertices, _SEEN * cell) > 0
     mesh = meshing.keep_faces(mesh, np.all(is_seen[mesh.faces], axis=1))
+  mesh = mesh._replace(
+    vertices=np.asarray(model.from_field(mesh.vertices), np.float64)
+  )
+  if settings.box is not None:
+    is_inside = np.all(
+      (mesh.vertices >= settings.box[0]) & (mesh.vertices <= settings.box[1]),
+      axis=-1,
+    )
+    mesh = meshing.keep_faces(mesh, np.all(is_inside[mesh.faces], axis=1))
   mesh = meshing.drop_specks(mesh, _MIN_FACES)
   if settings.num_faces:
     mesh = meshing.simplify(mesh, settings.num_faces)
   if not len(mesh.faces):
     raise errors.UserError(
-      f'There is no surface in the box {np.ravel(box).tolist()} of the field: '
-      'set --box, --resolution or --opacity.'
+      'There is no surface of 100 faces or more: set a larger --box, a higher '
+      '--resolution, or train for longer.'
     )
-  mesh = mesh._replace(vertices=model.from_field(mesh.vertices))
   if model.scene.ndc is not None:  # In which z is the other way round.
     mesh = mesh._replace(faces=mesh.faces[:, ::-1])
   return mesh
 
 
 def _box(model: models.Model, settings: MeshSettings) -> np.ndarray:
-  box = model.field_box if settings.box is None else settings.box
-  return np.asarray(box, np.float64)
+  """Returns the box `[2, 3]` of the grid, in the field's own space.
+
+  Raises:
+    UserError: if nothing of the given one is modelled.
+  """
+  whole = np.asarray(model.field_box, np.float64)
+  if settings.box is None:
+    return whole
+  fraction = np.indices((_LATTICE,) * 3).reshape(3, -1).T / (_LATTICE - 1)
+  points = settings.box[0] + fraction * (settings.box[1] - settings.box[0])
+  if model.scene.ndc is not None:  # Nothing else is in front of the cameras.
+    points[:, 2] = np.minimum(points[:, 2], -model.scene.ndc.near)
+  points = np.asarray(model.to_field(points), np.float64)
+  lower, upper = points.min(axis=0), points.max(axis=0)
+  margin = (upper - lower) / _LATTICE
+  box = np.stack([lower - margin, upper + margin])
+  box = np.stack([np.maximum(box[0], whole[0]), np.minimum(box[1], whole[1])])
+  if not np.all(box[0] < box[1]):
+    corners = model.from_field(whole) if not _is_curved(model) else whole
+    raise errors.UserError(
+      f'--box: {_numbers(settings.box)} has nothing of what is modelled, '
+      f'{_numbers(corners)}'
+      + (" in the field's own space." if _is_curved(model) else '.')
+    )
+  return box
+
+
+def _is_curved(model: models.Model) -> bool:
+  """Returns whether a box of the data is none in the field's own space."""
+  moved = model.scene.similarity
+  is_turned = moved is not None and not np.allclose(moved.rotation, np.eye(3))
+  return model.scene.contracted or model.scene.ndc is not None or is_turned
+
+
+def _numbers(box: np.ndarray) -> str:
+  return ','.join(f'{x:g}' for x in np.ravel(box))
 
 
 def cell_width(model: models.Model, settings: MeshSettings) -> float:

@@ -194,7 +194,7 @@ class ModelTest(chex.TestCase):
       lambda camera: _render_ball(camera, center), views,
       ndc=cameras.Ndc((2.0, 2.0), 1.0),
     )  # fmt: skip
-    box = np.array([[-1.0, -1, -1], [1, 1, 1]])
+    box = np.array([[-2.0, -2, -9], [2, 2, 0]])
     mesh = self._mesh(model, _SETTINGS._replace(resolution=96, box=box))
     offset = mesh.vertices - center
     distance = np.linalg.norm(offset, axis=-1)
@@ -225,8 +225,37 @@ class ModelTest(chex.TestCase):
 
   def test_no_surface(self):
     model = self._model(lambda camera: _render_ball(camera, radius=0.0))
-    with self.assertRaisesRegex(errors.UserError, 'no surface in the box'):
+    with self.assertRaisesRegex(errors.UserError, 'There is no surface'):
       self._mesh(model)
+
+  @parameterized.parameters(False, True)
+  def test_a_box_in_the_data_s_coordinates(self, is_turned):
+    turn, center = np.eye(3)[[1, 2, 0]], np.array([7.0, 8.0, 9.0])
+    orbit, changes = _orbit(), {}
+    if is_turned:
+      moved = similarity.Similarity(0.5, turn, -0.5 * turn @ center)
+      pose = np.array(orbit.camera_to_world, np.float64)
+      pose[:, :, 3] += center
+      orbit, changes = (
+        orbit._replace(camera_to_world=pose),
+        {'similarity': moved},
+      )
+    else:
+      center = np.zeros(3)
+    model = self._model(
+      lambda camera: _render_ball(camera, center), orbit, **changes
+    )
+    box = np.array([[-1.2, -1.2, 0.25], [0.5, 1.2, 1.2]])
+    mesh = self._mesh(model, _SETTINGS._replace(box=box + center))
+    _is_ball(mesh, 0.02, center)
+    # Cut where the box ends, to a cell.
+    expected = np.array(
+      [[-(0.9375**0.5), -(0.9375**0.5), 0.25], [0.5, 0.9375**0.5, 1]]
+    )
+    found = np.stack([mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)])
+    np.testing.assert_allclose(found - center, expected, atol=0.07)
+    with self.assertRaisesRegex(errors.UserError, '--box: 100,.* modelled'):
+      self._mesh(model, _SETTINGS._replace(box=box + 100 - box[0]))
 
   def test_views_are_as_fine_as_the_grid(self):
     model = self._model(orbit=_orbit(size=640))
@@ -258,7 +287,7 @@ class ModelTest(chex.TestCase):
       model, views, min_opacity=0.9, spacing=0.1
     )
     line = exports.write_points(out, model, cloud, spacing)
-    self.assertRegex(line, r'points.ply: .* MB, points [\d,]+, spacing 0.1, ')
+    self.assertRegex(line, r'points.ply: .* kB, points [\d,]+, spacing 0.1, ')
     read = trimesh.load(out / 'points.ply')
     np.testing.assert_allclose(
       np.linalg.norm(read.vertices, axis=-1), _RADIUS, atol=1e-5
