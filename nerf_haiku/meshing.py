@@ -25,6 +25,7 @@ _BLOCK = 8
 _POINTS = 1 << 17
 # A pixel is of a surface if it is at least so opaque.
 _MIN_OPACITY = 0.5
+_ROUNDED = 1e-5  # Of squares of distances in float32.
 
 # Moves points [N, 3] from one space to another.
 Move = Callable[[np.ndarray], np.ndarray]
@@ -63,6 +64,9 @@ class DepthView(NamedTuple):
   opacity: np.ndarray  # [H, W] in [0, 1].
   # [H, W] widths of cells at what is seen, in the world.
   cell: arrays.Array | float = np.inf
+  # Tangent of the largest angle to the axis in the image. The polynomial of a
+  # lens may lead points beyond it back into the image.
+  reach: float = np.inf
 
 
 def grid_shape(box: np.ndarray, resolution: int) -> tuple[int, int, int]:
@@ -144,7 +148,7 @@ def fuse_depths(
   Returns:
     The volume, known near surfaces that are seen. Memory is 13 bytes a point.
   """
-  views = [_with_cells(view, box, shape, space) for view in views]
+  views = [_with_cells(_with_reach(view), box, shape, space) for view in views]
   size = int(np.prod(shape))
   total, count = np.zeros(size, np.float32), np.zeros(size, np.int32)
   for index in _near_surfaces(views, box, shape, space, truncation):
@@ -254,6 +258,7 @@ def count_views(
   Returns:
     `[N]` int.
   """
+  views = [_with_reach(view) for view in views]
   count = np.zeros(len(points), np.int64)
   for block in _slices(len(points)):
     for view in views:
@@ -269,6 +274,14 @@ def cell_sizes(
 ) -> np.ndarray:
   """Returns the width `[N]` of a grid's cells at points, in the world."""
   return _to_world_cells(points, box, shape, space)[1]
+
+
+def _with_reach(view: DepthView) -> DepthView:
+  """Returns a view of a distorted lens with its reach; others see no limit."""
+  if view.camera.distortion is None:
+    return view
+  corners = cameras.image_corners(view.camera)[0, :, :2]
+  return view._replace(reach=float(np.linalg.norm(corners, axis=-1).max()))
 
 
 def _with_cells(
@@ -409,6 +422,9 @@ def _signed_distance_fn(
   is_inside = (z > 0) & jnp.all(
     (position >= 0) & (position < jnp.array([[height, width]])), axis=-1
   )
+  center = jnp.asarray(view.camera.camera_to_world)[:, :, 3]  # [1, 3]
+  distance = jnp.linalg.norm(points - center, axis=-1)
+  is_inside &= distance**2 <= z**2 * (1 + view.reach**2) * (1 + _ROUNDED)
   # Between the centers of four pixels.
   place = position - 0.5
   first = jnp.floor(place).astype(int)
@@ -430,8 +446,10 @@ def _signed_distance_fn(
   value = (z - depth) / cell
   is_empty = opacity < _MIN_OPACITY
   value = jnp.where(is_empty, -truncation, value)
-  # A surface ends between these pixels: its depth there is no one's.
+  # A surface ends between these pixels: its depth there is no one's. But
+  # nothing is in front of what is nearest.
   is_edge = ~is_empty & (farthest - nearest > 2 * truncation * cell)
+  is_edge &= z - nearest > -truncation * cell
   # Cells may be larger where the point is, far behind what is seen.
   is_hidden = (value >= truncation) | (z - depth >= truncation * surface_cell)
   is_hidden &= ~is_empty

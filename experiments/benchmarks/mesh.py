@@ -9,6 +9,8 @@ three pixels' widths, distances of the mesh to true points, both of these
 together in thousandths of a scene unit and in cells of the grid, and errors of
 the normals and colors of vertices. Pairs of numbers are the median and the 95th
 percentile. Widths of a pixel are those at the cameras' median distance.
+`--picture=FILE` draws the last mesh from depth: a photograph of the solids, the
+colors and the normals of the mesh, from a test camera.
 """
 
 import pathlib
@@ -26,8 +28,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 from experiments import launch
 from experiments.benchmarks import machine
 from experiments.outputs import exports
-from nerf_haiku import cameras, errors, meshing, models
+from nerf_haiku import backgrounds, cameras, errors, meshing, models, scenes
 from nerf_haiku.datasets.procedural import photographs, solids, still_life
+from nerf_haiku.io import media
 
 _RESOLUTION = flags.DEFINE_list(
   'resolution', ['128', '256'], 'Points along the longest side of the grid.'
@@ -35,6 +38,10 @@ _RESOLUTION = flags.DEFINE_list(
 _OPACITIES = flags.DEFINE_list(
   'opacities', ['0.3', '0.7'], 'Levels of the meshes of the density.'
 )
+_PICTURE = flags.DEFINE_string(
+  'picture', None, 'PNG file to draw the last mesh from depth to.'
+)
+_SIDE = 400  # Pixels of each of its panels.
 # Rays of each training view along a row, for true points.
 _RAYS = 120
 _SAMPLES = 2_000_000  # Points on a mesh.
@@ -98,9 +105,12 @@ def _sees(
 
 
 def sample_mesh(mesh: meshing.Mesh, count: int) -> np.ndarray:
-  """Returns points spread evenly over a mesh."""
+  """Returns points spread evenly over a mesh.
+
+  Its vertices may have more than three columns, which are interpolated too.
+  """
   a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
-  area = np.linalg.norm(np.cross(b - a, c - a), axis=-1)
+  area = np.linalg.norm(np.cross((b - a)[:, :3], (c - a)[:, :3]), axis=-1)
   rng = np.random.default_rng(0)
   face = rng.choice(len(area), count, p=area / area.sum())
   u, v = np.sort(rng.uniform(size=(2, count)), axis=0)
@@ -109,6 +119,54 @@ def sample_mesh(mesh: meshing.Mesh, count: int) -> np.ndarray:
     + (v - u)[:, None] * b[face]
     + (1 - v)[:, None] * c[face]
   )
+
+
+def draw(
+  camera: cameras.Cameras, mesh: meshing.Mesh, values: np.ndarray
+) -> np.ndarray:
+  """Draws a mesh as points that are so many that they cover it.
+
+  Args:
+    camera: one camera.
+    mesh: the mesh.
+    values: `[V, 3]` of its vertices, in [0, 1].
+
+  Returns:
+    `[H, W, 3]`, white where there is no mesh.
+  """
+  height, width = map(int, camera.sizes[0])
+  both = meshing.Mesh(np.concatenate([mesh.vertices, values], 1), mesh.faces)
+  points, colors = np.split(sample_mesh(both, 4 * _SAMPLES), 2, axis=1)
+  position, depth = (
+    np.asarray(x)
+    for x in cameras.project(
+      camera, np.zeros(len(points), np.int32), points.astype(np.float32)
+    )
+  )
+  inside = np.all((position >= 0) & (position < [height, width]), axis=-1)
+  kept = np.flatnonzero(inside & (depth > 0))
+  kept = kept[np.argsort(-depth[kept])]  # The nearest is drawn last.
+  row, column = position[kept].astype(int).T
+  image = np.ones((height, width, 3))
+  image[row, column] = colors[kept]
+  return image
+
+
+def draw_panels(
+  model: models.Model, mesh: meshing.Mesh, seed: int
+) -> np.ndarray:
+  """Returns the solids, and colors and normals of a mesh, side by side."""
+  camera = cameras.take(model.scene.test.cameras, [2])
+  camera = cameras.scale(camera, np.array([[_SIDE, _SIDE]]))
+  rgba = photographs.render(still_life.make_items(seed), camera, 0)
+  normals = meshing.vertex_normals(mesh)
+  colors = exports.surface_colors(model, mesh.vertices, normals)
+  panels = [
+    scenes.to_float(rgba, background=backgrounds.WHITE),
+    draw(camera, mesh, colors / 255),
+    draw(camera, mesh, 0.5 + 0.5 * normals),
+  ]
+  return np.concatenate(panels, axis=1)
 
 
 def measure(
@@ -192,6 +250,11 @@ def main() -> None:
     ),
     rows,
   )
+  if _PICTURE.value:
+    settings = settings._replace(source=exports.FROM_DEPTH)
+    mesh = exports.make_mesh(model, views, settings)
+    panels = draw_panels(model, mesh, config.procedural.seed)
+    media.write_png(_PICTURE.value, media.to_uint8(panels))
   print(f'A pixel is {exports.pixel_width(model):.4g} scene units wide.')
 
 

@@ -203,6 +203,40 @@ class FusionTest(chex.TestCase):
     np.testing.assert_allclose(sizes, expected, rtol=0.05)
 
 
+class LensTest(chex.TestCase):
+  def test_what_a_lens_leads_back_into_the_image_is_not_seen(self):
+    """At x / z = 2, x (1 - 0.2 x^2) is 0.4, which is in the image; 0.42 is."""
+    camera = cameras.pinhole(np.eye(3, 4)[None], [[40, 40]], [40.0])
+    camera = cameras.with_lenses(camera)
+    camera.distortion[0, 0] = -0.2
+    flat = np.full((40, 40), 2.0, np.float32)
+    view = meshing.DepthView(camera, flat, np.ones_like(flat))
+    points = np.array([[0.84, 0.0, -2.0], [4.0, 0.0, -2.0], [0.0, 0.0, -2.0]])
+    count = meshing.count_views([view], points, np.full(3, 0.1))
+    np.testing.assert_array_equal(count, [1, 0, 1])
+    box = np.array([[-6.0, -6.0, -3.0], [6.0, 6.0, -1.0]])
+    volume = meshing.fuse_depths([view], box, meshing.grid_shape(box, 49))
+    mesh = meshing.extract(volume, 0.0)
+    # To the corners of the image, and no farther.
+    self.assertBetween(np.abs(mesh.vertices[:, :2]).max(), 0.9, 1.5)
+
+
+class EdgeTest(chex.TestCase):
+  def test_what_is_in_front_of_an_edge_is_empty(self):
+    """Columns are 2 and 5 away: nothing is known between them at the edge."""
+    camera = cameras.pinhole(np.eye(3, 4)[None], [[40, 40]], [40.0])
+    depth = np.full((40, 40), 2.0, np.float32)
+    depth[:, 20:] = 5.0
+    view = meshing.DepthView(camera, depth, np.ones_like(depth))
+    points = np.array([[0.0, 0.0, -1.0], [0, 0, -1.9], [0, 0, -3.5]])
+    points[:, 0] = 1e-3
+    value, is_seen = meshing._signed_distance(
+      view, points, np.full(3, 0.1), 4.0
+    )
+    np.testing.assert_array_equal(is_seen, [1, 0, 0])
+    self.assertEqual(value[0], -4)
+
+
 class CountViewsTest(chex.TestCase):
   def test_occluded_points_are_not_seen(self):
     views = _views(num=6, elevations=(0,))
