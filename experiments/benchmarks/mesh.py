@@ -95,13 +95,14 @@ def _sees(
   position, depth = cameras.project(
     cams, np.full(len(points), index, np.int32), points.astype(np.float32)
   )
+  position = np.asarray(position)
   inside = np.all((position >= 0) & (position < cams.sizes[index]), axis=-1)
   center = np.asarray(cams.camera_to_world[index, :, 3], np.float64)
   directions = points - center
   t, _ = solids.nearest(
     pieces, np.broadcast_to(center, points.shape), directions
   )
-  return np.asarray(inside & (np.asarray(depth) > 0)) & (t > 1 - 1e-4)
+  return inside & (np.asarray(depth) > 0) & (t > 1 - 1e-4)
 
 
 def sample_mesh(mesh: meshing.Mesh, count: int) -> np.ndarray:
