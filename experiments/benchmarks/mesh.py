@@ -95,8 +95,8 @@ def _sees(
   position, depth = cameras.project(
     cams, np.full(len(points), index, np.int32), points.astype(np.float32)
   )
-  position = np.asarray(position)
-  inside = np.all((position >= 0) & (position < cams.sizes[index]), axis=-1)
+  place = np.asarray(position)
+  inside = np.all((place >= 0) & (place < cams.sizes[index]), axis=-1)
   center = np.asarray(cams.camera_to_world[index, :, 3], np.float64)
   directions = points - center
   t, _ = solids.nearest(
