@@ -17,6 +17,9 @@ from experiments.processes import signals
 if __name__ == '__main__':
   signals.exit_on_interrupt()  # Before the imports that take seconds.
 
+import pathlib
+from collections.abc import Iterator
+
 import numpy as np
 from absl import flags
 
@@ -54,15 +57,16 @@ _FROM = flags.DEFINE_enum(
 _RESOLUTION = flags.DEFINE_integer(
   'resolution',
   256,
-  "Points of the mesh's grid along its longest side.",
+  "Points of the mesh's grid along its longest side. Training views are "
+  'rendered no finer than half of its cells, for --points too.',
   lower_bound=8,
   upper_bound=1024,
 )
 _BOX = flags.DEFINE_list(
   'box',
   None,
-  "Lower and upper corner of the mesh's grid, six numbers in the field's own "
-  'space; default: all that is modelled.',
+  'Lower and upper corner of the box that the mesh is cut to, six numbers in '
+  "the data's coordinates; the grid fills it. Default: all that is modelled.",
 )
 _OPACITY = flags.DEFINE_float(
   'opacity',
@@ -113,28 +117,27 @@ def main() -> None:
   model = models.open_run(model_dir, _STEP.value)
   folder = safe_reading.expand_user(_OUT.value or model_dir / 'export')
   exports.open_folder(folder, model_dir)
-  if _CAMERAS.value:
-    for line in exports.write_cameras(folder, model, model_dir):
-      print(line)
-  if not (_MESH.value or _POINTS.value):
-    return
-  images = exports.render_training_views(model)
+  for line in _export(folder, model, settings):
+    print(line)
+
+
+def _export(
+  folder: pathlib.Path, model: models.Model, settings: exports.MeshSettings
+) -> Iterator[str]:
+  """Writes what the flags ask for; yields a line about each file."""
+  cloud = None
+  if _MESH.value or _POINTS.value:
+    views = exports.render_training_views(model, settings)
   if _POINTS.value:
-    print(
-      exports.write_points(
-        folder,
-        model,
-        images,
-        min_opacity=_MIN_OPACITY.value,
-        spacing=_SPACING.value,
-      )
+    cloud, spacing = exports.make_points(
+      model, views, min_opacity=_MIN_OPACITY.value, spacing=_SPACING.value
     )
+    yield exports.write_points(folder, model, cloud, spacing)
+  if _CAMERAS.value:
+    yield from exports.write_cameras(folder, model, launch.model_dir(), cloud)
   if _MESH.value:
-    mesh = exports.make_mesh(model, images, settings)
-    for line in exports.write_mesh(
-      folder, model, mesh, _FORMATS.value, settings
-    ):
-      print(line)
+    mesh = exports.make_mesh(model, views, settings)
+    yield from exports.write_mesh(folder, model, mesh, _FORMATS.value, settings)
 
 
 def _parse_box(values: list[str] | None) -> np.ndarray | None:

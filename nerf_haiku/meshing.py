@@ -25,6 +25,7 @@ _BLOCK = 8
 _POINTS = 1 << 17
 # A pixel is of a surface if it is at least so opaque.
 _MIN_OPACITY = 0.5
+_ROUNDED = 1e-5  # Of squares of distances in float32.
 
 # Moves points [N, 3] from one space to another.
 Move = Callable[[np.ndarray], np.ndarray]
@@ -63,6 +64,9 @@ class DepthView(NamedTuple):
   opacity: np.ndarray  # [H, W] in [0, 1].
   # [H, W] widths of cells at what is seen, in the world.
   cell: arrays.Array | float = np.inf
+  # Tangent of the largest angle to the axis in the image. The polynomial of a
+  # lens may lead points beyond it back into the image.
+  reach: float = np.inf
 
 
 def grid_shape(box: np.ndarray, resolution: int) -> tuple[int, int, int]:
@@ -122,6 +126,7 @@ def fuse_depths(
   *,
   space: Space = WORLD,
   truncation: float = 4.0,
+  min_views: int = 1,
 ) -> Volume:
   """Fuses depths to a truncated signed distance.
 
@@ -135,12 +140,15 @@ def fuse_depths(
     box: `[2, 3]` of the grid.
     shape: its points.
     space: of the grid.
-    truncation: cells.
+    truncation: cells; best at least three pixels wide, so that errors of
+      depths average out.
+    min_views: how many views must say something of a point for it to be known.
+      What one view sees alone is often the blurred edge of something.
 
   Returns:
     The volume, known near surfaces that are seen. Memory is 13 bytes a point.
   """
-  views = [_with_cells(view, box, shape, space) for view in views]
+  views = [_with_cells(_with_reach(view), box, shape, space) for view in views]
   size = int(np.prod(shape))
   total, count = np.zeros(size, np.float32), np.zeros(size, np.int32)
   for index in _near_surfaces(views, box, shape, space, truncation):
@@ -151,7 +159,8 @@ def fuse_depths(
       total[index] += np.where(is_seen, value, 0.0)
       count[index] += is_seen
   values = total / np.maximum(count, 1)
-  return Volume(box, values.reshape(shape), (count > 0).reshape(shape))
+  known = count >= max(min_views, 1)
+  return Volume(box, values.reshape(shape), known.reshape(shape))
 
 
 def extract(volume: Volume, level: float) -> Mesh:
@@ -249,6 +258,7 @@ def count_views(
   Returns:
     `[N]` int.
   """
+  views = [_with_reach(view) for view in views]
   count = np.zeros(len(points), np.int64)
   for block in _slices(len(points)):
     for view in views:
@@ -266,18 +276,30 @@ def cell_sizes(
   return _to_world_cells(points, box, shape, space)[1]
 
 
+def _with_reach(view: DepthView) -> DepthView:
+  """Returns a view of a distorted lens with its reach; others see no limit."""
+  if view.camera.distortion is None:
+    return view
+  corners = cameras.image_corners(view.camera)[0, :, :2]
+  return view._replace(reach=float(np.linalg.norm(corners, axis=-1).max()))
+
+
 def _with_cells(
   view: DepthView, box: np.ndarray, shape: Sequence[int], space: Space
 ) -> DepthView:
-  """Returns a view with the widths of cells at what it sees."""
-  height, width = view.depth.shape
-  pixel = cameras.pixels(height, width) + 0.5
+  """Returns a view with the widths of cells at what it sees.
+
+  They are 0 where nothing opaque is: its depth may not be one of the space.
+  """
+  rows, columns = np.nonzero(view.opacity >= _MIN_OPACITY)
+  pixel = np.stack([rows, columns], axis=-1) + 0.5
   pose = np.asarray(view.camera.camera_to_world[0], np.float64)
   plane = cameras.image_plane(view.camera, np.zeros(len(pixel), int), pixel)
-  distance = view.depth.reshape(-1, 1).astype(np.float64)
+  distance = view.depth[rows, columns, None].astype(np.float64)
   seen = pose[:, 3] + distance * (plane @ pose[:, :3].T)
-  cell = cell_sizes(space.from_world(seen), box, shape, space)
-  return view._replace(cell=cell.reshape(view.depth.shape).astype(np.float32))
+  cell = np.zeros(view.depth.shape, np.float32)
+  cell[rows, columns] = cell_sizes(space.from_world(seen), box, shape, space)
+  return view._replace(cell=cell)
 
 
 def _whole_cubes(known: np.ndarray) -> np.ndarray:
@@ -400,6 +422,9 @@ def _signed_distance_fn(
   is_inside = (z > 0) & jnp.all(
     (position >= 0) & (position < jnp.array([[height, width]])), axis=-1
   )
+  center = jnp.asarray(view.camera.camera_to_world)[:, :, 3]  # [1, 3]
+  distance = jnp.linalg.norm(points - center, axis=-1)
+  is_inside &= distance**2 <= z**2 * (1 + view.reach**2) * (1 + _ROUNDED)
   # Between the centers of four pixels.
   place = position - 0.5
   first = jnp.floor(place).astype(int)
@@ -421,8 +446,10 @@ def _signed_distance_fn(
   value = (z - depth) / cell
   is_empty = opacity < _MIN_OPACITY
   value = jnp.where(is_empty, -truncation, value)
-  # A surface ends between these pixels: its depth there is no one's.
+  # A surface ends between these pixels: its depth there is no one's. But
+  # nothing is in front of what is nearest.
   is_edge = ~is_empty & (farthest - nearest > 2 * truncation * cell)
+  is_edge &= z - nearest > -truncation * cell
   # Cells may be larger where the point is, far behind what is seen.
   is_hidden = (value >= truncation) | (z - depth >= truncation * surface_cell)
   is_hidden &= ~is_empty

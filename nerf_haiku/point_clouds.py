@@ -1,4 +1,4 @@
-"""Points on the surfaces that cameras see."""
+"""Points on the surfaces that cameras see, with normals and colors."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -7,11 +7,16 @@ import numpy as np
 
 from nerf_haiku import cameras, image_rendering
 
+# A surface that is seen at a flatter angle than 6 degrees is an edge: the depth
+# of its pixels is between that of one thing and of another.
+_MIN_COSINE = 0.1
+
 
 class PointCloud(NamedTuple):
   """Points on surfaces."""
 
   points: np.ndarray  # [N, 3] float64, scene units.
+  normals: np.ndarray  # [N, 3] float32, unit vectors towards the camera.
   colors: np.ndarray  # [N, 3] uint8.
 
 
@@ -23,27 +28,27 @@ def from_views(
 ) -> PointCloud:
   """Returns the points at the expected depths of rendered views.
 
+  A normal is that of the surface through the neighbors of a pixel. Pixels have
+  no point if they are less opaque, or if one of their four neighbors is, or if
+  there is an edge between these.
+
   Args:
     views: each camera, one, with its image.
-    min_opacity: pixels that are less opaque have no point.
+    min_opacity: of pixels that have a point, over 0.
     pixel_center: whether rays go through the centers of pixels.
   """
-  points, colors = [np.zeros((0, 3))], [np.zeros((0, 3), np.uint8)]
-  for camera, image in views:
-    rows, columns = np.nonzero(np.asarray(image.opacity) >= min_opacity)
-    position = np.stack([rows, columns], axis=-1) + 0.5 * pixel_center
-    pose = np.asarray(camera.camera_to_world[0], np.float64)
-    plane = cameras.image_plane(camera, np.zeros(len(rows), int), position)
-    opacity = np.asarray(image.opacity)[rows, columns]
-    depth = np.asarray(image.depth, np.float64)[rows, columns] / opacity
-    points.append(pose[:, 3] + depth[:, None] * (plane @ pose[:, :3].T))
-    rgb = np.asarray(image.rgb)[rows, columns]
-    colors.append(np.rint(255.0 * np.clip(rgb, 0, 1)).astype(np.uint8))
-  return PointCloud(np.concatenate(points), np.concatenate(colors))
+  parts = [_from_view(*view, min_opacity, pixel_center) for view in views]
+  empty = np.zeros((0, 3))
+  parts.append(
+    PointCloud(empty, empty.astype(np.float32), empty.astype(np.uint8))
+  )
+  return PointCloud(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def thin(cloud: PointCloud, spacing: float) -> PointCloud:
   """Keeps one point in each cube of a lattice: the one nearest to their mean.
+
+  Its normal and color are the means of the cube's points.
 
   Args:
     cloud: the points.
@@ -56,12 +61,58 @@ def thin(cloud: PointCloud, spacing: float) -> PointCloud:
     cell.astype(np.int64), axis=0, return_inverse=True, return_counts=True
   )
   inverse = inverse.reshape(-1)
-  mean = np.stack(
-    [np.bincount(inverse, x) / count for x in cloud.points.T], axis=-1
-  )
-  distance = np.linalg.norm(cloud.points - mean[inverse], axis=-1)
+
+  def mean(values: np.ndarray) -> np.ndarray:
+    sums = [np.bincount(inverse, x) for x in values.T]
+    means: np.ndarray = np.stack(sums, axis=-1) / count[:, None]
+    return means
+
+  distance = np.linalg.norm(cloud.points - mean(cloud.points)[inverse], axis=-1)
   # The first of each cube, in the order of cubes, then distances.
   order = np.lexsort((distance, inverse))
-  first = np.concatenate([[0], np.cumsum(count)[:-1]])
-  kept = np.sort(order[first])
-  return PointCloud(cloud.points[kept], cloud.colors[kept])
+  kept = order[np.concatenate([[0], np.cumsum(count)[:-1]])]
+  return PointCloud(
+    cloud.points[kept],
+    _unit(mean(cloud.normals)).astype(np.float32),
+    np.rint(mean(cloud.colors)).astype(np.uint8),
+  )
+
+
+def _from_view(
+  camera: cameras.Cameras,
+  image: image_rendering.RenderedImage,
+  min_opacity: float,
+  pixel_center: bool,
+) -> PointCloud:
+  """Returns the points of one view."""
+  opacity = np.asarray(image.opacity, np.float64)
+  height, width = opacity.shape
+  is_opaque = opacity >= min_opacity
+  depth = np.asarray(image.depth, np.float64) / np.where(is_opaque, opacity, 1)
+  position = cameras.pixels(height, width) + 0.5 * pixel_center
+  pose = np.asarray(camera.camera_to_world[0], np.float64)
+  plane = cameras.image_plane(camera, np.zeros(height * width, int), position)
+  directions = (plane @ pose[:, :3].T).reshape(height, width, 3)
+  offset = depth[..., None] * directions
+  # Of the pixels that are not at the border of the image.
+  inner = (slice(1, -1), slice(1, -1))
+  across = offset[1:-1, 2:] - offset[1:-1, :-2]
+  down = offset[2:, 1:-1] - offset[:-2, 1:-1]
+  normals = _unit(np.cross(down, across))
+  cosine = -np.sum(normals * _unit(directions[inner]), axis=-1)
+  is_kept = is_opaque[inner] & (cosine >= _MIN_COSINE)
+  is_kept &= is_opaque[1:-1, 2:] & is_opaque[1:-1, :-2]
+  is_kept &= is_opaque[2:, 1:-1] & is_opaque[:-2, 1:-1]
+  rgb = 255.0 * np.clip(np.asarray(image.rgb)[inner][is_kept], 0.0, 1.0)
+  return PointCloud(
+    pose[:, 3] + offset[inner][is_kept],
+    normals[is_kept].astype(np.float32),
+    np.rint(rgb).astype(np.uint8),
+  )
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+  """Returns vectors `[..., 3]` of length 1; those of 0 stay 0."""
+  length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+  units: np.ndarray = vectors / np.where(length > 0, length, 1.0)
+  return units

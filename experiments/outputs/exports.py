@@ -1,6 +1,7 @@
 """Meshes, points and cameras of a trained run, as files of other programs."""
 
 import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from nerf_haiku import (
   meshing,
   models,
   point_clouds,
+  scene_bounds,
+  scenes,
   similarity,
 )
 from nerf_haiku.datasets import camera_writers
@@ -30,6 +33,14 @@ FROM_DEPTH, FROM_DENSITY = 'depth', 'density'
 
 # Connected parts of fewer faces are noise.
 _MIN_FACES = 100
+# Cells in which distances are fused, at least, and widths of a pixel.
+_TRUNCATION_CELLS, _TRUNCATION_PIXELS = 4.0, 3.0
+# Views that must say something of a place, if there are so many.
+_MIN_VIEWS = 3
+# Widths of a pixel, in cells, below which views are rendered smaller.
+_MIN_PIXEL = 0.5
+# Points along a side of a given box that are moved to the field's own space.
+_LATTICE = 17
 # A vertex is seen if it lies within so many cells of what a camera sees.
 _SEEN = 3.0
 
@@ -39,9 +50,16 @@ class MeshSettings(NamedTuple):
 
   source: str  # FROM_DEPTH or FROM_DENSITY.
   resolution: int  # points along the longest side of the grid.
-  box: np.ndarray | None  # [2, 3] in the field's space; None: all of it.
+  box: np.ndarray | None  # [2, 3] in the data's coordinates; None: all.
   opacity: float  # of a step through a cell, where the surface is.
   num_faces: int  # at most; 0: any number.
+
+
+class Views(NamedTuple):
+  """What the training cameras see, of a size that fits the grid."""
+
+  cameras: cameras.Cameras  # in the data's coordinates.
+  images: list[image_rendering.RenderedImage]
 
 
 def open_folder(folder: pathlib.Path, model_dir: pathlib.Path) -> None:
@@ -76,10 +94,20 @@ def open_folder(folder: pathlib.Path, model_dir: pathlib.Path) -> None:
 
 
 def _identity(model_dir: pathlib.Path) -> str:
-  """Returns a hash of a run's model and scene."""
+  """Returns a hash of a run: of its model, its scene and its settings.
+
+  Longer training of the same run changes nothing.
+  """
   digest = hashlib.sha256()
   for name in (models.RECORD, models.SCENE):
     digest.update((model_dir / name).read_bytes())
+  settings = json_files.read_json(model_dir / run_dir.CONFIG, 'config')
+  kept = {
+    name: value
+    for name, value in (settings | settings['config']).items()
+    if name not in (*run_dir.MAY_CHANGE, 'config')
+  }
+  digest.update(json.dumps(kept, sort_keys=True).encode())
   return digest.hexdigest()
 
 
@@ -95,57 +123,132 @@ def register(
     f'{key} {value:,}' if isinstance(value, int) else f'{key} {value}'
     for key, value in settings.items()
   )
-  return f'{folder / name}: {size / 1e6:.1f} MB, {facts}'
+  text = f'{size / 1e6:.1f} MB' if size >= 1e5 else f'{size / 1e3:.1f} kB'
+  return f'{folder / name}: {text}, {facts}'
 
 
-def render_training_views(
-  model: models.Model,
-) -> list[image_rendering.RenderedImage]:
-  """Renders all training cameras, with a progress bar."""
+def render_training_views(model: models.Model, settings: MeshSettings) -> Views:
+  """Renders all training cameras, with a progress bar.
+
+  Pixels that are narrower than half a cell of the grid tell it nothing: images
+  of more pixels are rendered smaller.
+  """
+  cell, pixel = cell_width(model, settings), pixel_width(model)
+  factor = min(1.0, pixel / (_MIN_PIXEL * cell))
   cams = model.scene.train.cameras
+  sizes = np.maximum(np.rint(factor * np.asarray(cams.sizes)), 1)
+  cams = cameras.scale(cams, sizes)
   count = range(len(cams.sizes))
   bar = tqdm.tqdm(count, 'training views', disable=None, leave=False)
-  return [model.render(cameras.take(cams, [i])) for i in bar]
+  return Views(cams, [model.render(cameras.take(cams, [i])) for i in bar])
 
 
 def make_mesh(
-  model: models.Model,
-  images: list[image_rendering.RenderedImage],
-  settings: MeshSettings,
+  model: models.Model, views: Views, settings: MeshSettings
 ) -> meshing.Mesh:
   """Returns the mesh of a model, in the coordinates of the data.
 
   Args:
     model: the model.
-    images: of its training cameras.
+    views: of its training cameras.
     settings: of the mesh.
 
   Raises:
     UserError: if there is no surface.
   """
-  views = depth_views(model, images)
-  box = model.field_box if settings.box is None else settings.box
-  box = np.asarray(box, np.float64)
+  depths = depth_views(model, views)
+  box = _box(model, settings)
   shape = meshing.grid_shape(box, settings.resolution)
   space = _space(model)
   if settings.source == FROM_DEPTH:
-    volume = meshing.fuse_depths(views, box, shape, space=space)
+    widths = model.scene.train.cameras.sizes / views.cameras.sizes
+    pixel = float(np.median(widths)) * pixel_width(model)
+    pixels = pixel / cell_width(model, settings)
+    volume = meshing.fuse_depths(
+      depths,
+      box,
+      shape,
+      space=space,
+      truncation=max(_TRUNCATION_CELLS, _TRUNCATION_PIXELS * pixels),
+      min_views=min(_MIN_VIEWS, len(depths)),
+    )
     mesh = meshing.extract(volume, 0.0)
   else:
     mesh = _density_surface(model, box, shape, settings.opacity)
     vertices = space.to_world(mesh.vertices)
     cell = meshing.cell_sizes(mesh.vertices, box, shape, space)
-    is_seen = meshing.count_views(views, vertices, _SEEN * cell) > 0
+    is_seen = meshing.count_views(depths, vertices, _SEEN * cell) > 0
     mesh = meshing.keep_faces(mesh, np.all(is_seen[mesh.faces], axis=1))
+  mesh = mesh._replace(
+    vertices=np.asarray(model.from_field(mesh.vertices), np.float64)
+  )
+  if settings.box is not None:
+    is_inside = np.all(
+      (mesh.vertices >= settings.box[0]) & (mesh.vertices <= settings.box[1]),
+      axis=-1,
+    )
+    mesh = meshing.keep_faces(mesh, np.all(is_inside[mesh.faces], axis=1))
   mesh = meshing.drop_specks(mesh, _MIN_FACES)
   if settings.num_faces:
     mesh = meshing.simplify(mesh, settings.num_faces)
   if not len(mesh.faces):
     raise errors.UserError(
-      f'There is no surface in the box {np.ravel(box).tolist()} of the field: '
-      'set --box, --resolution or --opacity.'
+      'There is no surface of 100 faces or more: set a larger --box, a higher '
+      '--resolution, or train for longer.'
     )
-  return mesh._replace(vertices=model.from_field(mesh.vertices))
+  if model.scene.ndc is not None:  # In which z is the other way round.
+    mesh = mesh._replace(faces=mesh.faces[:, ::-1])
+  return mesh
+
+
+def _box(model: models.Model, settings: MeshSettings) -> np.ndarray:
+  """Returns the box `[2, 3]` of the grid, in the field's own space.
+
+  Raises:
+    UserError: if nothing of the given one is modelled.
+  """
+  whole = np.asarray(model.field_box, np.float64)
+  if settings.box is None:
+    return whole
+  fraction = np.indices((_LATTICE,) * 3).reshape(3, -1).T / (_LATTICE - 1)
+  points = settings.box[0] + fraction * (settings.box[1] - settings.box[0])
+  if model.scene.ndc is not None:  # Nothing else is in front of the cameras.
+    points[:, 2] = np.minimum(points[:, 2], -model.scene.ndc.near)
+  points = np.asarray(model.to_field(points), np.float64)
+  lower, upper = points.min(axis=0), points.max(axis=0)
+  margin = (upper - lower) / _LATTICE
+  box = np.stack([lower - margin, upper + margin])
+  box = np.stack([np.maximum(box[0], whole[0]), np.minimum(box[1], whole[1])])
+  if not np.all(box[0] < box[1]):
+    corners = model.from_field(whole) if not _is_curved(model) else whole
+    raise errors.UserError(
+      f'--box: {_numbers(settings.box)} has nothing of what is modelled, '
+      f'{_numbers(corners)}'
+      + (" in the field's own space." if _is_curved(model) else '.')
+    )
+  return box
+
+
+def _is_curved(model: models.Model) -> bool:
+  """Returns whether a box of the data is none in the field's own space."""
+  moved = model.scene.similarity
+  is_turned = moved is not None and not np.allclose(moved.rotation, np.eye(3))
+  return model.scene.contracted or model.scene.ndc is not None or is_turned
+
+
+def _numbers(box: np.ndarray) -> str:
+  return ','.join(f'{x:g}' for x in np.ravel(box))
+
+
+def cell_width(model: models.Model, settings: MeshSettings) -> float:
+  """Returns the width of a grid's cells, in the field's own space."""
+  box = _box(model, settings)
+  return float(np.max(box[1] - box[0])) / (settings.resolution - 1)
+
+
+def pixel_width(model: models.Model) -> float:
+  """Returns the width of a pixel, in the field's own space."""
+  return scene_bounds.modelled_bounds(model.scene).pixel_width
 
 
 def _density_surface(
@@ -166,16 +269,14 @@ def _density_surface(
   return meshing.extract(volume, -np.log1p(-opacity) / cell)
 
 
-def depth_views(
-  model: models.Model, images: list[image_rendering.RenderedImage]
-) -> list[meshing.DepthView]:
+def depth_views(model: models.Model, views: Views) -> list[meshing.DepthView]:
   """Returns what training cameras see, in moved coordinates.
 
   These are the data's as the scene's similarity moves them, so that large
   coordinates lose nothing in float32.
   """
   scene = model.scene
-  cams = similarity.move_rigidly(scene.similarity, scene.train.cameras)
+  cams = similarity.move_rigidly(scene.similarity, views.cameras)
   scale = similarity.field_units(scene.similarity)
   shift = 0.0 if model.record['pixel_center'] else 0.5
   cams = cams._replace(
@@ -188,7 +289,7 @@ def depth_views(
       scale * np.asarray(image.depth) / np.maximum(image.opacity, 1e-6),
       np.asarray(image.opacity),
     )
-    for i, image in enumerate(images)
+    for i, image in enumerate(views.images)
   ]
 
 
@@ -235,68 +336,108 @@ def write_mesh(
   for suffix in suffixes:
     name = f'mesh.{suffix}'
     surface_files.write_mesh(
-      folder / name, mesh.vertices, mesh.faces, normals, colors
+      folder / name,
+      mesh.vertices,
+      mesh.faces,
+      normals,
+      colors,
+      up=up_direction(model.scene),
     )
     facts = {
       'vertices': len(mesh.vertices),
       'faces': len(mesh.faces),
+      'extent': _extent(mesh.vertices),
       'from': settings.source,
       'resolution': settings.resolution,
     }
     yield register(folder, name, model.step, facts)
 
 
-def write_points(
-  folder: pathlib.Path,
-  model: models.Model,
-  images: list[image_rendering.RenderedImage],
-  *,
-  min_opacity: float,
-  spacing: float,
-) -> str:
-  """Writes the points that training cameras see.
+def make_points(
+  model: models.Model, views: Views, *, min_opacity: float, spacing: float
+) -> tuple[point_clouds.PointCloud, float]:
+  """Returns the points that training cameras see, and their spacing.
 
   Args:
-    folder: of exports.
     model: the model.
-    images: of its training cameras.
+    views: of its training cameras.
     min_opacity: pixels that are less opaque have no point.
     spacing: of points, scene units; 0: half a percent of the radius in which
       half of them are.
 
-  Returns:
-    A line about the file.
-
   Raises:
     UserError: if no pixel is so opaque.
   """
-  cams = model.scene.train.cameras
   cloud = point_clouds.from_views(
-    ((cameras.take(cams, [i]), image) for i, image in enumerate(images)),
+    (
+      (cameras.take(views.cameras, [i]), image)
+      for i, image in enumerate(views.images)
+    ),
     min_opacity=min_opacity,
     pixel_center=model.record['pixel_center'],
   )
   if not len(cloud.points):
     raise errors.UserError(
-      f'--min_opacity: no pixel of a training view has {min_opacity:g}.'
+      f'--min_opacity: no surface in a training view has {min_opacity:g}. '
+      'Choose a lower one, or train for longer.'
     )
   if not spacing:
     middle = np.median(cloud.points, axis=0)
     distance = np.linalg.norm(cloud.points - middle, axis=-1)
     spacing = 0.005 * float(np.median(distance))
-  cloud = point_clouds.thin(cloud, spacing)
-  normals = model.normals(cloud.points)
+  return point_clouds.thin(cloud, spacing), spacing
+
+
+def write_points(
+  folder: pathlib.Path,
+  model: models.Model,
+  cloud: point_clouds.PointCloud,
+  spacing: float,
+) -> str:
+  """Writes points, and returns a line about the file."""
   surface_files.write_points(
-    folder / 'points.ply', cloud.points, normals, cloud.colors
+    folder / 'points.ply', cloud.points, cloud.normals, cloud.colors
   )
-  facts = {'points': len(cloud.points), 'spacing': f'{spacing:.3g}'}
+  facts = {
+    'points': len(cloud.points),
+    'spacing': f'{spacing:.3g}',
+    'extent': _extent(cloud.points),
+  }
   return register(folder, 'points.ply', model.step, facts)
 
 
+def _extent(points: np.ndarray) -> str:
+  """Returns the sides of the box around points, scene units."""
+  return ' x '.join(f'{side:.3g}' for side in np.ptp(points, axis=0))
+
+
+def up_direction(scene: scenes.Scene) -> np.ndarray:
+  """Returns what is up in the data's coordinates, a unit vector.
+
+  Where cameras face one way it is y; it is z where a capture is placed, and in
+  the other data sets.
+  """
+  if scene.ndc is not None:
+    return np.array([0.0, 1.0, 0.0])
+  up = np.array([0.0, 0.0, 1.0])
+  if scene.similarity is None:
+    return up
+  return np.asarray(scene.similarity.rotation, np.float64).T @ up
+
+
 def write_cameras(
-  folder: pathlib.Path, model: models.Model, model_dir: pathlib.Path
+  folder: pathlib.Path,
+  model: models.Model,
+  model_dir: pathlib.Path,
+  cloud: point_clouds.PointCloud | None = None,
 ) -> Iterator[str]:
   """Writes the training cameras, those that were refined if there are any.
+
+  Args:
+    folder: of exports.
+    model: the model.
+    model_dir: the folder of its run.
+    cloud: points of the COLMAP model, with which some programs begin.
 
   Yields:
     A line about each file.
@@ -314,6 +455,12 @@ def write_cameras(
   yield register(folder, 'transforms.json', model.step, facts)
   (folder / 'sparse' / '0').mkdir(parents=True, exist_ok=True)
   camera_writers.write_colmap(
-    folder / 'sparse' / '0', cams, names, pixel_center=pixel_center
+    folder / 'sparse' / '0',
+    cams,
+    names,
+    pixel_center=pixel_center,
+    points=None if cloud is None else cloud.points,
+    colors=None if cloud is None else cloud.colors,
   )
+  facts['points'] = 0 if cloud is None else len(cloud.points)
   yield register(folder, 'sparse/0/images.txt', model.step, facts)

@@ -55,8 +55,10 @@ def write_colmap(
   names: Sequence[str],
   *,
   pixel_center: bool,
+  points: np.ndarray | None = None,
+  colors: np.ndarray | None = None,
 ) -> None:
-  """Writes cameras as a COLMAP model of text files, without points.
+  """Writes cameras as a COLMAP model of text files.
 
   Args:
     folder: an existing folder for `cameras.txt`, `images.txt` and
@@ -64,6 +66,8 @@ def write_colmap(
     cams: `N` cameras.
     names: of their photographs, relative to the folder of photographs.
     pixel_center: see `write_transforms`.
+    points: `[P, 3]` points of surfaces, of which no image is noted; None: none.
+    colors: `[P, 3]` uint8, of the points.
 
   Raises:
     DataError: if COLMAP has no lens model for a camera.
@@ -84,9 +88,24 @@ def write_colmap(
   for file, content in (
     ('cameras.txt', lines),
     ('images.txt', image_lines),
-    ('points3D.txt', []),
+    ('points3D.txt', _colmap_points(points, colors)),
   ):
     files.write(folder / file, ''.join(content).encode())
+
+
+def _colmap_points(
+  points: np.ndarray | None, colors: np.ndarray | None
+) -> list[str]:
+  """Returns the lines of `points3D.txt`; the points have no error."""
+  if points is None or colors is None:
+    return []
+  rows = zip(
+    np.asarray(points).tolist(), np.asarray(colors).tolist(), strict=True
+  )
+  return [
+    f'{i} {x!r} {y!r} {z!r} {red} {green} {blue} 0\n'
+    for i, ((x, y, z), (red, green, blue)) in enumerate(rows, 1)
+  ]
 
 
 def _intrinsics(

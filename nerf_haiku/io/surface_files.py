@@ -13,8 +13,6 @@ from nerf_haiku.io import files
 
 # Suffixes of files of meshes.
 MESH_SUFFIXES = ('ply', 'obj', 'glb')
-# GLB has y up; our scenes have z up.
-_Y_UP = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], float)
 
 
 def check_installed() -> None:
@@ -33,16 +31,19 @@ def write_mesh(
   faces: np.ndarray,
   normals: np.ndarray,
   colors: np.ndarray,
+  *,
+  up: np.ndarray,
 ) -> None:
   """Writes a mesh, whole or not at all.
 
   Args:
-    path: a `.ply`, `.obj` or `.glb` file. The first two keep the axes, in GLB
-      (x, y, z) becomes (x, z, -y): what was up is up there.
+    path: a `.ply`, `.obj` or `.glb` file. The first two keep the axes; GLB,
+      whose y is up, is turned.
     vertices: `[V, 3]`.
     faces: `[F, 3]` int, counterclockwise from outside.
     normals: `[V, 3]` unit vectors.
     colors: `[V, 3]` uint8.
+    up: `[3]` unit vector. Where it is z, (x, y, z) becomes (x, z, -y) in GLB.
 
   Raises:
     UserError: if trimesh is not installed.
@@ -50,7 +51,8 @@ def write_mesh(
   """
   suffix = path.suffix.removeprefix('.')
   if suffix == 'glb':
-    vertices, normals = vertices @ _Y_UP.T, normals @ _Y_UP.T
+    rotation = _turn_to_y(np.asarray(up, np.float64))
+    vertices, normals = vertices @ rotation.T, normals @ rotation.T
   mesh = _trimesh().Trimesh(
     vertices,
     faces,
@@ -92,6 +94,16 @@ def write_points(
     process=False,
   )
   files.write(path, mesh.export(file_type='ply', vertex_normal=True))
+
+
+def _turn_to_y(up: np.ndarray) -> np.ndarray:
+  """Returns the smallest rotation `[3, 3]` that turns a unit vector to y."""
+  if up[1] < -1 + 1e-9:  # Any half turn does: this one is about x.
+    return np.diag([1.0, -1.0, -1.0])
+  axis = np.cross(up, [0.0, 1.0, 0.0])  # As long as the sine of the angle.
+  cross = np.cross(axis, np.eye(3)).T
+  rotation: np.ndarray = np.eye(3) + cross + cross @ cross / (1 + up[1])
+  return rotation
 
 
 def _trimesh() -> Any:

@@ -152,6 +152,21 @@ class FusionTest(chex.TestCase):
     towards = towards / np.linalg.norm(towards)
     self.assertGreater(np.min(mesh.vertices @ towards), -0.05)
 
+  def test_what_too_few_views_see_is_unknown(self):
+    views = _views(num=4)[:2]  # A quarter turn apart.
+    a, b = (
+      x / np.linalg.norm(x)
+      for x in (np.asarray(v.camera.camera_to_world[0, :, 3]) for v in views)
+    )
+    for min_views, is_both in ((1, False), (2, True)):
+      volume = meshing.fuse_depths(
+        views, _BOX, (33, 33, 33), min_views=min_views
+      )
+      mesh = meshing.extract(volume, 0.0)
+      seen = np.stack([mesh.vertices @ a, mesh.vertices @ b]) > -0.05
+      self.assertTrue(np.all(np.any(seen, axis=0)))
+      self.assertEqual(bool(np.all(seen)), is_both)
+
   def test_empty_pixels_carve(self):
     """A surface that one camera claims is gone where others see through."""
     views = _views()
@@ -186,6 +201,40 @@ class FusionTest(chex.TestCase):
     expected = 0.01 * (true**2 * (true / radius) ** 2) ** (1 / 3)
     expected[0] = 0.01
     np.testing.assert_allclose(sizes, expected, rtol=0.05)
+
+
+class LensTest(chex.TestCase):
+  def test_what_a_lens_leads_back_into_the_image_is_not_seen(self):
+    """At x / z = 2, x (1 - 0.2 x^2) is 0.4, which is in the image; 0.42 is."""
+    camera = cameras.pinhole(np.eye(3, 4)[None], [[40, 40]], [40.0])
+    camera = cameras.with_lenses(camera)
+    camera.distortion[0, 0] = -0.2
+    flat = np.full((40, 40), 2.0, np.float32)
+    view = meshing.DepthView(camera, flat, np.ones_like(flat))
+    points = np.array([[0.84, 0.0, -2.0], [4.0, 0.0, -2.0], [0.0, 0.0, -2.0]])
+    count = meshing.count_views([view], points, np.full(3, 0.1))
+    np.testing.assert_array_equal(count, [1, 0, 1])
+    box = np.array([[-6.0, -6.0, -3.0], [6.0, 6.0, -1.0]])
+    volume = meshing.fuse_depths([view], box, meshing.grid_shape(box, 49))
+    mesh = meshing.extract(volume, 0.0)
+    # To the corners of the image, and no farther.
+    self.assertBetween(np.abs(mesh.vertices[:, :2]).max(), 0.9, 1.5)
+
+
+class EdgeTest(chex.TestCase):
+  def test_what_is_in_front_of_an_edge_is_empty(self):
+    """Columns are 2 and 5 away: nothing is known between them at the edge."""
+    camera = cameras.pinhole(np.eye(3, 4)[None], [[40, 40]], [40.0])
+    depth = np.full((40, 40), 2.0, np.float32)
+    depth[:, 20:] = 5.0
+    view = meshing.DepthView(camera, depth, np.ones_like(depth))
+    points = np.array([[0.0, 0.0, -1.0], [0, 0, -1.9], [0, 0, -3.5]])
+    points[:, 0] = 1e-3
+    value, is_seen = meshing._signed_distance(
+      view, points, np.full(3, 0.1), 4.0
+    )
+    np.testing.assert_array_equal(is_seen, [1, 0, 0])
+    self.assertEqual(value[0], -4)
 
 
 class CountViewsTest(chex.TestCase):

@@ -8,7 +8,7 @@ import pycolmap
 from absl.testing import parameterized
 
 from nerf_haiku import cameras, errors
-from nerf_haiku.datasets import camera_writers
+from nerf_haiku.datasets import camera_writers, colmap_files
 from nerf_haiku.datasets import colmap as colmap_reader
 from nerf_haiku.datasets import transforms as transforms_reader
 from tests.support import captures
@@ -99,6 +99,25 @@ class WritersTest(chex.TestCase):
         found[:, ::-1], np.asarray(expected) + shift, atol=1e-3
       )
     self.assertLen(model.cameras, 1)
+
+  def test_points_come_back(self):
+    names = [name.replace(' ', '_') for name in self.names]
+    points = np.random.default_rng(0).uniform(-1e6, 1e6, (5, 3))
+    colors = np.arange(15, dtype=np.uint8).reshape(5, 3)
+    camera_writers.write_colmap(
+      self.folder,
+      _cameras(),
+      names,
+      pixel_center=True,
+      points=points,
+      colors=colors,
+    )
+    model = pycolmap.Reconstruction(str(self.folder))
+    read = [model.points3D[i] for i in range(1, 6)]
+    np.testing.assert_array_equal([x.xyz for x in read], points)
+    np.testing.assert_array_equal([x.color for x in read], colors)
+    ours = colmap_files.read_points(self.folder / 'points3D.txt')
+    np.testing.assert_array_equal(ours, points)
 
   @parameterized.parameters(
     _distorted([0.1, 0.0, 0.0, 0.02, 0.0, 0.0]),

@@ -27,7 +27,9 @@ class SurfaceFilesTest(chex.TestCase):
   @parameterized.parameters('ply', 'obj', 'glb')
   def test_a_mesh_comes_back(self, suffix):
     path = self.folder / f'a.{suffix}'
-    surface_files.write_mesh(path, _VERTICES, _FACES, _NORMALS, _COLORS)
+    surface_files.write_mesh(
+      path, _VERTICES, _FACES, _NORMALS, _COLORS, up=np.array([0, 0, 1])
+    )
     read = trimesh.load_mesh(path, process=False)
     if isinstance(read, trimesh.Scene):
       read = read.to_geometry()
@@ -50,6 +52,23 @@ class SurfaceFilesTest(chex.TestCase):
     )
     # Counterclockwise from outside, after the axes were turned too.
     self.assertAlmostEqual(read.volume, 1.0, places=5)
+
+  @parameterized.parameters(
+    ([0, 1, 0],), ([0, -1, 0],), ([1, 0, 0],), ([0.6, -0.64, 0.48],)
+  )
+  def test_what_is_up_is_y_in_glb(self, up):
+    path = self.folder / 'a.glb'
+    up = np.array(up, float)
+    surface_files.write_mesh(path, _VERTICES, _FACES, _NORMALS, _COLORS, up=up)
+    read = trimesh.load_mesh(path, process=False)
+    if isinstance(read, trimesh.Scene):
+      read = read.to_geometry()
+    np.testing.assert_allclose(read.vertices[:, 1], _VERTICES @ up, atol=1e-6)
+    # Turned, not mirrored, and of the same size.
+    self.assertAlmostEqual(read.volume, 1.0, places=5)
+    np.testing.assert_allclose(
+      np.linalg.norm(read.vertices, axis=-1), [0, 1, 2, 3], atol=1e-6
+    )
 
   def test_points_come_back(self):
     path = self.folder / 'points.ply'
