@@ -33,7 +33,7 @@ _DEFAULT_CONFIG = 'capture'
 _OVERRIDES = 'overrides.json'
 # From OpenCV's axes of a camera to ours (y up, looking along -z).
 _FROM_OPENCV = np.diag([1.0, -1.0, -1.0])
-_PINHOLE, _OPENCV, _FISHEYE = range(3)
+_OPENCV, _FISHEYE = 1, 2
 _DEPTH_RANGE = (2.0, 6.0)  # Where the data set does not say it.
 _SEED = 0
 
@@ -71,9 +71,8 @@ def to_cameras(arrays: Arrays) -> cameras.Cameras:
       '(opencv_fisheye) are known.'
     )
   given = np.asarray(arrays['distortion_parameters'], np.float32)
-  if np.all(kind == _PINHOLE) or not np.any(given):
-    if np.all(kind != _FISHEYE):
-      return cams
+  if np.all(kind != _FISHEYE) and not np.any(given[kind == _OPENCV]):
+    return cams
   k1, k2, p1, p2, k3, k4 = np.pad(given, ((0, 0), (0, 6)))[:, :6].T
   return cams._replace(
     distortion=np.stack([k1, k2, k3, k4, p1, p2], axis=-1),
@@ -176,7 +175,7 @@ class Method:
     """See `open_method`."""
     self._model, self._training, self._state = model, started, state
     self._overrides, self._num_steps = dict(overrides), num_steps
-    self._checkpoint = checkpoint  # That it is equal to.
+    self._checkpoint = checkpoint  # That was loaded, until a step is taken.
     self._loaded = checkpoint
     self._loaded_step = model.step if model is not None else None
 
@@ -217,7 +216,8 @@ class Method:
     if self._checkpoint is not None:  # Nothing has changed.
       shutil.copytree(self._checkpoint, path, dirs_exist_ok=True)
       return
-    assert self._training is not None and self._state is not None
+    assert self._training is not None
+    assert self._state is not None
     path.mkdir(parents=True, exist_ok=True)
     experiment = self._training.experiment
     stored_scene.write(path, experiment.config, experiment.scene)
@@ -225,7 +225,6 @@ class Method:
     json_files.write_json(path / _OVERRIDES, content)
     with checkpoints.Checkpoints(path / models.CHECKPOINTS) as existing:
       existing.save(devices.unreplicate(self._state), {'seed': _SEED})
-    self._checkpoint = path
 
   def _current(self) -> models.Model:
     if self._state is None:

@@ -39,3 +39,7 @@ register(
     'implementation_status': {},
   }
 )
+
+register(
+  {'id': 'nerf-haiku-offline', 'evaluation_protocol_class': 'offline:Protocol'}
+)

@@ -4,6 +4,7 @@ import os
 import pathlib
 import sys
 import traceback
+from typing import Any
 
 # The checkout: nothing needs `experiments` to be installed.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
@@ -20,6 +21,8 @@ def main() -> None:
   environment.quiet_libraries()
   environment.set_compilation_cache(environment.default_cache())
   current: method.Method | None = None
+  answer: dict[str, Any]
+  results: dict[str, Any]
   while True:
     try:
       values, arrays = messages.read(sys.stdin.buffer)
