@@ -137,7 +137,9 @@ def _export(
     yield from exports.write_cameras(folder, model, launch.model_dir(), cloud)
   if _MESH.value:
     mesh = exports.make_mesh(model, views, settings)
-    yield from exports.write_mesh(folder, model, mesh, _FORMATS.value, settings)
+    yield from exports.write_mesh(
+      folder, model, views, mesh, _FORMATS.value, settings
+    )
 
 
 def _parse_box(values: list[str] | None) -> np.ndarray | None:

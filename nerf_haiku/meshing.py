@@ -269,6 +269,41 @@ def count_views(
   return count
 
 
+def most_frontal_view(
+  views: Sequence[DepthView],
+  points: np.ndarray,
+  normals: np.ndarray,
+  tolerance: np.ndarray,
+) -> np.ndarray:
+  """Returns which view sees each point from nearest to its normal.
+
+  Args:
+    views: what cameras see.
+    points: `[N, 3]` in the space of the cameras.
+    normals: `[N, 3]` unit vectors.
+    tolerance: `[N]` see `count_views`.
+
+  Returns:
+    `[N]` int, -1 where no view sees the point from outside.
+  """
+  views = [_with_reach(view) for view in views]
+  best, cosine = np.full(len(points), -1), np.zeros(len(points))
+  for i, view in enumerate(views):
+    towards = np.asarray(view.camera.camera_to_world[0, :, 3]) - points
+    distance = np.maximum(np.linalg.norm(towards, axis=-1), 1e-30)
+    new = np.sum(towards * normals, axis=-1) / distance
+    # Only where it would be better: visibility takes most of the time.
+    better = np.flatnonzero(new > cosine)
+    for part in _slices(len(better)):
+      index = better[part]
+      value, is_seen = _signed_distance(
+        view, points[index], tolerance[index], 1.0
+      )
+      index = index[is_seen & (np.abs(value) < 1.0)]
+      best[index], cosine[index] = i, new[index]
+  return best
+
+
 def cell_sizes(
   points: np.ndarray, box: np.ndarray, shape: Sequence[int], space: Space
 ) -> np.ndarray:

@@ -154,14 +154,13 @@ def draw(
 
 
 def draw_panels(
-  model: models.Model, mesh: meshing.Mesh, seed: int
+  model: models.Model, mesh: meshing.Mesh, colors: np.ndarray, seed: int
 ) -> np.ndarray:
   """Returns the solids, and colors and normals of a mesh, side by side."""
   camera = cameras.take(model.scene.test.cameras, [2])
   camera = cameras.scale(camera, np.array([[_SIDE, _SIDE]]))
   rgba = photographs.render(still_life.make_items(seed), camera, 0)
   normals = meshing.vertex_normals(mesh)
-  colors = exports.surface_colors(model, mesh.vertices, normals)
   panels = [
     scenes.to_float(rgba, background=backgrounds.WHITE),
     draw(camera, mesh, colors / 255),
@@ -193,7 +192,7 @@ def measure(
     for true in [truth.normals[nearest]]
     for x in (of_faces, model.normals(mesh.vertices))
   ]
-  colors = exports.surface_colors(model, mesh.vertices, of_faces)
+  colors = exports.surface_colors(model, views, mesh, settings)
   error = np.abs(colors - 255.0 * truth.rgb[nearest])
   level = f', {settings.opacity:g}' if settings.source != 'depth' else ''
   return [
@@ -254,7 +253,8 @@ def main() -> None:
   if _PICTURE.value:
     settings = settings._replace(source=exports.FROM_DEPTH)
     mesh = exports.make_mesh(model, views, settings)
-    panels = draw_panels(model, mesh, config.procedural.seed)
+    colors = exports.surface_colors(model, views, mesh, settings)
+    panels = draw_panels(model, mesh, colors, config.procedural.seed)
     media.write_png(_PICTURE.value, media.to_uint8(panels))
   print(f'A pixel is {exports.pixel_width(model):.4g} scene units wide.')
 

@@ -314,16 +314,39 @@ def _double(move: Callable[[np.ndarray], arrays.Array]) -> meshing.Move:
 
 
 def surface_colors(
-  model: models.Model, points: np.ndarray, normals: np.ndarray
+  model: models.Model, views: Views, mesh: meshing.Mesh, settings: MeshSettings
 ) -> np.ndarray:
-  """Returns the colors `[N, 3]` uint8 that points have along their normals."""
-  _, rgb = model.query(points, -normals)
+  """Returns the colors `[V, 3]` uint8 of a mesh's vertices.
+
+  They are those of the field, seen from the training camera that sees the
+  vertex from nearest to its normal: no color was learned for other directions.
+  Where none does, they are seen along the normal.
+  """
+  normals = meshing.vertex_normals(mesh)
+  moved = model.scene.similarity
+  points, turned = mesh.vertices, normals
+  if moved is not None:
+    points = similarity.move_points(moved, points)
+    turned = normals @ moved.rotation.T
+  box = _box(model, settings)
+  shape = meshing.grid_shape(box, settings.resolution)
+  field_points = np.asarray(model.to_field(mesh.vertices), np.float64)
+  cell = meshing.cell_sizes(field_points, box, shape, _space(model))
+  best = meshing.most_frontal_view(
+    depth_views(model, views), points, turned, _SEEN * cell
+  )
+  center = np.asarray(views.cameras.camera_to_world, np.float64)[best, :, 3]
+  directions = mesh.vertices - center
+  directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+  is_seen = best[:, None] >= 0
+  _, rgb = model.query(mesh.vertices, np.where(is_seen, directions, -normals))
   return np.rint(255.0 * rgb).astype(np.uint8)
 
 
 def write_mesh(
   folder: pathlib.Path,
   model: models.Model,
+  views: Views,
   mesh: meshing.Mesh,
   suffixes: list[str],
   settings: MeshSettings,
@@ -332,7 +355,7 @@ def write_mesh(
   # Those of the field's gradient are further from the truth, see
   # experiments/benchmarks/mesh.py.
   normals = meshing.vertex_normals(mesh)
-  colors = surface_colors(model, mesh.vertices, normals)
+  colors = surface_colors(model, views, mesh, settings)
   for suffix in suffixes:
     name = f'mesh.{suffix}'
     surface_files.write_mesh(

@@ -17,6 +17,7 @@ from nerf_haiku import (
   cameras,
   errors,
   image_rendering,
+  meshing,
   models,
   records,
   scene_files,
@@ -307,9 +308,10 @@ class ModelTest(chex.TestCase):
   def test_a_mesh_and_its_files(self):
     model = self._model()
     _, out = self._out(model)
-    mesh = self._mesh(model)
+    views = exports.render_training_views(model, _SETTINGS)
+    mesh = exports.make_mesh(model, views, _SETTINGS)
     lines = list(
-      exports.write_mesh(out, model, mesh, ['ply', 'glb'], _SETTINGS)
+      exports.write_mesh(out, model, views, mesh, ['ply', 'glb'], _SETTINGS)
     )
     self.assertLen(lines, 2)
     for name in ('mesh.ply', 'mesh.glb'):
@@ -318,6 +320,40 @@ class ModelTest(chex.TestCase):
         read = read.to_geometry()
       self.assertEqual(len(read.faces), len(mesh.faces))
       self.assertIn(name, ' '.join(lines))
+
+  @parameterized.parameters(False, True)
+  def test_colors_are_those_that_cameras_see(self, is_moved):
+    """The field's color is the viewing direction's."""
+    turn, center, changes = np.eye(3)[[1, 2, 0]], np.zeros(3), {}
+    orbit = _orbit()
+    if is_moved:
+      center = np.array([7.0, 8.0, 9.0])
+      changes['similarity'] = similarity.Similarity(
+        0.5, turn, -0.5 * turn @ center
+      )
+      pose = np.array(orbit.camera_to_world, np.float64)
+      pose[:, :, 3] += center
+      orbit = orbit._replace(camera_to_world=pose)
+    model = self._model(
+      lambda camera: _render_ball(camera, center), orbit, **changes
+    )
+    views = exports.render_training_views(model, _SETTINGS)
+    mesh = exports.make_mesh(model, views, _SETTINGS)
+
+    def query(self, points, viewdirs):
+      return np.zeros(len(points)), 0.5 + 0.5 * viewdirs
+
+    with mock.patch.object(models.Model, 'query', query):
+      colors = exports.surface_colors(model, views, mesh, _SETTINGS)
+    found = 2 * colors / 255.0 - 1
+    towards = views.cameras.camera_to_world[:, :, 3] - mesh.vertices[:, None]
+    towards = towards / np.linalg.norm(towards, axis=-1, keepdims=True)
+    cosine = np.sum(towards * meshing.vertex_normals(mesh)[:, None], axis=-1)
+    best = np.argmax(cosine, axis=1)
+    expected = -towards[np.arange(len(best)), best]
+    # Where the ball ends in an image, the next best one may be taken.
+    is_equal = np.linalg.norm(found - expected, axis=-1) < 0.02
+    self.assertGreater(np.mean(is_equal), 0.95)
 
   def test_cameras_that_were_refined(self):
     model = self._model()
