@@ -345,7 +345,7 @@ class ModelTest(chex.TestCase):
 
     with mock.patch.object(models.Model, 'query', query):
       colors = exports.surface_colors(model, views, mesh, _SETTINGS)
-    found = 2 * colors / 255.0 - 1
+    found = 2 * (colors / 255.0) - 1
     towards = views.cameras.camera_to_world[:, :, 3] - mesh.vertices[:, None]
     towards = towards / np.linalg.norm(towards, axis=-1, keepdims=True)
     cosine = np.sum(towards * meshing.vertex_normals(mesh)[:, None], axis=-1)
