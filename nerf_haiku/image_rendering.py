@@ -54,6 +54,7 @@ class RenderStrips(Protocol):
     cameras_: cameras.Cameras,
     index: int,
     viewdir_camera: cameras.Cameras | None = None,
+    crop: arrays.Array | None = None,
   ) -> Iterator[RenderedImage]:
     """Yields arrays `[P, ...]` of the next pixels, row by row."""
 
@@ -100,6 +101,7 @@ def make_render_strips(
     that camera's image, of any size, row by row, as host arrays `[P, ...]`;
     depth is in scene units. With `viewdir_camera`, one camera, each pixel has
     the viewing direction of that camera's pixel, where colours depend on it.
+    With `crop`, the corners `[2, 3]` of a box, nothing is seen outside of it.
   """
   is_multihost = num_devices is None and jax.process_count() > 1
   layout = _Layout(
@@ -112,12 +114,15 @@ def make_render_strips(
     variables: base.Variables,
     camera: cameras.Cameras,
     viewdir_camera: cameras.Cameras,
+    crop: jax.Array | None,
     pixel: jax.Array,
   ) -> RenderedImage:
     first = jnp.zeros(chunk, int)
     rays = cast_fn(camera, first, pixel)
     viewdirs = cast_fn(viewdir_camera, first, pixel).viewdirs
     rays = rays._replace(viewdirs=viewdirs)
+    if crop is not None:
+      rays = cameras.clip(rays, crop)
     renderer_rays = rays if ndc is None else cameras.to_ndc(rays, ndc)
     rendering = renderer.render_eval(variables, renderer_rays)[network]
     outputs = rendering.outputs
@@ -135,18 +140,20 @@ def make_render_strips(
   @functools.partial(
     jax.pmap,
     axis_name=_AXIS,
-    in_axes=(0, None, None, 0),
+    in_axes=(0, None, None, None, 0),
     out_axes=None if is_multihost else 0,
   )
   def render_chunks(
     variables: base.Variables,
     camera: cameras.Cameras,
     viewdir_camera: cameras.Cameras,
+    crop: jax.Array | None,
     pixel: jax.Array,
   ) -> RenderedImage:
     """Renders a device's pixels `[K, C, 2]` as arrays `[K, C, ...]`."""
     image: RenderedImage = jax.lax.map(
-      functools.partial(render_chunk, variables, camera, viewdir_camera), pixel
+      functools.partial(render_chunk, variables, camera, viewdir_camera, crop),
+      pixel,
     )
     if is_multihost:
       image = jax.lax.all_gather(image, _AXIS)
@@ -157,11 +164,14 @@ def make_render_strips(
     cameras_: cameras.Cameras,
     index: int,
     viewdir_camera: cameras.Cameras | None = None,
+    crop: arrays.Array | None = None,
   ) -> Iterator[RenderedImage]:
+    if crop is not None and ndc is not None:
+      raise ValueError('A crop is not possible in device coordinates.')
     camera = jax.tree.map(lambda x: x[index : index + 1], cameras_)
     height, width = (int(x) for x in camera.sizes[0])
     calls = (
-      render_chunks(variables, camera, viewdir_camera or camera, pixel)
+      render_chunks(variables, camera, viewdir_camera or camera, crop, pixel)
       for pixel in _pixel_chunks(height, width, layout, is_multihost)
     )
     remaining = height * width

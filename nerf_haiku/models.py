@@ -158,18 +158,21 @@ class Model:
     return render_image(self._replicated, camera, 0)
 
   def render_strips(
-    self, camera: cameras.Cameras
+    self, camera: cameras.Cameras, crop: np.ndarray | None = None
   ) -> Iterator[image_rendering.RenderedImage]:
     """Renders the image of a camera piece by piece.
 
     Args:
       camera: one camera.
+      crop: corners `[2, 3]` of a box in which alone something is seen, in the
+        coordinates that the scene's similarity moves to; not in device
+        coordinates. Another box costs no other compilation.
 
     Yields:
       Arrays `[P, ...]` of the next pixels, row by row. Whoever stops to iterate
       stops the rendering.
     """
-    return self._functions.render_strips(self._replicated, camera, 0)
+    return self._functions.render_strips(self._replicated, camera, 0, crop=crop)
 
   def query(
     self, points: np.ndarray, viewdirs: np.ndarray
@@ -366,11 +369,12 @@ def make_render_strips(
     cameras_: cameras.Cameras,
     index: int,
     viewdir_camera: cameras.Cameras | None = None,
+    crop: arrays.Array | None = None,
   ) -> Iterator[image_rendering.RenderedImage]:
     # Only this one: a path may have thousands.
     camera = move(cameras.take(cameras_, [index]))
     viewdirs = None if viewdir_camera is None else move(viewdir_camera)
-    return render_strips(variables, camera, 0, viewdirs)
+    return render_strips(variables, camera, 0, viewdirs, crop)
 
   return render_moved
 

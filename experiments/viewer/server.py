@@ -85,6 +85,8 @@ class Viewer:
     self._server.gui.configure_theme(show_logo=False, show_share_button=False)
     self._server.scene.set_up_direction(_up(self._moved_poses()))
     self._frusta: list[Any] = []
+    self._cropped: Any = None  # The checkbox, and two corners.
+    self._crop: list[Any] = []
     self._add_scene()
     self._add_controls()
     self._server.on_client_connect(self._connect)
@@ -213,6 +215,8 @@ class Viewer:
         ('occupied cells', self._add_cells),
       ):
         self._add_toggle(label, add)
+    if self._scene.ndc is None:
+      self._add_crop()
     with gui.add_folder('path'):
       self._count = gui.add_text('cameras', str(len(self._kept)), disabled=True)
       gui.add_button('Keep this camera').on_click(
@@ -227,6 +231,25 @@ class Viewer:
         gui.add_button(f'Write {self._path_file.name}').on_click(
           lambda event: self._write(event.client)
         )
+
+  def _add_crop(self) -> None:
+    """Adds the controls of a box outside of which nothing is seen."""
+    gui, box = self._server.gui, self._model_box()
+    step = float(np.max(box[1] - box[0])) / 200
+    with gui.add_folder('crop', expand_by_default=False):
+      self._cropped = gui.add_checkbox('crop to', False)
+      self._crop = [
+        gui.add_vector3(name, tuple(corner.tolist()), step=step)
+        for name, corner in zip(('from', 'to'), box, strict=True)
+      ]
+    for control in (self._cropped, *self._crop):
+      control.on_update(lambda _: self._look_again())
+
+  def _crop_box(self) -> tuple[float, ...] | None:
+    """Returns the corners of the crop, if there is one."""
+    if self._cropped is None or not self._cropped.value:
+      return None
+    return tuple(float(x) for corner in self._crop for x in corner.value)
 
   def _add_toggle(self, label: str, add: Callable[[], Any]) -> None:
     box = self._server.gui.add_checkbox(label, False)
@@ -296,6 +319,7 @@ class Viewer:
         width=width,
         height=height,
         mode=self._mode.value,
+        crop=self._crop_box(),
       )
     )
 

@@ -37,6 +37,8 @@ class Look:
   width: int  # of the window, pixels.
   height: int
   mode: str  # see `pictures.MODES`.
+  # Corners of a box, six numbers, see `models.Model.render_strips`.
+  crop: tuple[float, ...] | None = None
 
 
 class Screen(Protocol):
@@ -85,6 +87,7 @@ class Renderer:
     camera: cameras.Cameras,
     *,
     moving: bool,
+    crop: tuple[float, ...] | None = None,
     on_piece: Callable[[image_rendering.RenderedImage], bool],
   ) -> bool:
     """Renders an image piece by piece.
@@ -93,13 +96,15 @@ class Renderer:
       model: what is rendered.
       camera: one camera.
       moving: whether it moves: it then has a larger share of the time.
+      crop: of the look.
       on_piece: called with the arrays `[P, ...]` of the next pixels; returns
         whether to go on.
 
     Returns:
       Whether all was rendered.
     """
-    pieces = model.render_strips(camera)
+    box = None if crop is None else np.reshape(crop, (2, 3)).astype(np.float32)
+    pieces = model.render_strips(camera, box)
     num_rays, total = 0, 0.0
     while True:
       with self._lock:
@@ -184,7 +189,9 @@ class Session(threading.Thread):
 
     model = self._renderer.model()
     camera = pictures.make_camera(look.pose, look.fov, width, height)
-    if self._renderer.render(model, camera, moving=moving, on_piece=keep):
+    if self._renderer.render(
+      model, camera, moving=moving, crop=look.crop, on_piece=keep
+    ):
       self._show(look, camera, _join(parts, height, width))
 
   def _sharpen(self, look: Look) -> None:
@@ -217,7 +224,9 @@ class Session(threading.Thread):
         shown_at = time.monotonic()
       return True
 
-    if self._renderer.render(model, camera, moving=False, on_piece=keep):
+    if self._renderer.render(
+      model, camera, moving=False, crop=look.crop, on_piece=keep
+    ):
       self._show(look, camera, _join(parts, look.height, look.width))
 
   def _show(

@@ -94,6 +94,33 @@ class RenderTest(chex.TestCase):
     self.assertEqual(model.render(large).rgb.shape, (31, 57, 3))
     self.assertEqual(_num_traces(), before)
 
+  @parameterized.parameters({}, {'similarity': _MOVED})
+  def test_a_crop_hides_what_is_outside(self, **changes):
+    scene = trained.scene(**changes)
+    model = trained.model(trained.record(), scene)
+    camera = cameras.take(scene.test.cameras, [1])
+    # A thin box around a point that a pixel sees at a depth of 4.
+    pose = np.asarray(camera.camera_to_world[0], float)
+    plane = cameras.image_plane(camera, [0], [[2.5, 5.5]])[0]
+    direction = pose[:, :3] @ plane
+    point = pose[:, 3] + 4.0 * direction
+    moved, scale = point, 1.0
+    if scene.similarity is not None:
+      moved = similarity.move_points(scene.similarity, point)
+      scale = scene.similarity.scale
+    crop = np.stack([moved - 0.2 * scale, moved + 0.2 * scale])
+    (strip,) = model.render_strips(camera, crop)
+    index = 2 * 8 + 5
+    t = 4.0 + np.array([-1, 1]) * 0.2 * np.min(
+      1 / np.abs(_turned(scene, direction))
+    )
+    rgb, depth, opacity = _integrate(model, pose[:, 3], direction, *t)
+    np.testing.assert_allclose(strip.opacity[index], opacity, atol=2e-3)
+    np.testing.assert_allclose(strip.depth[index], depth, atol=1e-2)
+    np.testing.assert_allclose(strip.rgb[index], rgb, atol=2e-3)
+    # A corner of the image.
+    self.assertAlmostEqual(float(strip.opacity[0]), 0.0, places=6)
+
   def test_other_variables_render_another_image(self):
     model = trained.model(trained.record(), trained.scene())
     camera = cameras.take(model.scene.test.cameras, [0])
@@ -105,6 +132,13 @@ class RenderTest(chex.TestCase):
       np.max(np.abs(usual.rgb - other.render(camera).rgb)), 1e-3
     )
     np.testing.assert_array_equal(model.render(camera).rgb, usual.rgb)
+
+
+def _turned(scene, direction):
+  """The direction in the axes of a scene's field."""
+  if scene.similarity is None:
+    return direction
+  return scene.similarity.rotation @ direction
 
 
 def _num_traces():

@@ -1,5 +1,6 @@
 """Sessions: small frames while a camera moves, then sharp ones."""
 
+import dataclasses
 import threading
 import time
 from unittest import mock
@@ -21,7 +22,8 @@ class _Model:
   def __init__(self, scene, gate=None):
     self.scene, self._gate, self.pieces = scene, gate, 0
 
-  def render_strips(self, camera):
+  def render_strips(self, camera, crop):
+    self.crop = crop
     height, width = (int(x) for x in camera.sizes[0])
     red = np.arange(height * width) / (height * width)
     for start in range(0, len(red), 100):
@@ -115,6 +117,13 @@ class SessionTest(chex.TestCase):
     session.look(_look(mode='opacity'))
     screen.wait_for((40, 80))
     self.assertTrue(np.all(screen.shown[-1] == 255))
+
+  def test_a_crop_reaches_the_model(self):
+    model = _Model(trained.scene())
+    session, screen = self._start(model)
+    session.look(dataclasses.replace(_look(), crop=(0, 1, 2, 3, 4, 5)))
+    screen.wait_for((40, 80))
+    np.testing.assert_array_equal(model.crop, [[0, 1, 2], [3, 4, 5]])
 
   def test_a_closed_session_ends(self):
     session, screen = self._start(_Model(trained.scene()))
