@@ -4,6 +4,7 @@ Each object starts a process in ours (`worker.py`, by the Python that
 NERF_HAIKU_PYTHON names) and sends it what it is asked, see `messages`.
 """
 
+import contextlib
 import os
 import pathlib
 import subprocess
@@ -87,7 +88,8 @@ class Method:
   def close(self):
     """Ends the process."""
     if self._process.poll() is None:
-      self._process.stdin.close()
+      with contextlib.suppress(BrokenPipeError):
+        self._process.stdin.close()
       self._process.wait()
 
   def __del__(self):
@@ -96,12 +98,12 @@ class Method:
       self._process.stdout.close()
 
   def _call(self, name, values=None, arrays=None):
-    messages.write(
-      self._process.stdin, {'call': name, **(values or {})}, arrays
-    )
     try:
+      messages.write(
+        self._process.stdin, {'call': name, **(values or {})}, arrays
+      )
       answer, arrays = messages.read(self._process.stdout)
-    except EOFError as error:
+    except (EOFError, BrokenPipeError) as error:
       raise RuntimeError(
         f'nerf_haiku ended with {self._process.wait()}: its error is above.'
       ) from error

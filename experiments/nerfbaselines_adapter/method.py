@@ -73,7 +73,12 @@ def to_cameras(arrays: Arrays) -> cameras.Cameras:
   given = np.asarray(arrays['distortion_parameters'], np.float32)
   if np.all(kind != _FISHEYE) and not np.any(given[kind == _OPENCV]):
     return cams
-  k1, k2, p1, p2, k3, k4 = np.pad(given, ((0, 0), (0, 6)))[:, :6].T
+  padded = np.pad(given, ((0, 0), (0, 6)))[:, :6]
+  # Each model ignores what it does not have.
+  padded[:, 4:] *= (kind == _FISHEYE)[:, None]
+  padded[:, 2:4] *= (kind == _OPENCV)[:, None]
+  padded[:, :2] *= (kind >= _OPENCV)[:, None]
+  k1, k2, p1, p2, k3, k4 = padded.T
   return cams._replace(
     distortion=np.stack([k1, k2, k3, k4, p1, p2], axis=-1),
     fisheye=kind == _FISHEYE,
@@ -218,13 +223,23 @@ class Method:
       return
     assert self._training is not None
     assert self._state is not None
-    path.mkdir(parents=True, exist_ok=True)
     experiment = self._training.experiment
+    is_other = path.is_dir() and any(path.iterdir())
+    if is_other and not (path / models.RECORD).exists():
+      raise errors.UserError(f'{path} holds other files: name another folder.')
+    # What is there when it is interrupted has another name.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole, path = path, path.with_name(f'.{path.name}.tmp')
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
     stored_scene.write(path, experiment.config, experiment.scene)
     content = {'overrides': self._overrides, 'num_steps': self._num_steps}
     json_files.write_json(path / _OVERRIDES, content)
     with checkpoints.Checkpoints(path / models.CHECKPOINTS) as existing:
       existing.save(devices.unreplicate(self._state), {'seed': _SEED})
+    if whole.is_dir():
+      shutil.rmtree(whole)
+    path.rename(whole)
 
   def _current(self) -> models.Model:
     if self._state is None:

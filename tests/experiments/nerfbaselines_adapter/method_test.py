@@ -82,6 +82,11 @@ class CamerasTest(chex.TestCase):
 
   @parameterized.parameters(
     ([1, 1], [[0.1, 0.02, 0.003, 0.004]], [0.1, 0.02, 0, 0, 0.003, 0.004]),
+    (
+      [1, 1],
+      [[0.1, 0.02, 0.003, 0.004, 0.5, 0.5]],  # It has no k3 and k4.
+      [0.1, 0.02, 0, 0, 0.003, 0.004],
+    ),
     ([2, 2], [[0.1, 0.02, 0, 0, 0.05, 0.06]], [0.1, 0.02, 0.05, 0.06, 0, 0]),
   )
   def test_lenses(self, kinds, given, expected):
@@ -126,6 +131,10 @@ class MethodTest(chex.TestCase):
       scalars = first.train_iteration(step)
     self.assertGreater(scalars['loss'], 0)
     first.save(folder / 'a')
+    (folder / 'mine').mkdir()
+    (folder / 'mine' / 'file').touch()
+    with self.assertRaisesRegex(errors.UserError, 'mine holds other files'):
+      first.save(folder / 'mine')
     camera = method.to_cameras({k: v[:1] for k, v in _arrays().items()})
     expected = first.render(camera)
     self.assertEqual(expected['color'].shape, (10, 12, 3))
