@@ -121,6 +121,18 @@ class RenderTest(chex.TestCase):
     # A corner of the image.
     self.assertAlmostEqual(float(strip.opacity[0]), 0.0, places=6)
 
+  def test_the_camera_of_an_index(self):
+    model = trained.model(trained.record(), trained.scene())
+    views = model.scene.test.cameras
+    strips = models.make_render_strips(
+      model.record, model.scene, model.renderer
+    )
+    variables = devices.replicate(model.variables)
+    for index in (0, 1):
+      (strip,) = strips(variables, views, index)
+      expected = model.render(cameras.take(views, [index])).rgb
+      np.testing.assert_array_equal(strip.rgb, expected.reshape(-1, 3))
+
   def test_other_variables_render_another_image(self):
     model = trained.model(trained.record(), trained.scene())
     camera = cameras.take(model.scene.test.cameras, [0])

@@ -27,6 +27,18 @@ def _cameras() -> cameras.Cameras:
 
 
 class SimilarityTest(chex.TestCase):
+  def test_poses_that_are_moved_rigidly(self):
+    """Axes keep their length, and centers move as points do."""
+    moved = similarity.move_rigidly(_similarity(), _cameras())
+    axes, centers = np.split(moved.camera_to_world, [3], axis=-1)
+    np.testing.assert_allclose(
+      np.swapaxes(axes, 1, 2) @ axes, np.tile(np.eye(3), (3, 1, 1)), atol=1e-9
+    )
+    given = _cameras().camera_to_world[..., 3]
+    np.testing.assert_allclose(
+      centers[..., 0], similarity.move_points(_similarity(), given)
+    )
+
   def test_points_at_a_depth_agree_in_both_coordinates(self):
     cams, t = _cameras(), 2.5
     camera = np.array([0, 1, 2], np.int32)
