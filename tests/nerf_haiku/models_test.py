@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from absl.testing import parameterized
 
-from nerf_haiku import cameras, errors, models, scenes, similarity
+from nerf_haiku import cameras, devices, errors, models, scenes, similarity
 from nerf_haiku.renderers import base
 from tests.support import trained
 
@@ -247,6 +247,21 @@ class QueryTest(chex.TestCase):
     np.testing.assert_array_equal(model.occupied(points), [True, False, False])
     without_grid = trained.model(trained.record(), trained.scene())
     self.assertTrue(without_grid.occupied(points).all())
+
+
+class RaysThatFitTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ('hierarchical', {}, 1000),
+    ('hierarchical', {'num_importance': 512}, 500),
+    ('proposal', {}, 1000),  # Samples of the field alone.
+    ('occupancy', {}, 2**14),  # Half of its budget.
+  )
+  def test_activations_of_a_layer(self, kind, changes, expected):
+    record = trained.record(kind)
+    record['renderer'].update(changes)
+    # A layer is 8 wide, and a ray has 512 samples.
+    fit = records.rays_that_fit(record, 1000 * 8 * 512)
+    self.assertEqual(fit, expected)
 
 
 class OpenTest(chex.TestCase):
