@@ -8,7 +8,15 @@ import jax
 import numpy as np
 from absl.testing import parameterized
 
-from nerf_haiku import cameras, devices, errors, models, scenes, similarity
+from nerf_haiku import (
+  cameras,
+  devices,
+  errors,
+  models,
+  records,
+  scenes,
+  similarity,
+)
 from nerf_haiku.renderers import base
 from tests.support import trained
 
