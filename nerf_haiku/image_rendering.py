@@ -12,6 +12,8 @@ from nerf_haiku import arrays, cameras, volume
 from nerf_haiku.renderers import base
 
 _AXIS = 'devices'
+# Of an opacity that depths are divided by.
+_TINY = 1e-6
 
 # (cameras, camera [R], pixel [R, 2]) -> rays of the world.
 CastFn = Callable[[cameras.Cameras, jax.Array, jax.Array], cameras.Rays]
@@ -30,6 +32,12 @@ class RenderedImage(NamedTuple):
   boundary_weight: arrays.Array  # [H, W, 2] see `volume.boundary_weight`.
   # [H, W] standard deviation of the importance samples' t; None without them.
   fine_t_std: arrays.Array | None = None
+
+  def expected_depth(self) -> np.ndarray:
+    """Returns depths over opacities, scene units; 0 where nothing is seen."""
+    opacity = np.asarray(self.opacity)
+    depth: np.ndarray = np.asarray(self.depth) / np.maximum(opacity, _TINY)
+    return depth
 
 
 class RenderImage(Protocol):

@@ -41,6 +41,59 @@ class Space(NamedTuple):
 WORLD = Space(lambda points: points, lambda points: points)
 
 
+class Grid(NamedTuple):
+  """A grid of points, which include the faces of its box."""
+
+  box: np.ndarray  # [2, 3] lower and upper corner, in its space.
+  shape: tuple[int, int, int]  # points along x, y and z.
+  space: Space = WORLD
+
+  def points(self, index: np.ndarray) -> np.ndarray:
+    """Returns points `[N, 3]` by indices `[N]`; z varies fastest."""
+    return self.at(np.stack(np.unravel_index(index, self.shape), axis=-1))
+
+  def at(self, place: np.ndarray) -> np.ndarray:
+    """Returns points `[N, 3]` by their places `[N, 3]` along the axes."""
+    fraction = place / (np.asarray(self.shape) - 1)
+    points: np.ndarray = self.box[0] + fraction * (self.box[1] - self.box[0])
+    return points
+
+  def cell_sizes(self, points: np.ndarray) -> np.ndarray:
+    """Returns the width `[N]` of cells at points, in the world."""
+    return self.to_world(points)[1]
+
+  def to_world(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Moves points to the world, and returns the width of a cell there too.
+
+    The width is the geometric mean of those along the axes.
+    """
+    cell = (self.box[1] - self.box[0]) / (np.asarray(self.shape) - 1)
+    world = self.space.to_world(points)
+    towards = np.where(points > self.box.mean(axis=0), 1.0, -1.0)
+    lengths = [
+      # Towards the middle of the box: there may be nothing beyond its faces.
+      np.linalg.norm(
+        self.space.to_world(points - towards * step) - world, axis=-1
+      )
+      for step in np.diag(0.5 * cell)
+    ]
+    width = 2.0 * np.exp(np.mean(np.log(np.maximum(lengths, 1e-30)), axis=0))
+    return world, width
+
+
+def make_grid(box: np.ndarray, resolution: int, space: Space = WORLD) -> Grid:
+  """Makes a grid of cubes.
+
+  Args:
+    box: `[2, 3]` lower and upper corner.
+    resolution: points along the longest side, 2 or more.
+    space: of the grid.
+  """
+  sides = box[1] - box[0]
+  x, y, z = np.maximum(np.rint(sides / sides.max() * (resolution - 1)), 1)
+  return Grid(box, (int(x) + 1, int(y) + 1, int(z) + 1), space)
+
+
 class Mesh(NamedTuple):
   """Triangles in the space of the caller."""
 
@@ -69,62 +122,37 @@ class DepthView(NamedTuple):
   reach: float = np.inf
 
 
-def grid_shape(box: np.ndarray, resolution: int) -> tuple[int, int, int]:
-  """Returns the number of points of a grid of cubes, by its longest side.
-
-  Args:
-    box: `[2, 3]` lower and upper corner.
-    resolution: points along the longest side, 2 or more.
-  """
-  sides = box[1] - box[0]
-  x, y, z = np.maximum(np.rint(sides / sides.max() * (resolution - 1)), 1)
-  return int(x) + 1, int(y) + 1, int(z) + 1
-
-
-def grid_points(
-  box: np.ndarray, shape: Sequence[int], index: np.ndarray
-) -> np.ndarray:
-  """Returns points `[N, 3]` of a grid by indices `[N]`; z varies fastest."""
-  place = np.stack(np.unravel_index(index, tuple(shape)), axis=-1)
-  fraction = place / (np.asarray(shape) - 1)
-  points: np.ndarray = box[0] + fraction * (box[1] - box[0])
-  return points
-
-
 def sample_volume(
-  box: np.ndarray,
-  shape: tuple[int, int, int],
+  grid: Grid,
   evaluate: Callable[[np.ndarray], np.ndarray],
   is_needed: Callable[[np.ndarray], np.ndarray],
 ) -> Volume:
   """Evaluates a function at the points of a grid.
 
   Args:
-    box: `[2, 3]` of the grid.
-    shape: its points.
+    grid: the grid.
     evaluate: maps points `[N, 3]` to values `[N]`.
     is_needed: maps points to bool; the value of the others is 0.
 
   Returns:
     The volume, known everywhere.
   """
-  size = int(np.prod(shape))
+  size = int(np.prod(grid.shape))
   values = np.zeros(size, np.float32)
-  for start in range(0, size, _POINTS):
-    index = np.arange(start, min(start + _POINTS, size))
-    points = grid_points(box, shape, index)
+  for block in _slices(size):
+    index = np.arange(block.start, block.stop)
+    points = grid.points(index)
     kept = is_needed(points)
     if np.any(kept):
       values[index[kept]] = evaluate(points[kept])
-  return Volume(box, values.reshape(shape), np.ones(shape, np.bool_))
+  known = np.ones(grid.shape, np.bool_)
+  return Volume(grid.box, values.reshape(grid.shape), known)
 
 
 def fuse_depths(
   views: Sequence[DepthView],
-  box: np.ndarray,
-  shape: tuple[int, int, int],
+  grid: Grid,
   *,
-  space: Space = WORLD,
   truncation: float = 4.0,
   min_views: int = 1,
 ) -> Volume:
@@ -137,9 +165,7 @@ def fuse_depths(
 
   Args:
     views: what cameras see.
-    box: `[2, 3]` of the grid.
-    shape: its points.
-    space: of the grid.
+    grid: the grid.
     truncation: cells; best at least three pixels wide, so that errors of
       depths average out.
     min_views: how many views must say something of a point for it to be known.
@@ -148,19 +174,18 @@ def fuse_depths(
   Returns:
     The volume, known near surfaces that are seen. Memory is 13 bytes a point.
   """
-  views = [_with_cells(_with_reach(view), box, shape, space) for view in views]
-  size = int(np.prod(shape))
+  views = [_with_cells(_with_reach(view), grid) for view in views]
+  size = int(np.prod(grid.shape))
   total, count = np.zeros(size, np.float32), np.zeros(size, np.int32)
-  for index in _near_surfaces(views, box, shape, space, truncation):
-    points = grid_points(box, shape, index)
-    world, cell = _to_world_cells(points, box, shape, space)
+  for index in _near_surfaces(views, grid, truncation):
+    world, cell = grid.to_world(grid.points(index))
     for view in views:
       value, is_seen = _signed_distance(view, world, cell, truncation)
       total[index] += np.where(is_seen, value, 0.0)
       count[index] += is_seen
   values = total / np.maximum(count, 1)
   known = count >= max(min_views, 1)
-  return Volume(box, values.reshape(shape), known.reshape(shape))
+  return Volume(grid.box, values.reshape(grid.shape), known.reshape(grid.shape))
 
 
 def extract(volume: Volume, level: float) -> Mesh:
@@ -304,13 +329,6 @@ def most_frontal_view(
   return best
 
 
-def cell_sizes(
-  points: np.ndarray, box: np.ndarray, shape: Sequence[int], space: Space
-) -> np.ndarray:
-  """Returns the width `[N]` of a grid's cells at points, in the world."""
-  return _to_world_cells(points, box, shape, space)[1]
-
-
 def _with_reach(view: DepthView) -> DepthView:
   """Returns a view of a distorted lens with its reach; others see no limit."""
   if view.camera.distortion is None:
@@ -319,9 +337,7 @@ def _with_reach(view: DepthView) -> DepthView:
   return view._replace(reach=float(np.linalg.norm(corners, axis=-1).max()))
 
 
-def _with_cells(
-  view: DepthView, box: np.ndarray, shape: Sequence[int], space: Space
-) -> DepthView:
+def _with_cells(view: DepthView, grid: Grid) -> DepthView:
   """Returns a view with the widths of cells at what it sees.
 
   They are 0 where nothing opaque is: its depth may not be one of the space.
@@ -333,7 +349,7 @@ def _with_cells(
   distance = view.depth[rows, columns, None].astype(np.float64)
   seen = pose[:, 3] + distance * (plane @ pose[:, :3].T)
   cell = np.zeros(view.depth.shape, np.float32)
-  cell[rows, columns] = cell_sizes(space.from_world(seen), box, shape, space)
+  cell[rows, columns] = grid.cell_sizes(grid.space.from_world(seen))
   return view._replace(cell=cell)
 
 
@@ -352,42 +368,19 @@ def _whole_cubes(known: np.ndarray) -> np.ndarray:
   return whole
 
 
-def _to_world_cells(
-  points: np.ndarray, box: np.ndarray, shape: Sequence[int], space: Space
-) -> tuple[np.ndarray, np.ndarray]:
-  """Maps points to the world, with the width of a cell there.
-
-  The width is the geometric mean of those along the axes.
-  """
-  cell = (box[1] - box[0]) / (np.asarray(shape) - 1)
-  world = space.to_world(points)
-  towards = np.where(points > box.mean(axis=0), 1.0, -1.0)
-  lengths = [
-    # Towards the middle of the box: there may be nothing beyond its faces.
-    np.linalg.norm(space.to_world(points - towards * step) - world, axis=-1)
-    for step in np.diag(0.5 * cell)
-  ]
-  width = 2.0 * np.exp(np.mean(np.log(np.maximum(lengths, 1e-30)), axis=0))
-  return world, width
-
-
 def _near_surfaces(
-  views: Sequence[DepthView],
-  box: np.ndarray,
-  shape: tuple[int, int, int],
-  space: Space,
-  truncation: float,
+  views: Sequence[DepthView], grid: Grid, truncation: float
 ) -> Iterator[np.ndarray]:
   """Yields the indices of points in blocks that a surface may be in."""
-  blocks = tuple(-(-n // _BLOCK) for n in shape)
+  blocks = tuple(-(-n // _BLOCK) for n in grid.shape)
   corner = np.stack(np.unravel_index(np.arange(np.prod(blocks)), blocks), -1)
-  middle = np.minimum(corner * _BLOCK + _BLOCK // 2, np.asarray(shape) - 1)
-  points = box[0] + middle / (np.asarray(shape) - 1) * (box[1] - box[0])
+  last = np.asarray(grid.shape) - 1
+  points = grid.at(np.minimum(corner * _BLOCK + _BLOCK // 2, last))
   # From the middle to a corner, and as far as values matter.
   reach = truncation + 0.5 * np.sqrt(3.0) * _BLOCK
   is_near = np.zeros(len(points), np.bool_)
   for block in _slices(len(points)):
-    world, cell = _to_world_cells(points[block], box, shape, space)
+    world, cell = grid.to_world(points[block])
     for view in views:
       value, is_seen = _signed_distance(
         view, world, cell, reach, is_coarse=True
@@ -399,8 +392,8 @@ def _near_surfaces(
   for start in range(0, len(near), per_call):
     place = near[start : start + per_call, None] * _BLOCK + offset
     place = place.reshape(-1, 3)
-    place = place[np.all(place < shape, axis=-1)]
-    yield np.ravel_multi_index(tuple(place.T), shape)
+    place = place[np.all(place < grid.shape, axis=-1)]
+    yield np.ravel_multi_index(tuple(place.T), grid.shape)
 
 
 def _slices(count: int) -> Iterator[slice]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nerf_haiku import cameras, image_rendering
+from nerf_haiku.io import media
 
 # A surface that is seen at a flatter angle than 6 degrees is an edge: the depth
 # of its pixels is between that of one thing and of another.
@@ -33,7 +34,7 @@ def from_views(
   there is an edge between these.
 
   Args:
-    views: each camera, one, with its image.
+    views: each camera, one, with its image of 2 by 2 pixels or more.
     min_opacity: of pixels that have a point, over 0.
     pixel_center: whether rays go through the centers of pixels.
   """
@@ -78,6 +79,20 @@ def thin(cloud: PointCloud, spacing: float) -> PointCloud:
   )
 
 
+def surface_normals(points: np.ndarray) -> np.ndarray:
+  """Returns the normals of a surface that is seen through pixels.
+
+  Args:
+    points: `[H, W, 3]` what each pixel sees, at least 2 by 2.
+
+  Returns:
+    `[H, W, 3]` unit vectors by the neighbors of a pixel: towards the camera,
+    but for edges between things; 0 where the neighbors are at one place.
+  """
+  down, across = np.gradient(points, axis=(0, 1))
+  return _unit(np.cross(down, across))
+
+
 def _from_view(
   camera: cameras.Cameras,
   image: image_rendering.RenderedImage,
@@ -96,18 +111,15 @@ def _from_view(
   offset = depth[..., None] * directions
   # Of the pixels that are not at the border of the image.
   inner = (slice(1, -1), slice(1, -1))
-  across = offset[1:-1, 2:] - offset[1:-1, :-2]
-  down = offset[2:, 1:-1] - offset[:-2, 1:-1]
-  normals = _unit(np.cross(down, across))
+  normals = surface_normals(offset)[inner]
   cosine = -np.sum(normals * _unit(directions[inner]), axis=-1)
   is_kept = is_opaque[inner] & (cosine >= _MIN_COSINE)
   is_kept &= is_opaque[1:-1, 2:] & is_opaque[1:-1, :-2]
   is_kept &= is_opaque[2:, 1:-1] & is_opaque[:-2, 1:-1]
-  rgb = 255.0 * np.clip(np.asarray(image.rgb)[inner][is_kept], 0.0, 1.0)
   return PointCloud(
     pose[:, 3] + offset[inner][is_kept],
     normals[is_kept].astype(np.float32),
-    np.rint(rgb).astype(np.uint8),
+    media.to_uint8(np.asarray(image.rgb)[inner][is_kept]),
   )
 
 

@@ -25,6 +25,9 @@ _MAX_CONDITION = 1e6
 # and pass it within this fraction of their distance to it.
 _MIN_SPREAD, _MAX_MISS = 0.01, 0.25
 
+# From a camera's axes to OpenCV's (y down, looking along z), and back.
+OPENCV = np.diag([1.0, -1.0, -1.0])
+
 
 class Target(NamedTuple):
   """The point that the optical axes of `N` cameras have in common."""

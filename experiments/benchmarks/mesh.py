@@ -179,7 +179,7 @@ def measure(
   start = time.perf_counter()
   mesh = exports.make_mesh(model, views, settings)
   seconds = time.perf_counter() - start
-  pixel, cell = exports.pixel_width(model), exports.cell_width(model, settings)
+  pixel, cell = exports.pixel_width(model), exports.cell_width(views.grid)
   sampled = sample_mesh(mesh, _SAMPLES)
   tree = spatial.KDTree(truth.points)
   to_mesh, _ = spatial.KDTree(sampled).query(truth.seen, workers=-1)
@@ -192,7 +192,7 @@ def measure(
     for true in [truth.normals[nearest]]
     for x in (of_faces, model.normals(mesh.vertices))
   ]
-  colors = exports.surface_colors(model, views, mesh, settings)
+  colors = exports.surface_colors(model, views, mesh)
   error = np.abs(colors - 255.0 * truth.rgb[nearest])
   level = f', {settings.opacity:g}' if settings.source != 'depth' else ''
   return [
@@ -253,7 +253,7 @@ def main() -> None:
   if _PICTURE.value:
     settings = settings._replace(source=exports.FROM_DEPTH)
     mesh = exports.make_mesh(model, views, settings)
-    colors = exports.surface_colors(model, views, mesh, settings)
+    colors = exports.surface_colors(model, views, mesh)
     panels = draw_panels(model, mesh, colors, config.procedural.seed)
     media.write_png(_PICTURE.value, media.to_uint8(panels))
   print(f'A pixel is {exports.pixel_width(model):.4g} scene units wide.')

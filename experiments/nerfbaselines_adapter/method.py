@@ -24,6 +24,7 @@ from nerf_haiku import (
   devices,
   errors,
   models,
+  poses,
   scenes,
   training,
 )
@@ -31,8 +32,6 @@ from nerf_haiku import (
 _CONFIGS = pathlib.Path(__file__).resolve().parents[1] / 'configs'
 _DEFAULT_CONFIG = 'capture'
 _OVERRIDES = 'overrides.json'
-# From OpenCV's axes of a camera to ours (y up, looking along -z).
-_FROM_OPENCV = np.diag([1.0, -1.0, -1.0])
 _OPENCV, _FISHEYE = 1, 2
 _DEPTH_RANGE = (2.0, 6.0)  # Where the data set does not say it.
 _SEED = 0
@@ -58,7 +57,7 @@ def to_cameras(arrays: Arrays) -> cameras.Cameras:
       `distortion_parameters` `[N, P]`: k1, k2, p1, p2, k3, k4.
   """
   pose = np.array(arrays['poses'], np.float64)[:, :3]
-  pose[:, :, :3] = pose[:, :, :3] @ _FROM_OPENCV
+  pose[:, :, :3] = pose[:, :, :3] @ poses.OPENCV
   cams = cameras.Cameras(
     camera_to_world=pose.astype(np.float32),
     intrinsics=np.asarray(arrays['intrinsics'], np.float32),
@@ -208,12 +207,10 @@ class Method:
   def render(self, camera: cameras.Cameras) -> dict[str, np.ndarray]:
     """Returns `color`, `depth` and `accumulation` of one camera."""
     image = self._current().render(camera)
-    opacity = np.asarray(image.opacity)
-    depth = np.asarray(image.depth) / np.maximum(opacity, 1e-6)
     return {
       'color': np.asarray(image.rgb),
-      'depth': depth,
-      'accumulation': opacity,
+      'depth': image.expected_depth(),
+      'accumulation': np.asarray(image.opacity),
     }
 
   def save(self, path: pathlib.Path) -> None:

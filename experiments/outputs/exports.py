@@ -26,7 +26,7 @@ from nerf_haiku import (
   similarity,
 )
 from nerf_haiku.datasets import camera_writers
-from nerf_haiku.io import surface_files
+from nerf_haiku.io import media, surface_files
 
 INDEX = 'export.json'
 FROM_DEPTH, FROM_DENSITY = 'depth', 'density'
@@ -58,8 +58,10 @@ class MeshSettings(NamedTuple):
 class Views(NamedTuple):
   """What the training cameras see, of a size that fits the grid."""
 
+  grid: meshing.Grid  # in the field's own space.
   cameras: cameras.Cameras  # in the data's coordinates.
   images: list[image_rendering.RenderedImage]
+  depths: list[meshing.DepthView]  # in moved coordinates, see `_depth_views`.
 
 
 def open_folder(folder: pathlib.Path, model_dir: pathlib.Path) -> None:
@@ -78,19 +80,10 @@ def open_folder(folder: pathlib.Path, model_dir: pathlib.Path) -> None:
         'or delete it.'
       )
     return
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(not file.name.startswith('.') for file in folder.iterdir()):
-      raise errors.UserError(
-        f'--out: {folder} holds files but no {INDEX}, so they are not exports '
-        'of a run. Choose another folder.'
-      )
-    json_files.write_json(path, {'run': identity, 'files': {}})
-  except OSError as error:
-    raise errors.UserError(
-      f'--out: {folder} cannot be written ({error.strerror}). Choose another '
-      'folder.'
-    ) from error
+  content = {'run': identity, 'files': {}}
+  run_dir.claim_folder(
+    folder, INDEX, content, option='--out', what='exports of a run'
+  )
 
 
 def _identity(model_dir: pathlib.Path) -> str:
@@ -133,14 +126,17 @@ def render_training_views(model: models.Model, settings: MeshSettings) -> Views:
   Pixels that are narrower than half a cell of the grid tell it nothing: images
   of more pixels are rendered smaller.
   """
-  cell, pixel = cell_width(model, settings), pixel_width(model)
-  factor = min(1.0, pixel / (_MIN_PIXEL * cell))
+  grid = meshing.make_grid(
+    _box(model, settings), settings.resolution, _space(model)
+  )
+  factor = min(1.0, pixel_width(model) / (_MIN_PIXEL * cell_width(grid)))
   cams = model.scene.train.cameras
-  sizes = np.maximum(np.rint(factor * np.asarray(cams.sizes)), 1)
+  sizes = np.maximum(np.rint(factor * np.asarray(cams.sizes)), 2)
   cams = cameras.scale(cams, sizes)
   count = range(len(cams.sizes))
   bar = tqdm.tqdm(count, 'training views', disable=None, leave=False)
-  return Views(cams, [model.render(cameras.take(cams, [i])) for i in bar])
+  images = [model.render(cameras.take(cams, [i])) for i in bar]
+  return Views(grid, cams, images, _depth_views(model, cams, images))
 
 
 def make_mesh(
@@ -150,34 +146,28 @@ def make_mesh(
 
   Args:
     model: the model.
-    views: of its training cameras.
+    views: of its training cameras, rendered with these settings.
     settings: of the mesh.
 
   Raises:
     UserError: if there is no surface.
   """
-  depths = depth_views(model, views)
-  box = _box(model, settings)
-  shape = meshing.grid_shape(box, settings.resolution)
-  space = _space(model)
+  grid = views.grid
   if settings.source == FROM_DEPTH:
     widths = model.scene.train.cameras.sizes / views.cameras.sizes
     pixel = float(np.median(widths)) * pixel_width(model)
-    pixels = pixel / cell_width(model, settings)
+    pixels = pixel / cell_width(grid)
     volume = meshing.fuse_depths(
-      depths,
-      box,
-      shape,
-      space=space,
+      views.depths,
+      grid,
       truncation=max(_TRUNCATION_CELLS, _TRUNCATION_PIXELS * pixels),
-      min_views=min(_MIN_VIEWS, len(depths)),
+      min_views=min(_MIN_VIEWS, len(views.depths)),
     )
     mesh = meshing.extract(volume, 0.0)
   else:
-    mesh = _density_surface(model, box, shape, settings.opacity)
-    vertices = space.to_world(mesh.vertices)
-    cell = meshing.cell_sizes(mesh.vertices, box, shape, space)
-    is_seen = meshing.count_views(depths, vertices, _SEEN * cell) > 0
+    mesh = _density_surface(model, grid, settings.opacity)
+    vertices, cell = grid.to_world(mesh.vertices)
+    is_seen = meshing.count_views(views.depths, vertices, _SEEN * cell) > 0
     mesh = meshing.keep_faces(mesh, np.all(is_seen[mesh.faces], axis=1))
   mesh = mesh._replace(
     vertices=np.asarray(model.from_field(mesh.vertices), np.float64)
@@ -240,10 +230,9 @@ def _numbers(box: np.ndarray) -> str:
   return ','.join(f'{x:g}' for x in np.ravel(box))
 
 
-def cell_width(model: models.Model, settings: MeshSettings) -> float:
-  """Returns the width of a grid's cells, in the field's own space."""
-  box = _box(model, settings)
-  return float(np.max(box[1] - box[0])) / (settings.resolution - 1)
+def cell_width(grid: meshing.Grid) -> float:
+  """Returns the width of a grid's cells along its longest side."""
+  return float(np.max(grid.box[1] - grid.box[0])) / (max(grid.shape) - 1)
 
 
 def pixel_width(model: models.Model) -> float:
@@ -252,31 +241,30 @@ def pixel_width(model: models.Model) -> float:
 
 
 def _density_surface(
-  model: models.Model,
-  box: np.ndarray,
-  shape: tuple[int, int, int],
-  opacity: float,
+  model: models.Model, grid: meshing.Grid, opacity: float
 ) -> meshing.Mesh:
   """Returns the surface of a density by which a cell has an opacity."""
   viewdir = np.array([0.0, 0.0, -1.0])
   volume = meshing.sample_volume(
-    box,
-    shape,
-    lambda points: model.query_field(points, viewdir)[0],
-    model.occupied,
+    grid, lambda points: model.query_field(points, viewdir)[0], model.occupied
   )
-  cell = float(np.max((box[1] - box[0]) / (np.asarray(shape) - 1)))
+  sides = grid.box[1] - grid.box[0]
+  cell = float(np.max(sides / (np.asarray(grid.shape) - 1)))
   return meshing.extract(volume, -np.log1p(-opacity) / cell)
 
 
-def depth_views(model: models.Model, views: Views) -> list[meshing.DepthView]:
+def _depth_views(
+  model: models.Model,
+  cams: cameras.Cameras,
+  images: list[image_rendering.RenderedImage],
+) -> list[meshing.DepthView]:
   """Returns what training cameras see, in moved coordinates.
 
   These are the data's as the scene's similarity moves them, so that large
   coordinates lose nothing in float32.
   """
   scene = model.scene
-  cams = similarity.move_rigidly(scene.similarity, views.cameras)
+  cams = similarity.move_rigidly(scene.similarity, cams)
   scale = similarity.field_units(scene.similarity)
   shift = 0.0 if model.record['pixel_center'] else 0.5
   cams = cams._replace(
@@ -286,10 +274,10 @@ def depth_views(model: models.Model, views: Views) -> list[meshing.DepthView]:
   return [
     meshing.DepthView(
       cameras.take(cams, [i]),
-      scale * np.asarray(image.depth) / np.maximum(image.opacity, 1e-6),
+      scale * image.expected_depth(),
       np.asarray(image.opacity),
     )
-    for i, image in enumerate(views.images)
+    for i, image in enumerate(images)
   ]
 
 
@@ -314,7 +302,7 @@ def _double(move: Callable[[np.ndarray], arrays.Array]) -> meshing.Move:
 
 
 def surface_colors(
-  model: models.Model, views: Views, mesh: meshing.Mesh, settings: MeshSettings
+  model: models.Model, views: Views, mesh: meshing.Mesh
 ) -> np.ndarray:
   """Returns the colors `[V, 3]` uint8 of a mesh's vertices.
 
@@ -328,19 +316,15 @@ def surface_colors(
   if moved is not None:
     points = similarity.move_points(moved, points)
     turned = normals @ moved.rotation.T
-  box = _box(model, settings)
-  shape = meshing.grid_shape(box, settings.resolution)
   field_points = np.asarray(model.to_field(mesh.vertices), np.float64)
-  cell = meshing.cell_sizes(field_points, box, shape, _space(model))
-  best = meshing.most_frontal_view(
-    depth_views(model, views), points, turned, _SEEN * cell
-  )
+  cell = views.grid.cell_sizes(field_points)
+  best = meshing.most_frontal_view(views.depths, points, turned, _SEEN * cell)
   center = np.asarray(views.cameras.camera_to_world, np.float64)[best, :, 3]
   directions = mesh.vertices - center
   directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
   is_seen = best[:, None] >= 0
   _, rgb = model.query(mesh.vertices, np.where(is_seen, directions, -normals))
-  return np.rint(255.0 * rgb).astype(np.uint8)
+  return media.to_uint8(rgb)
 
 
 def write_mesh(
@@ -355,7 +339,7 @@ def write_mesh(
   # Those of the field's gradient are further from the truth, see
   # experiments/benchmarks/mesh.py.
   normals = meshing.vertex_normals(mesh)
-  colors = surface_colors(model, views, mesh, settings)
+  colors = surface_colors(model, views, mesh)
   for suffix in suffixes:
     name = f'mesh.{suffix}'
     surface_files.write_mesh(

@@ -184,19 +184,9 @@ def prepare_output_dir(
     shutil.rmtree(old, ignore_errors=True)
     folder.rename(old)
     shutil.rmtree(old)
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(not file.name.startswith('.') for file in folder.iterdir()):
-      raise errors.UserError(
-        f'--save_dir: {folder} holds files but no {IDENTITY}, so they are not '
-        'pictures of a run. Choose another folder.'
-      )
-    json_files.write_json(path, identity)
-  except OSError as error:
-    raise errors.UserError(
-      f'--save_dir: {folder} cannot be written ({error.strerror}). Choose '
-      'another folder.'
-    ) from error
+  claim_folder(
+    folder, IDENTITY, identity, option='--save_dir', what='pictures of a run'
+  )
 
 
 @contextlib.contextmanager
@@ -222,6 +212,41 @@ def prepare_run_dir(
         'Choose another folder.'
       ) from error
     yield
+
+
+def claim_folder(
+  folder: pathlib.Path,
+  index: str,
+  content: dict[str, Any],
+  *,
+  option: str,
+  what: str,
+) -> None:
+  """Makes a folder, or takes an empty one, and writes what it will hold.
+
+  Args:
+    folder: the folder.
+    index: name of the JSON file that says what is in it.
+    content: of that file.
+    option: the flag that names the folder, for errors.
+    what: the folder is to hold, for errors.
+
+  Raises:
+    UserError: if it cannot be written, or holds files.
+  """
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(not file.name.startswith('.') for file in folder.iterdir()):
+      raise errors.UserError(
+        f'{option}: {folder} holds files but no {index}, so they are not '
+        f'{what}. Choose another folder.'
+      )
+    json_files.write_json(folder / index, content)
+  except OSError as error:
+    raise errors.UserError(
+      f'{option}: {folder} cannot be written ({error.strerror}). Choose '
+      'another folder.'
+    ) from error
 
 
 def _try_folder(folder: pathlib.Path) -> None:

@@ -4,7 +4,13 @@ import math
 
 import numpy as np
 
-from nerf_haiku import cameras, image_rendering, scene_bounds, scenes
+from nerf_haiku import (
+  cameras,
+  image_rendering,
+  point_clouds,
+  scene_bounds,
+  scenes,
+)
 from nerf_haiku.io import media
 
 MODES = ('color', 'depth', 'disparity', 'opacity', 'normals')
@@ -85,21 +91,20 @@ def picture(
   if mode == 'opacity':
     return media.to_gray(np.asarray(image.opacity), 1.0)
   if mode == 'normals':
-    normals = normals_of_depth(expected_depth(image), camera)
+    normals = normals_of_depth(page_depth(image), camera)
     shown = 0.5 + 0.5 * normals
     opacity = np.asarray(image.opacity)[..., None]
     return media.to_uint8(opacity * shown + 1.0 - opacity)
   return media.to_uint8(image.rgb)
 
 
-def expected_depth(image: image_rendering.RenderedImage) -> np.ndarray:
+def page_depth(image: image_rendering.RenderedImage) -> np.ndarray:
   """Returns `[H, W]` depths of what is seen, scene units, and 1e6 of air.
 
   What a page draws itself is hidden behind them.
   """
-  opacity = np.asarray(image.opacity)
-  depth: np.ndarray = np.asarray(image.depth) / np.maximum(opacity, 1e-6)
-  return np.where(opacity < _MIN_OPACITY, _FAR, depth)
+  is_air = np.asarray(image.opacity) < _MIN_OPACITY
+  return np.where(is_air, _FAR, image.expected_depth())
 
 
 def normals_of_depth(depth: np.ndarray, camera: cameras.Cameras) -> np.ndarray:
@@ -113,11 +118,8 @@ def normals_of_depth(depth: np.ndarray, camera: cameras.Cameras) -> np.ndarray:
   pixel = cameras.pixels(height, width) + 0.5
   plane = cameras.image_plane(camera, np.zeros(len(pixel), int), pixel)
   points = (depth.reshape(-1, 1) * plane).reshape(height, width, 3)
-  down, right = np.gradient(points, axis=(0, 1))
-  normals = np.cross(down, right)
-  length = np.linalg.norm(normals, axis=-1, keepdims=True)
-  normals = normals / np.where(length > 0, length, 1.0)
-  away = np.sum(normals * points, axis=-1, keepdims=True) > 0
+  normals = point_clouds.surface_normals(points)
+  away = np.sum(normals * points, axis=-1, keepdims=True) > 0  # At edges.
   rotation = np.asarray(camera.camera_to_world[0, :, :3], np.float64)
   world: np.ndarray = np.where(away, -normals, normals) @ rotation.T
   return world

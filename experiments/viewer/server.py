@@ -28,10 +28,9 @@ from nerf_haiku import (
   scenes,
   similarity,
 )
+from nerf_haiku import poses as poses_lib
 from nerf_haiku.io import media
 
-# From a camera's axes of ours (y up, looking along -z) to the page's (OpenCV).
-_TO_PAGE = np.diag([1.0, -1.0, -1.0])
 _MAX_SIDE = 1600  # Pixels of a picture.
 _THUMBNAIL = 96  # Pixels of the longer side of a photo in the scene.
 _MAX_CELLS = 50_000  # Occupied cells that are drawn.
@@ -434,7 +433,7 @@ class _Page:
 
 def to_page(pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Returns the quaternion (w, x, y, z) and position of a pose `[3, 4]`."""
-  rotation = transform.Rotation.from_matrix(pose[:, :3] @ _TO_PAGE)
+  rotation = transform.Rotation.from_matrix(pose[:, :3] @ poses_lib.OPENCV)
   return rotation.as_quat(scalar_first=True), np.asarray(pose[:, 3])
 
 
@@ -442,7 +441,7 @@ def from_page(wxyz: np.ndarray, position: np.ndarray) -> np.ndarray:
   """Returns the pose `[3, 4]` of a page's camera."""
   rotation = transform.Rotation.from_quat(wxyz, scalar_first=True).as_matrix()
   pose: np.ndarray = np.concatenate(
-    [rotation @ _TO_PAGE, np.asarray(position)[:, None]], axis=1
+    [rotation @ poses_lib.OPENCV, np.asarray(position)[:, None]], axis=1
   )
   return pose
 

@@ -171,13 +171,14 @@ class Session(threading.Thread):
       look = self._look
       if look is None or self._closed:
         continue
-      self._show_small(look)
-      self._sharpen(look)
+      if not self._show_small(look):
+        self._sharpen(look)
 
   def _is_moving(self) -> bool:
     return time.monotonic() < self._moved_at + _REST
 
-  def _show_small(self, look: Look) -> None:
+  def _show_small(self, look: Look) -> bool:
+    """Shows a small frame, and returns whether it has the full size."""
     moving = self._is_moving()
     rate = self._renderer.rate * self._renderer.share(moving=moving)
     width, height = pictures.frame_size(rate, look.width, look.height)
@@ -193,6 +194,7 @@ class Session(threading.Thread):
       model, camera, moving=moving, crop=look.crop, on_piece=keep
     ):
       self._show(look, camera, _join(parts, height, width))
+    return (width, height) == (look.width, look.height)
 
   def _sharpen(self, look: Look) -> None:
     """Renders at full size, until something changes."""
@@ -201,13 +203,6 @@ class Session(threading.Thread):
       return
     model = self._renderer.model()
     camera = pictures.make_camera(look.pose, look.fov, look.width, look.height)
-    small = pictures.frame_size(
-      self._renderer.rate * self._renderer.share(moving=True),
-      look.width,
-      look.height,
-    )
-    if small == (look.width, look.height):
-      return  # The frame was at full size.
     parts: list[image_rendering.RenderedImage] = []
     shown_at = time.monotonic()
 
@@ -241,7 +236,7 @@ class Session(threading.Thread):
       self._last = image
     scene = self._renderer.scene
     picture = pictures.picture(look.mode, image, scene, camera)
-    self._screen.show(picture, pictures.expected_depth(image))
+    self._screen.show(picture, pictures.page_depth(image))
 
 
 def _join(

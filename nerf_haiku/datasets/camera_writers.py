@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 from scipy.spatial import transform
 
-from nerf_haiku import cameras, errors
+from nerf_haiku import cameras, errors, poses
 from nerf_haiku.io import files
 
-# From our axes of a camera (y up, looking along -z) to those of OpenCV.
-_TO_OPENCV = np.diag([1.0, -1.0, -1.0])
 _COEFFICIENTS = ('k1', 'k2', 'k3', 'k4', 'p1', 'p2')
 
 
@@ -79,7 +77,7 @@ def write_colmap(
     line = _colmap_camera(cams, i, pixel_center, name)
     camera = camera_lines.setdefault(line, len(camera_lines) + 1)
     pose = np.asarray(cams.camera_to_world[i], np.float64)
-    rotation = _TO_OPENCV @ pose[:, :3].T
+    rotation = poses.OPENCV @ pose[:, :3].T
     x, y, z, w = transform.Rotation.from_matrix(rotation).as_quat()
     numbers = [w, x, y, z, *(-rotation @ pose[:, 3])]
     text = ' '.join(map(repr, map(float, numbers)))

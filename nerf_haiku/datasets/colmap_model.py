@@ -15,6 +15,7 @@ import numpy as np
 from scipy.spatial import transform
 
 from nerf_haiku import camera_checks, errors, lenses
+from nerf_haiku import poses as poses_lib
 from nerf_haiku.datasets import colmap_files
 from nerf_haiku.io import messages, safe_reading
 
@@ -32,7 +33,6 @@ _UNDISTORT = (
 _MAX_SIDE = 1_000_000  # Of an image, pixels.
 _UNIT_TOLERANCE = 1e-3  # Of a quaternion's length; files may round.
 # From COLMAP's axes of a camera to OpenGL's: y up, z back.
-_FLIP = np.array([1.0, -1.0, -1.0])
 
 
 class Model(NamedTuple):
@@ -248,7 +248,7 @@ def _camera_to_world(poses: np.ndarray) -> np.ndarray:
   quaternions = np.roll(poses[:, :4], -1, axis=1)  # SciPy has w last.
   rotations = transform.Rotation.from_quat(quaternions).as_matrix()
   centers = -np.einsum('nji,nj->ni', rotations, poses[:, 4:])
-  axes = np.swapaxes(rotations, 1, 2) * _FLIP
+  axes = np.swapaxes(rotations, 1, 2) @ poses_lib.OPENCV
   return np.concatenate([axes, centers[:, :, None]], axis=2)
 
 

@@ -60,8 +60,7 @@ def _volume_of(mesh):
 class ExtractTest(chex.TestCase):
   def _ball(self, shape=(41, 41, 41), box=_BOX):
     return meshing.sample_volume(
-      box,
-      shape,
+      meshing.Grid(box, shape),
       lambda x: _RADIUS - np.linalg.norm(x, axis=-1),
       lambda x: np.ones(len(x), bool),
     )
@@ -78,7 +77,7 @@ class ExtractTest(chex.TestCase):
 
   def test_axes_that_differ(self):
     box = np.array([[-0.7, -0.8, -1.0], [0.9, 0.8, 1.4]])
-    shape = meshing.grid_shape(box, 61)
+    shape = meshing.make_grid(box, 61).shape
     self.assertEqual(shape, (41, 41, 61))
     mesh = meshing.extract(self._ball(shape, box), 0.0)
     distance = np.linalg.norm(mesh.vertices, axis=-1)
@@ -124,7 +123,7 @@ class ExtractTest(chex.TestCase):
 class FusionTest(chex.TestCase):
   def test_the_surface_of_a_ball(self):
     shape = (49, 49, 49)
-    volume = meshing.fuse_depths(_views(), _BOX, shape)
+    volume = meshing.fuse_depths(_views(), meshing.Grid(_BOX, shape))
     mesh = meshing.extract(volume, 0.0)
     distance = np.linalg.norm(mesh.vertices, axis=-1)
     cell = 2 / 48
@@ -146,7 +145,7 @@ class FusionTest(chex.TestCase):
 
   def test_what_is_not_seen_is_unknown(self):
     views = [_views(num=4)[1]]  # One camera: half of the ball.
-    volume = meshing.fuse_depths(views, _BOX, (33, 33, 33))
+    volume = meshing.fuse_depths(views, meshing.Grid(_BOX, (33, 33, 33)))
     mesh = meshing.extract(volume, 0.0)
     towards = np.asarray(views[0].camera.camera_to_world[0, :, 3])
     towards = towards / np.linalg.norm(towards)
@@ -160,7 +159,7 @@ class FusionTest(chex.TestCase):
     )
     for min_views, is_both in ((1, False), (2, True)):
       volume = meshing.fuse_depths(
-        views, _BOX, (33, 33, 33), min_views=min_views
+        views, meshing.Grid(_BOX, (33, 33, 33)), min_views=min_views
       )
       mesh = meshing.extract(volume, 0.0)
       seen = np.stack([mesh.vertices @ a, mesh.vertices @ b]) > -0.05
@@ -174,8 +173,9 @@ class FusionTest(chex.TestCase):
       depth=np.full_like(views[0].depth, 2.2),
       opacity=np.ones_like(views[0].opacity),
     )
-    carved = meshing.fuse_depths([liar, *views[1:]], _BOX, (33, 33, 33))
-    alone = meshing.fuse_depths([liar], _BOX, (33, 33, 33))
+    grid = meshing.Grid(_BOX, (33, 33, 33))
+    carved = meshing.fuse_depths([liar, *views[1:]], grid)
+    alone = meshing.fuse_depths([liar], grid)
     for volume, has_surface in ((alone, True), (carved, False)):
       mesh = meshing.extract(volume, 0.0)
       outside = np.linalg.norm(mesh.vertices, axis=-1) > 0.85
@@ -185,7 +185,9 @@ class FusionTest(chex.TestCase):
     """A ball of 3 around the origin, seen from 9: at a radius of 2 - 1/3."""
     views = _views(radius=3.0, distance=9.0, size=96)
     box = np.asarray(contraction.BOX, float)
-    volume = meshing.fuse_depths(views, box, (65, 65, 65), space=_CONTRACTED)
+    volume = meshing.fuse_depths(
+      views, meshing.Grid(box, (65, 65, 65), _CONTRACTED)
+    )
     mesh = meshing.extract(volume, 0.0)
     radius = np.linalg.norm(mesh.vertices, axis=-1)
     near = np.abs(radius - 5 / 3) < 4 / 64  # A cell.
@@ -195,7 +197,7 @@ class FusionTest(chex.TestCase):
     box = np.asarray(contraction.BOX, float)
     radius = np.array([0.5, 1.5, 1.8])
     points = np.stack([radius, 0 * radius, 0 * radius], -1)
-    sizes = meshing.cell_sizes(points, box, (401, 401, 401), _CONTRACTED)
+    sizes = meshing.Grid(box, (401, 401, 401), _CONTRACTED).cell_sizes(points)
     true = 1 / (2 - radius)
     # Lengths grow by r^2 along the radius, and by r over s across it.
     expected = 0.01 * (true**2 * (true / radius) ** 2) ** (1 / 3)
@@ -215,7 +217,7 @@ class LensTest(chex.TestCase):
     count = meshing.count_views([view], points, np.full(3, 0.1))
     np.testing.assert_array_equal(count, [1, 0, 1])
     box = np.array([[-6.0, -6.0, -3.0], [6.0, 6.0, -1.0]])
-    volume = meshing.fuse_depths([view], box, meshing.grid_shape(box, 49))
+    volume = meshing.fuse_depths([view], meshing.make_grid(box, 49))
     mesh = meshing.extract(volume, 0.0)
     # To the corners of the image, and no farther.
     self.assertBetween(np.abs(mesh.vertices[:, :2]).max(), 0.9, 1.5)
@@ -250,9 +252,9 @@ class CountViewsTest(chex.TestCase):
 
 class GridTest(parameterized.TestCase):
   def test_points_include_the_faces(self):
-    shape = meshing.grid_shape(_BOX * (1, 2, 1), 5)
-    self.assertEqual(shape, (3, 5, 3))
-    points = meshing.grid_points(_BOX * (1, 2, 1), shape, np.arange(45))
+    grid = meshing.make_grid(_BOX * (1, 2, 1), 5)
+    self.assertEqual(grid.shape, (3, 5, 3))
+    points = grid.points(np.arange(45))
     np.testing.assert_array_equal(points[0], [-1, -2, -1])
     np.testing.assert_array_equal(points[1], [-1, -2, 0])  # z is fastest.
     np.testing.assert_array_equal(points[-1], [1, 2, 1])

@@ -17,7 +17,7 @@ import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
 from nerf_haiku import checkpoints
-from tests.support import environment, worker
+from tests.support import environment, ports, worker
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _TRAIN = _ROOT / 'experiments' / 'train.py'
@@ -38,12 +38,6 @@ _SMALL = (
 )
 
 
-def _free_port():
-  with socket.socket() as opened:
-    opened.bind(('127.0.0.1', 0))
-    return opened.getsockname()[1]
-
-
 class _Launched:
   """A program, started as several processes; none outlives the context."""
 
@@ -51,7 +45,7 @@ class _Launched:
     self, folder, program, *arguments, count=2, devices=1, slurm=False, last=()
   ):
     """`last`: arguments of the last process alone."""
-    self._folder, self.port = folder, _free_port()
+    self._folder, self.port = folder, ports.free_port()
     self._files = []
     self.processes = []
     for i in range(count):

@@ -10,7 +10,6 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ import pytest
 from PIL import Image
 
 from experiments.outputs import json_files, run_dir
-from tests.support import configs, trained
+from tests.support import configs, ports, trained
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _BROWSER = shutil.which('chromium')
@@ -39,16 +38,10 @@ _ARGS = (
 _TIMEOUT = 120.0  # Seconds until something that never happens is missed.
 
 
-def _free_port():
-  with contextlib.closing(socket.socket()) as probe:
-    probe.bind(('127.0.0.1', 0))
-    return probe.getsockname()[1]
-
-
 @contextlib.contextmanager
 def _serve(model_dir, *flags):
   """Runs view.py, and yields its port and process."""
-  port = _free_port()
+  port = ports.free_port()
   program = subprocess.Popen(
     [
       sys.executable,

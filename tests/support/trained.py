@@ -19,10 +19,13 @@ from nerf_haiku import (
 from nerf_haiku.renderers import base
 
 
-def scene(**changes):
-  """Returns a scene of two cameras, without images."""
-  views = cameras.pinhole(camera_paths.circle(2), [[6, 8]] * 2, [9.0] * 2)
-  split = scenes.Split(scenes.LazyImages(2, lambda index: None), views)
+def scene(views=None, images=None, names=(), **changes):
+  """Returns a scene of some cameras, by default two without images."""
+  if views is None:
+    views = cameras.pinhole(camera_paths.circle(2), [[6, 8]] * 2, [9.0] * 2)
+  if images is None:
+    images = scenes.LazyImages(len(views.sizes), lambda index: None)
+  split = scenes.Split(images, views, names=names)
   made = scenes.Scene(
     train=split,
     val=split,

@@ -22,23 +22,13 @@ from nerf_haiku import (
   training,
 )
 from nerf_haiku.renderers import occupancy
-from tests.support import configs
+from tests.support import configs, trained
 
 
 def _scene(box=None):
   views = cameras.pinhole(camera_paths.circle(1), [[8, 8]], [8.0])
   images = scenes.Images(np.zeros((64, 3), np.uint8), [[8, 8]])
-  split = scenes.Split(images, views)
-  return scenes.Scene(
-    train=split,
-    val=split,
-    test=split,
-    near=2.0,
-    far=6.0,
-    box=box,
-    path=views,
-    notices=(),
-  )
+  return trained.scene(views, images, near=2.0, far=6.0, box=box)
 
 
 def _shapes(config):

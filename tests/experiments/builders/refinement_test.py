@@ -19,7 +19,7 @@ from nerf_haiku import (
   scenes,
   training,
 )
-from tests.support import configs
+from tests.support import configs, trained
 
 _CAMERAS = camera_refinement.NAME
 
@@ -27,17 +27,8 @@ _CAMERAS = camera_refinement.NAME
 def _scene():
   views = cameras.pinhole(camera_paths.circle(3), [[8, 8]] * 3, [8.0] * 3)
   pixels = np.random.default_rng(0).integers(0, 256, (192, 3), np.uint8)
-  split = scenes.Split(scenes.Images(pixels, [[8, 8]] * 3), views)
-  return scenes.Scene(
-    train=split,
-    val=split,
-    test=split,
-    near=2.0,
-    far=6.0,
-    box=None,
-    path=views,
-    notices=(),
-  )
+  images = scenes.Images(pixels, [[8, 8]] * 3)
+  return trained.scene(views, images, near=2.0, far=6.0)
 
 
 def _experiment(**changes):

@@ -94,8 +94,11 @@ class FolderTest(chex.TestCase):
     run, longer = self._run('a'), self._run('b', num_steps=90)
     exports.open_folder(self.folder / 'out', run)
     (self.folder / 'out' / 'mesh.ply').write_text('x')
-    exports.open_folder(self.folder / 'out', run)
-    exports.open_folder(self.folder / 'out', longer)
+    exports.register(self.folder / 'out', 'mesh.ply', 7, {})
+    index = (self.folder / 'out' / exports.INDEX).read_text()
+    for again in (run, longer):
+      exports.open_folder(self.folder / 'out', again)
+    self.assertEqual((self.folder / 'out' / exports.INDEX).read_text(), index)
 
   @parameterized.parameters({'seed': 1}, {'llff_hold': 4})
   def test_another_run_is_refused(self, **settings):
@@ -344,7 +347,7 @@ class ModelTest(chex.TestCase):
       return np.zeros(len(points)), 0.5 + 0.5 * viewdirs
 
     with mock.patch.object(models.Model, 'query', query):
-      colors = exports.surface_colors(model, views, mesh, _SETTINGS)
+      colors = exports.surface_colors(model, views, mesh)
     found = 2 * (colors / 255.0) - 1
     towards = views.cameras.camera_to_world[:, :, 3] - mesh.vertices[:, None]
     towards = towards / np.linalg.norm(towards, axis=-1, keepdims=True)

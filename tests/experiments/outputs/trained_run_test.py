@@ -19,10 +19,9 @@ from nerf_haiku import (
   errors,
   models,
   scene_files,
-  scenes,
   similarity,
 )
-from tests.support import configs
+from tests.support import configs, trained
 
 
 def _write_scene(folder):
@@ -49,20 +48,9 @@ class StoredSceneTest(chex.TestCase):
     pose = views.camera_to_world.astype(np.float64)
     pose[:, :, 3] += (5e6, 0.01, 0)  # Lost in float32.
     views = views._replace(camera_to_world=pose)
-    images = scenes.LazyImages(2, lambda index: None)
-    split = scenes.Split(images, views, names=('a', 'b'))
     moved = similarity.from_cameras(views)
-    scene = scenes.Scene(
-      train=split,
-      val=split,
-      test=split,
-      near=0.5,
-      far=9.0,
-      box=None,
-      path=views,
-      notices=(),
-      similarity=moved,
-      contracted=True,
+    scene = trained.scene(
+      views, names=('a', 'b'), similarity=moved, contracted=True
     )
     scene_files.write(folder / models.SCENE, scene)
     read = stored_scene.read(folder)

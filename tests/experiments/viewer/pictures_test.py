@@ -93,7 +93,7 @@ class PictureTest(chex.TestCase):
   def test_air_hides_nothing(self):
     opacity = np.ones((10, 20))
     opacity[0, 0] = 0.2
-    depth = pictures.expected_depth(_image(np.full((10, 20), 3.0), opacity))
+    depth = pictures.page_depth(_image(np.full((10, 20), 3.0), opacity))
     self.assertGreater(depth[0, 0], 1e5)
     np.testing.assert_allclose(depth[1:], 3.0, rtol=1e-5)
 

@@ -12,13 +12,7 @@ from absl.testing import parameterized
 from experiments.viewer import live, server
 from nerf_haiku import camera_paths, errors, scenes
 from nerf_haiku.renderers import base
-from tests.support import trained
-
-
-def _free_port():
-  with contextlib.closing(socket.socket()) as probe:
-    probe.bind(('127.0.0.1', 0))
-    return probe.getsockname()[1]
+from tests.support import ports, trained
 
 
 class AxesTest(chex.TestCase):
@@ -49,7 +43,7 @@ class ServerTest(chex.TestCase):
     )
 
   def test_it_serves_a_page_at_this_machine_only(self):
-    port = _free_port()
+    port = ports.free_port()
     with self._open(port):
       page = urllib.request.urlopen(f'http://127.0.0.1:{port}', timeout=10)
       self.assertIn(b'<html', page.read())
@@ -61,7 +55,7 @@ class ServerTest(chex.TestCase):
         other.connect((address, port))
 
   def test_no_other_file_is_served(self):
-    port = _free_port()
+    port = ports.free_port()
     secret = pathlib.Path(self.create_tempfile(content='secret').full_path)
     with self._open(port):
       for path in (str(secret), f'/../../../../../..{secret}', '/etc/passwd'):

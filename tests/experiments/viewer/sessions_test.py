@@ -103,11 +103,31 @@ class SessionTest(chex.TestCase):
     session.look(_look(pose=1))
     gate.set()
     end = time.monotonic() + _TIMEOUT
-    while time.monotonic() < end:
-      if sum(x.shape[:2] == (32, 64) for x in screen.shown) == 2:
-        return
+    sizes = []
+    while sizes.count((32, 64)) < 2 and time.monotonic() < end:
       time.sleep(0.01)
-    self.fail(str([x.shape for x in screen.shown]))
+      sizes = [x.shape[:2] for x in screen.shown]
+    # No sharp one is between them.
+    self.assertEqual(sizes[:2], [(32, 64), (32, 64)])
+
+  def test_a_small_frame_at_rest_is_sharpened(self):
+    """Beside training: a frame that moves would be as large as the window."""
+    model = _Model(trained.scene())
+    renderer = sessions.Renderer(
+      lambda: model, trained.scene(), shares_time=True, sleep=lambda _: None
+    )
+    renderer.rate = 2 * 3200 * pictures.FPS
+    renderer._measure = lambda *_: None
+    screen = _Screen()
+    session = sessions.Session(renderer, screen)
+    session.look(_look())
+    session._moved_at -= 10.0  # It rests for long.
+    session._changed.set()
+    self.addCleanup(session.join, _TIMEOUT)
+    self.addCleanup(session.close)
+    session.start()
+    screen.wait_for((40, 80))
+    self.assertEqual(screen.shown[0].shape[:2], (32, 64))
 
   def test_another_mode_shows_another_picture(self):
     session, screen = self._start(_Model(trained.scene()))
