@@ -17,7 +17,10 @@ _TIMEOUT = 20.0  # Seconds until something that never happens is missed.
 
 
 class _Model:
-  """Renders pieces of 100 pixels whose red is their index over the size."""
+  """Renders pieces of 100 pixels whose red is their index over the size.
+
+  Each piece waits for the semaphore `gate`, if there is one.
+  """
 
   def __init__(self, scene, gate=None):
     self.scene, self._gate, self.pieces = scene, gate, 0
@@ -27,8 +30,8 @@ class _Model:
     height, width = (int(x) for x in camera.sizes[0])
     red = np.arange(height * width) / (height * width)
     for start in range(0, len(red), 100):
-      if self._gate is not None and self.pieces > 0:
-        self._gate.wait(_TIMEOUT)
+      if self._gate is not None:
+        self._gate.acquire(timeout=_TIMEOUT)
       self.pieces += 1
       part = red[start : start + 100].astype(np.float32)
       yield image_rendering.RenderedImage(
@@ -89,19 +92,16 @@ class SessionTest(chex.TestCase):
     np.testing.assert_allclose(red, np.arange(3200) / 3200, atol=3e-3)
 
   def test_a_move_interrupts_the_sharp_frame(self):
-    gate = threading.Event()
+    # The small frame has 21 pieces, and the sharp one waits for its fifth.
+    gate = threading.Semaphore(25)
     model = _Model(trained.scene(), gate)
     session, screen = self._start(model)
-    gate.set()
     session.look(_look())
     screen.wait_for((32, 64))
-    gate.clear()
-    while model.pieces < 25:  # The sharp frame has begun: 21 are of the other.
-      gate.set()
+    while model.pieces < 25:
       time.sleep(0.01)
-    gate.clear()
     session.look(_look(pose=1))
-    gate.set()
+    gate.release(1000)
     end = time.monotonic() + _TIMEOUT
     sizes = []
     while sizes.count((32, 64)) < 2 and time.monotonic() < end:
