@@ -15,6 +15,7 @@ _REQUIRES = [
   'chex>=0.1.92',
   # Without its [jax] extra, which asks for a jax that Python 3.11 cannot have.
   'dm-haiku>=0.0.17',
+  'dm-pix>=0.4.4',
   'imageio>=2.37',
   'imageio-ffmpeg>=0.6',
   # pmap and the typed keys used here; 0.x releases may remove what they like.

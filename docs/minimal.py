@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from nerf_haiku import cameras, devices, fields, image_rendering, training
-from nerf_haiku.datasets import batches
+from nerf_haiku.datasets import resident
 from nerf_haiku.datasets.procedural import photographs
 from nerf_haiku.io import media
 from nerf_haiku.renderers import occupancy
@@ -33,15 +33,17 @@ def train(num_steps: int = 300, size: int = 64) -> np.ndarray:
   )
   optimizer = optax.adam(1e-2, b2=0.99, eps=1e-15)
   update = training.make_update(
-    renderer, optimizer, functools.partial(cast_fn, scene.train.cameras)
+    renderer,
+    optimizer,
+    functools.partial(cast_fn, scene.train.cameras),
+    feed=resident.make_feed(num_rays=1024, background=(1, 1, 1)),
   )
   init_key, key = jax.random.split(jax.random.key(0))
   state = training.init_state(renderer, optimizer, init_key)
   state = devices.replicate(state)
-  for batch in batches.make_batches(
-    scene.train.images, num_steps=num_steps, num_rays=1024, background=(1, 1, 1)
-  ):
-    state, scalars = update(state, batch, key)
+  images = devices.replicate(resident.make_resident(scene.train.images))
+  for _ in range(num_steps):
+    state, scalars = update(state, images, key)
     jax.block_until_ready(scalars)
   print(f'PSNR of the last batch: {scalars["psnr"]:.2f} dB')
   render_image = image_rendering.make_render_image(renderer, cast_fn)

@@ -23,7 +23,7 @@ from experiments.configs import (
 )
 from experiments.outputs import run_dir, trained_run
 from experiments.processes import command_line, environment, multihost, signals
-from nerf_haiku import errors
+from nerf_haiku import devices, errors
 from nerf_haiku.io import safe_reading
 
 CONFIGS = pathlib.Path(__file__).parent / 'configs'
@@ -68,7 +68,7 @@ def run(task: Callable[[], None], default_config: DefaultConfig) -> None:
     del argv
     if not flags.FLAGS['verbosity'].present:
       environment.quiet_libraries()
-    environment.retain_freed_memory()
+    environment.mend_atomics()
     no_cache = environment.set_compilation_cache(_CACHE.value)
     try:
       signals.raise_on_signals()
@@ -77,8 +77,14 @@ def run(task: Callable[[], None], default_config: DefaultConfig) -> None:
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_INDEX.value
       )
       multihost.check_same(_shared_settings())
+      if devices.are_cpus():
+        environment.retain_freed_memory()
+      precision = CONFIG.value.get('matmul_precision')
+      if precision in schema.PRECISIONS:  # Else `schema.check` says so.
+        environment.set_matmul_precision(precision)
       if multihost.is_main():
-        for notice in (no_cache, *_config_notices(old_names)):
+        unused = environment.describe_unused_gpu()
+        for notice in (no_cache, unused, *_config_notices(old_names)):
           if notice:
             print(notice, file=sys.stderr)
       task()

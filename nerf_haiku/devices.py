@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -29,7 +28,7 @@ def replicate(tree: Any, num_devices: int | None = None) -> Any:
   )
 
   def copy(x: Any) -> jax.Array:
-    x = jnp.asarray(x)[None]
+    x = np.asarray(x)[None]  # On the host: each shape would be compiled for.
     return jax.make_array_from_single_device_arrays(
       (len(devices), *x.shape[1:]),
       sharding,

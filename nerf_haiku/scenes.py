@@ -1,8 +1,9 @@
 """The types that every data set is read into, and batches of their pixels."""
 
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
+import jax
 import numpy as np
 
 from nerf_haiku import arrays, backgrounds, cameras
@@ -57,6 +58,7 @@ class LazyImages:
     return self._read(range(self._count)[index])
 
 
+AnyArray = TypeVar('AnyArray', np.ndarray, jax.Array)
 AnyImages = TypeVar('AnyImages', bound='Images | LazyImages', covariant=True)
 
 
@@ -107,20 +109,45 @@ class Batch(NamedTuple):
   alpha: arrays.Array | None = None
 
 
-def opacity(image: np.ndarray) -> np.ndarray:
+class StoredPixels(NamedTuple):
+  """`R` pixels of training images as they are stored, see `Batch`."""
+
+  camera: arrays.Array  # [R] int32
+  pixel: arrays.Array  # [R, 2] int32
+  color: arrays.Array  # [R, C] uint8 or uint16, as `Images` has them.
+
+
+def to_batch(
+  pixels: StoredPixels, *, background: backgrounds.Color, with_alpha: bool
+) -> Batch:
+  """Converts stored pixels to a batch, see `to_float` and `opacity`.
+
+  Args:
+    pixels: `R` pixels.
+    background: color that alpha is composited over.
+    with_alpha: whether the batch includes the true opacity.
+  """
+  color: Any = pixels.color  # Of the host or of a device.
+  return Batch(
+    camera=pixels.camera,
+    pixel=pixels.pixel,
+    rgb=to_float(color, background=background),
+    alpha=opacity(color) if with_alpha else None,
+  )
+
+
+def opacity(image: arrays.Array) -> arrays.Array:
   """Returns the alpha `[...]` in [0, 1] of stored colors `[..., C]`.
 
   Without an alpha channel it is 1.
   """
   if image.shape[-1] == 3:
     return np.ones(image.shape[:-1], np.float32)
-  alpha: np.ndarray = (
-    image[..., 3].astype(np.float32) / np.iinfo(image.dtype).max
-  )
-  return alpha
+  alpha: arrays.Array = image[..., 3].astype(np.float32)
+  return alpha / np.iinfo(image.dtype).max
 
 
-def to_float(image: np.ndarray, *, background: backgrounds.Color) -> np.ndarray:
+def to_float(image: AnyArray, *, background: backgrounds.Color) -> AnyArray:
   """Converts stored colors to floats, and composites them over a background.
 
   Args:
@@ -130,10 +157,10 @@ def to_float(image: np.ndarray, *, background: backgrounds.Color) -> np.ndarray:
   Returns:
     `[..., 3]` float32 in [0, 1].
   """
-  scaled: np.ndarray = image.astype(np.float32) / np.iinfo(image.dtype).max
+  scaled: AnyArray = image.astype(np.float32) / np.iinfo(image.dtype).max
   if image.shape[-1] == 3:
     return scaled
   rgb, alpha = scaled[..., :3], scaled[..., 3:]
-  behind = (1.0 - alpha) * np.asarray(background, np.float32)
-  composite: np.ndarray = rgb * alpha + behind
+  color = np.broadcast_to(np.asarray(background, np.float32), rgb.shape)
+  composite: AnyArray = rgb * alpha + (1.0 - alpha) * color
   return composite

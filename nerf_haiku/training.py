@@ -552,31 +552,54 @@ def _multiply_modulo(x: jax.Array, factor: int, modulus: int) -> jax.Array:
   return total
 
 
+class Feed(NamedTuple):
+  """Where the batches of an update come from.
+
+  An update is given `data` of each device beside the state. Either they are
+  drawn from: the images of the whole run, say; or they are what a step reads.
+  """
+
+  # (data, [R] keys of the rays, key of the step, step) -> a device's batch of
+  # `R` rays. Keys depend on the run's key, the step and a ray's index in the
+  # whole batch.
+  read: Callable[[Any, jax.Array, jax.Array, jax.Array], scenes.Batch]
+  # Rays of the whole batch; None: data are per step, as many as `data.camera`.
+  num_rays: int | None = None
+
+  def is_per_step(self) -> bool:
+    """Returns whether each step has data of its own."""
+    return self.num_rays is None
+
+
+# Data that are batches.
+GIVEN = Feed(lambda data, *_: data)
+
+
 def make_update(
   renderer: base.Renderer[Any],
   optimizer: optax.GradientTransformation,
   cast_fn: CastFn,
   *,
-  microbatch: int = 0,
+  feed: Feed = GIVEN,
+  num_steps: int = 1,
   skip_nonfinite: bool = False,
   batch_warmup_steps: int = 0,
-  random_background: bool = False,
-  background: backgrounds.Color = backgrounds.BLACK,
-  distortion_weight: float = 0.0,
-  refined_cast_fn: RefinedCastFn | None = None,
-  interlevel_weight: float = 1.0,
-) -> Callable[
-  [TrainState, scenes.Batch, jax.Array], tuple[TrainState, Scalars]
-]:
-  """Builds the pmapped `update(state, batch, key)` for all devices.
+  **settings: Any,
+) -> Callable[[TrainState, Any, jax.Array], tuple[TrainState, Scalars]]:
+  """Builds the pmapped `update(state, data, key)` for all devices.
 
-  `state` leads with `[D]`, the devices of this process, and is donated; `batch`
-  is its part `[D, R / D, ...]` of the whole batch; `key` is the run's. What is
-  random about a ray depends on the key, the step and the ray's index in the
-  whole batch, and so not on the devices or microbatches.
+  `state` leads with `[D]`, the devices of this process, and is donated; so do
+  `data`, by default the part `[D, R / D, ...]` of a batch; `key` is the run's.
+  What is random about a ray depends on the key, the step and the ray's index in
+  the whole batch, and so not on the devices or microbatches.
+
+  A call takes `num_steps` steps, and a device takes one after the other without
+  waiting for the host. They are those of as many calls of one step each, but
+  for rounding: inside of a loop the compiler joins other operations. A call
+  has to begin at a multiple of `num_steps`.
 
   An update whose loss or gradient holds a NaN or infinity is never applied.
-  The state says so in `nonfinite`, and this and all later calls leave the rest
+  The state says so in `nonfinite`, and this and all later steps leave the rest
   of it as it was before; with `skip_nonfinite` the step is skipped and counted
   in `skipped`.
 
@@ -584,15 +607,12 @@ def make_update(
     renderer: renders the rays.
     optimizer: turns gradients into updates.
     cast_fn: casts the rays of a batch.
-    microbatch: rays whose gradient is taken at a time, 0 for all.
+    feed: makes batches of `data`, by default of one each.
+    num_steps: steps of a call.
     skip_nonfinite: whether a NaN or infinity skips its step.
     batch_warmup_steps: steps over which the batch grows, see
       `active_ray_fraction`.
-    random_background: see `make_gradient`.
-    background: see `make_gradient`.
-    distortion_weight: see `make_gradient`.
-    refined_cast_fn: see `make_gradient`.
-    interlevel_weight: see `make_gradient`.
+    **settings: see `make_gradient`.
 
   Returns:
     A function that returns the new state and a dict of scalars averaged over
@@ -600,29 +620,132 @@ def make_update(
     and `psnr_coarse` where there are two networks; `color_stats`, means over
     the last 50 steps or so; the gradient's `grad_norm` over all parameters;
     `nonfinite`, as in the state, and the new state's `skipped`; `samples` per
-    ray, and the largest number of microbatches (`pieces`) of a device.
+    ray, and the largest number of microbatches (`pieces`) of a device. If
+    `num_steps` is more than 1, each of them leads with the steps, and so do,
+    after `[D]`, data per step.
   """
-  gradient = make_gradient(
+  step = _make_step(
     renderer,
-    cast_fn,
-    microbatch=microbatch,
-    random_background=random_background,
-    background=background,
-    distortion_weight=distortion_weight,
-    refined_cast_fn=refined_cast_fn,
-    interlevel_weight=interlevel_weight,
+    optimizer,
+    make_gradient(renderer, cast_fn, **settings),
+    feed=feed,
+    skip_nonfinite=skip_nonfinite,
+    batch_warmup_steps=batch_warmup_steps,
   )
 
   def update(
-    state: TrainState, batch: scenes.Batch, key: jax.Array
+    state: TrainState, data: Any, key: jax.Array
   ) -> tuple[TrainState, Scalars]:
-    rays = batch.camera.shape[0]
+    if num_steps == 1:
+      state, scalars = step(state, data, key)
+      return refresh(renderer, state, key, scalars['nonfinite']), scalars
+    return _take_steps(renderer, step, feed, num_steps, state, data, key)
+
+  return jax.pmap(
+    update, AXIS, in_axes=(0, 0, None), out_axes=(0, None), donate_argnums=0
+  )
+
+
+_Step = Callable[[TrainState, Any, jax.Array], tuple[TrainState, Scalars]]
+
+
+def _take_steps(
+  renderer: base.Renderer[Any],
+  step: _Step,
+  feed: Feed,
+  num_steps: int,
+  state: TrainState,
+  data: Any,
+  key: jax.Array,
+) -> tuple[TrainState, Scalars]:
+  """Takes steps, and looks at the renderer's state as often as it asks for."""
+  every = renderer.update_every
+  inner = math.gcd(num_steps, every) if every else num_steps
+  parts = num_steps // inner
+  xs = None
+  if feed.is_per_step():
+    xs = jax.tree.map(lambda x: x.reshape(parts, inner, *x.shape[1:]), data)
+
+  def take_one(state: TrainState, x: Any) -> tuple[TrainState, Scalars]:
+    return step(state, data if xs is None else x, key)
+
+  def take_part(state: TrainState, x: Any) -> tuple[TrainState, Scalars]:
+    state, scalars = jax.lax.scan(take_one, state, x, length=inner)
+    nonfinite = scalars['nonfinite'][-1]
+    is_due = True if inner == every else None
+    return refresh(renderer, state, key, nonfinite, is_due=is_due), scalars
+
+  state, scalars = jax.lax.scan(take_part, state, xs, length=parts)
+  return state, jax.tree.map(
+    lambda x: x.reshape(num_steps, *x.shape[2:]), scalars
+  )
+
+
+def refresh(
+  renderer: base.Renderer[Any],
+  state: TrainState,
+  key: jax.Array,
+  nonfinite: jax.Array,
+  *,
+  is_due: bool | None = None,
+) -> TrainState:
+  """Updates the renderer's state after a step, where that is due.
+
+  Args:
+    renderer: whose state it is.
+    state: after the step.
+    key: the run's.
+    nonfinite: the step's scalar: after a NaN nothing is updated.
+    is_due: whether it is due; None: it depends on the step. To be known costs
+      an accelerator nothing, and to be asked a wait for the host.
+  """
+  every = renderer.update_every
+  if not every:
+    return state
+
+  def update(state: TrainState) -> base.RendererState:
+    stream = jax.random.fold_in(key, _STATE_STREAM)
+    return renderer.update_state(state.variables(), stream, state.step)
+
+  if is_due:
+    renderer_state = jax.tree.map(
+      lambda x, y: jnp.where(nonfinite > 0, x, y),
+      state.renderer_state,
+      update(state),
+    )
+  else:
+    renderer_state = jax.lax.cond(
+      (state.step % every == 0) & (nonfinite == 0),
+      update,
+      lambda state: state.renderer_state,
+      state,
+    )
+  return state._replace(renderer_state=renderer_state)
+
+
+def _make_step(
+  renderer: base.Renderer[Any],
+  optimizer: optax.GradientTransformation,
+  gradient: Callable[..., tuple[base.Params, Scalars]],
+  *,
+  feed: Feed,
+  skip_nonfinite: bool,
+  batch_warmup_steps: int,
+) -> _Step:
+  """Builds a step of one device, without that of the renderer's state."""
+
+  def step(
+    state: TrainState, data: Any, key: jax.Array
+  ) -> tuple[TrainState, Scalars]:
+    num_devices = jax.lax.axis_size(AXIS)
+    rays = (feed.num_rays or 0) // num_devices or data.camera.shape[0]
     index = jax.lax.axis_index(AXIS) * rays + jnp.arange(rays)
     step_key = jax.random.fold_in(key, state.step)
     keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(index)
+    batch = feed.read(data, keys, step_key, state.step)
     weight = ray_weights(
       index,
-      rays * jax.lax.axis_size(AXIS),
+      rays * num_devices,
       active_ray_fraction(state.step, batch_warmup_steps),
     )
     grads, scalars = gradient(state.variables(), keys, batch, weight=weight)
@@ -634,20 +757,14 @@ def make_update(
       first_nonfinite(scalars['loss'], grads),
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
     moved = state._replace(
       step=state.step + 1,
-      params=params,
+      params=optax.apply_updates(state.params, updates),
       opt_state=opt_state,
       color_stats=jax.tree.map(
         lambda x, y: _EMA_DECAY * x + y,
         state.color_stats,
         scalars['color_stats'],
-      ),
-      renderer_state=renderer.update_state(
-        base.Variables(params, state.renderer_state),
-        jax.random.fold_in(key, _STATE_STREAM),
-        state.step + 1,
       ),
     )
     # With `skip_nonfinite` the state's own `nonfinite` is always 0.
@@ -656,7 +773,7 @@ def make_update(
       stays = state._replace(step=state.step + 1, skipped=state.skipped + 1)
     # A choice, not a branch: a branch would copy all arrays of the state.
     state = jax.tree.map(
-      lambda x, y: jnp.where(nonfinite > 0, x, y), stays, moved
+      lambda x, y: y if x is y else jnp.where(nonfinite > 0, x, y), stays, moved
     )
     for name in [x for x in scalars if x.startswith('mse')]:
       scalars[name.replace('mse', 'psnr')] = psnr(scalars[name])
@@ -668,9 +785,7 @@ def make_update(
       'skipped': state.skipped,
     }
 
-  return jax.pmap(
-    update, AXIS, in_axes=(0, 0, None), out_axes=(0, None), donate_argnums=0
-  )
+  return step
 
 
 def _mean_stats(state: TrainState) -> ColorStats:

@@ -73,7 +73,7 @@ def run(
 ) -> Row:
   """Trains a run with each seed, and scores its test views."""
   experiment = experiment_lib.make_experiment(config, scene)
-  update = short_runs.compile_update(experiment)
+  update = experiment.compile_update().result()
   row = Row([], [], [])
   for seed in seeds:
     trained = short_runs.train(experiment, update, seed)

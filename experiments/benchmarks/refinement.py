@@ -71,7 +71,7 @@ def run(
 ) -> list[str]:
   """Trains, and returns PSNR with plain and fitted test poses, and seconds."""
   experiment = experiment_lib.make_experiment(config, scene)
-  update = short_runs.compile_update(experiment)
+  update = experiment.compile_update().result()
   state, _, seconds = short_runs.train(experiment, update, seed)
   trained = trained_run.TrainedRun(
     experiment,

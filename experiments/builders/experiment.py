@@ -1,13 +1,14 @@
 """An experiment: all that a config and a scene determine, built once."""
 
+import concurrent.futures
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 import optax
 
-from experiments.builders import model, training_step
+from experiments.builders import inputs, model, training_step
 from nerf_haiku import image_rendering, scenes, training
 
 
@@ -22,7 +23,8 @@ class Experiment(NamedTuple):
   renderer: model.Renderer
   schedule: optax.Schedule  # the learning rate of a step.
   optimizer: optax.GradientTransformation
-  update: training_step.Update
+  drawn_on: str  # where batches are drawn, see `inputs`.
+  update: training_step.Update  # takes one step, see `make_inputs`.
   render_image: image_rendering.RenderImage
   # Renders with the coarse network; None where there is one network only.
   render_coarse: image_rendering.RenderImage | None
@@ -40,27 +42,59 @@ class Experiment(NamedTuple):
     """Returns the shapes of a state's arrays."""
     return jax.eval_shape(self.init_state, jax.random.key(0))
 
-  def make_batches(
+  def make_inputs(
     self, *, seed: int, start_step: int, num_steps: int
-  ) -> Iterator[scenes.Batch]:
-    """Yields this process's batches of the steps from `start_step` on."""
-    return training_step.make_batches(
+  ) -> Iterator[Any]:
+    """Yields what `update` reads in the steps from `start_step` on."""
+    return inputs.make_inputs(
       self.config,
       self.scene,
+      self.drawn_on,
       seed=seed,
       start_step=start_step,
       num_steps=num_steps,
     )
 
+  def compile_update(
+    self, num_steps: int = 1
+  ) -> concurrent.futures.Future[training_step.Update]:
+    """Compiles an update of some steps a call, in a thread of its own."""
+    update = self.update
+    if num_steps > 1:
+      update = training_step.make_update(
+        self.config,
+        self.scene,
+        self.renderer,
+        self.optimizer,
+        feed=inputs.make_feed(self.config, self.drawn_on),
+        num_steps=num_steps,
+      )
+    return training_step.compile_ahead(
+      update,
+      self.state_shapes(),
+      inputs.shapes(
+        self.config, self.scene, self.drawn_on, num_steps=num_steps
+      ),
+    )
+
 
 def make_experiment(
-  config: ml_collections.ConfigDict, scene: scenes.Scene
+  config: ml_collections.ConfigDict,
+  scene: scenes.Scene,
+  *,
+  drawn_on: str | None = None,
 ) -> Experiment:
   """Builds the experiment of a config that `schema.check` has passed.
+
+  Args:
+    config: the config.
+    scene: the scene.
+    drawn_on: where batches are drawn; None: see `inputs.choose`.
 
   Raises:
     UserError: if the config does not fit the scene.
   """
+  drawn_on = drawn_on or inputs.choose(config, scene)
   renderer = model.make_renderer(config, scene)
   schedule = training_step.make_schedule(config)
   optimizer = training_step.make_optimizer(config, schedule)
@@ -71,7 +105,14 @@ def make_experiment(
     renderer=renderer,
     schedule=schedule,
     optimizer=optimizer,
-    update=training_step.make_update(config, scene, renderer, optimizer),
+    drawn_on=drawn_on,
+    update=training_step.make_update(
+      config,
+      scene,
+      renderer,
+      optimizer,
+      feed=inputs.make_feed(config, drawn_on),
+    ),
     render_image=model.make_render_image(config, scene, renderer),
     render_coarse=(
       model.make_render_image(config, scene, renderer, network=0)

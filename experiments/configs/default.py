@@ -21,9 +21,22 @@ def get_config() -> ml_collections.ConfigDict:
   # Whether the rays of a step come from all images, or from one random image.
   config.batching = True
   config.num_rand = 4096  # Rays per step, over all devices.
+  # Where the rays of a step are drawn: 'device', from images that each device
+  # holds; 'host', by tf.data, as in the reference; or 'auto': on devices if the
+  # images take at most a quarter of their free memory. A run that resumes
+  # draws where it began.
+  config.input = 'auto'
+  # Steps that a device takes without waiting for the host, between outputs. 0:
+  # 1 on a CPU; on an accelerator 16, where that many take less than 0.25
+  # seconds, so that signals are answered soon.
+  config.steps_per_call = 0
   # Data type of the network's activations: 'float32', or 'bfloat16' for GPUs
   # and TPUs. Parameters, encodings, densities and colors stay float32.
   config.dtype = 'float32'
+  # Precision of matrix products of float32, by jax's names. 'default' is what
+  # is fast on the device: TensorFloat-32 on GPUs, bfloat16 on TPUs; 'highest'
+  # is float32.
+  config.matmul_precision = 'default'
   config.grad_max_norm = 0.0  # Gradients are clipped to this norm; 0: not.
   # Adam's decay rate of the squared gradients, and the constant added to their
   # root. The small gradients of a hash grid need a small one.

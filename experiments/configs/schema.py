@@ -13,6 +13,8 @@ from nerf_haiku.io import messages
 
 LR_SCHEDULES = ('constant * decay_every', 'constant', 'cosine')
 DTYPES = ('float32', 'bfloat16')
+PRECISIONS = ('default', 'high', 'highest')
+INPUTS = ('auto', 'device', 'host')
 # Of people's own captures; 'capture' is whichever of the others is there.
 CAPTURE_TYPES = ('capture', 'transforms', 'colmap')
 DATASET_TYPES = (
@@ -73,6 +75,9 @@ _RULES: dict[str, _Rule] = {
   'grad_max_norm': _zero_or(_SMALLEST),
   'collapse_steps': _at_least(1),
   'dtype': _one_of(*DTYPES),
+  'matmul_precision': _one_of(*PRECISIONS),
+  'input': _one_of(*INPUTS),
+  'steps_per_call': _between(0, 1024),
   'decay_factor': _FRACTION,
   'num_steps': _at_least(1),
   'num_rand': _between(1, 2**24),

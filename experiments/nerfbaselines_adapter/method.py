@@ -44,7 +44,7 @@ class _Training(NamedTuple):
 
   experiment: experiment_lib.Experiment
   key: jax.Array
-  batches: Iterator[scenes.Batch]
+  inputs: Iterator[Any]  # of the update, step by step.
 
 
 def to_cameras(arrays: Arrays) -> cameras.Cameras:
@@ -197,9 +197,9 @@ class Method:
     del step
     if self._training is None or self._state is None:
       raise errors.UserError('Training needs the data set of the run.')
-    batch = next(self._training.batches)
+    data = next(self._training.inputs)
     update = self._training.experiment.update
-    self._state, scalars = update(self._state, batch, self._training.key)
+    self._state, scalars = update(self._state, data, self._training.key)
     self._checkpoint = None
     host = jax.device_get(scalars)
     return {name: float(host[name]) for name in ('loss', 'psnr')}
@@ -284,12 +284,12 @@ def open_method(values: Mapping[str, Any], arrays: Arrays) -> Method:
   if folder is not None:
     with checkpoints.Checkpoints(folder / models.CHECKPOINTS) as existing:
       state, _ = existing.restore(jax.tree.map(np.asarray, state))
-  batches = experiment.make_batches(
+  inputs = experiment.make_inputs(
     seed=_SEED, start_step=int(state.step), num_steps=config.num_steps
   )
   return Method(
     model,
-    _Training(experiment, key, batches),
+    _Training(experiment, key, inputs),
     devices.replicate(state),
     overrides,
     config.num_steps,

@@ -23,6 +23,7 @@ REFINED = 'cameras_refined.json'  # The training cameras, at the end.
 VIDEO = 'video'
 LOG = 'log.txt'
 DIGEST = 'train_sha256'  # In the config: of the training views.
+DRAWN_ON = 'drawn_on'  # In the config: see `builders.inputs`.
 IDENTITY = 'render.json'  # Of a folder of pictures: what they depend on.
 TENSORBOARD = 'tensorboard'
 LOCK = '.lock'  # Held by the training process.
@@ -46,8 +47,10 @@ MAY_CHANGE = (
   'chunk',
   'microbatch',
   'remat',
+  'steps_per_call',
   'data_dir',
   DIGEST,  # See `check_data`.
+  DRAWN_ON,
 )
 
 
@@ -143,6 +146,17 @@ def check_data(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
       f'that the run in {model_dir} was begun with. Name the folder of those, '
       'or choose another --model_dir.'
     )
+
+
+def drawn_on(model_dir: pathlib.Path) -> str | None:
+  """Returns where a run that resumes has drawn its batches; None: it begins."""
+  if not os.path.exists(model_dir / CONFIG):
+    return None
+  with checkpoints.Checkpoints(model_dir / CHECKPOINTS) as saved:
+    if not saved.steps():
+      return None
+  # Older runs had tf.data alone.
+  return str(json_files.read_json(model_dir / CONFIG).get(DRAWN_ON, 'host'))
 
 
 def prepare_output_dir(

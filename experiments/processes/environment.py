@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import importlib.util
 import logging as python_logging
 import os
 import re
@@ -18,6 +19,12 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
 _INT_MAX = 2**31 - 1
+
+_XLA_FLAGS = 'XLA_FLAGS'
+_BACKEND_OPTIONS = '--xla_backend_extra_options'
+# The first and last version of jax that need `mend_atomics`.
+_CAS_VERSIONS = (0, 10, 2), (0, 11, 0)
+_NVIDIA_DRIVER = '/proc/driver/nvidia/version'
 
 CACHE_VARIABLE = 'JAX_COMPILATION_CACHE_DIR'
 # The beginning of warnings of jax, one for each function.
@@ -43,13 +50,50 @@ def quiet_libraries() -> None:
   sys.unraisablehook = hook
 
 
+def cuda_plugin() -> str | None:
+  """Returns the name of jax's plugin for NVIDIA GPUs, or None without one."""
+  names = ('jax_cuda13_plugin', 'jax_cuda12_plugin')
+  return next((x for x in names if importlib.util.find_spec(x)), None)
+
+
+def mend_atomics() -> None:
+  """Asks XLA for native atomic additions, before jax starts.
+
+  Some versions compile a sum of float32 into an array for NVIDIA as a loop of
+  compare-and-swap, many times slower (openxla/xla#46225).
+  """
+  flags = os.environ.get(_XLA_FLAGS, '')
+  is_affected = _CAS_VERSIONS[0] <= jax.__version_info__ <= _CAS_VERSIONS[1]
+  if cuda_plugin() and is_affected and _BACKEND_OPTIONS not in flags:
+    added = f'{_BACKEND_OPTIONS}=-nvptx-allow-ftz-atomics'
+    os.environ[_XLA_FLAGS] = f'{flags} {added}'.strip()
+
+
+def describe_unused_gpu() -> str | None:
+  """Returns a notice where there is a GPU but no plugin of jax for it."""
+  is_asked = os.environ.get('JAX_PLATFORMS')
+  if is_asked or cuda_plugin() or not os.path.exists(_NVIDIA_DRIVER):
+    return None
+  return (
+    'This machine has an NVIDIA GPU, but jax computes on the CPU: install its '
+    "plugin by pip install -e '.[cuda13]', or '.[cuda12]' for a driver older "
+    'than 580. JAX_PLATFORMS=cpu hides this notice.'
+  )
+
+
+def set_matmul_precision(precision: str) -> None:
+  """Sets the precision of matrix products, see `configs/default.py`."""
+  chosen = None if precision == 'default' else precision
+  jax.config.update('jax_default_matmul_precision', chosen)
+
+
 def retain_freed_memory() -> None:
   """Keeps freed memory for the next step, where the C library can.
 
-  On a CPU jax frees the buffers of a step and allocates them again for the
-  next. The system clears them each time, which took up to half of a short step.
-  All threads share one arena: further arenas would keep no more than 64 MB at a
-  time.
+  It is for processes that compute on a CPU. There jax frees the buffers of a
+  step and allocates them again for the next. The system clears them each time,
+  which took up to half of a short step. All threads share one arena: further
+  arenas would keep no more than 64 MB at a time.
   """
   with contextlib.suppress(OSError, AttributeError):
     mallopt = ctypes.CDLL(None).mallopt

@@ -182,14 +182,14 @@ def _describe_steps(
   update: Any = experiment.update
   compiled: Any = None
   begin, seconds = time.perf_counter(), []
-  for batch in experiment.make_batches(
+  for data in experiment.make_inputs(
     seed=seed, start_step=0, num_steps=_STEPS + 1
   ):
     if compiled is None:
-      compiled = update.lower(state, batch, key).compile()
+      compiled = update.lower(state, data, key).compile()
     # A compiled update takes no arrays of one process of several.
     step_fn = compiled if jax.process_count() == 1 else update
-    state, scalars = step_fn(state, batch, key)
+    state, scalars = step_fn(state, data, key)
     jax.block_until_ready(scalars)
     seconds.append(time.perf_counter() - begin)
     begin = time.perf_counter()

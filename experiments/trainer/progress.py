@@ -125,6 +125,11 @@ class Progress:
       return 0.0
     return steps * self._num_rays / self.step_seconds()
 
+  def seconds_per_step(self) -> float | None:
+    """Returns the mean of the steps from the second on; None before it."""
+    steps = self._step - self._first - 1
+    return self.step_seconds() / steps if steps > 0 else None
+
   def step_seconds(self) -> float:
     """Returns the seconds spent in steps so far.
 
@@ -165,16 +170,22 @@ class Profile:
     self._running = False
 
   def before(self, step: int) -> None:
-    """Starts or stops recording; call it before each step, from 0 on."""
-    if self._folder is not None and step == _PROFILED_STEPS.start:
+    """Starts or stops recording; call it before each step, from 0 on.
+
+    Where a call takes several steps, whole calls are recorded.
+    """
+    if self._folder is None:
+      return
+    if self._running and step >= _PROFILED_STEPS.stop:
+      self.stop()
+      self._folder = None
+    elif not self._running and step >= _PROFILED_STEPS.start:
       jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
       self._running = True
-    elif step == _PROFILED_STEPS.stop:
-      self.stop()
 
   def stop(self) -> None:
     """Writes the profile if one is being recorded."""
     if self._running:
       self._running = False
       jax.profiler.stop_trace()
-      self._log.info(f'The profile of five steps is in {self._folder}.')
+      self._log.info(f'The profile of some steps is in {self._folder}.')

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from experiments.builders import bounds, refinement, scene_loader
+from experiments.builders import bounds, inputs, refinement, scene_loader
 from experiments.builders import experiment as experiment_lib
 from experiments.configs import schema
 from experiments.outputs import (
@@ -81,7 +81,11 @@ def train(
     return results
   scene = scene_loader.load_scene(config, data_dir)
   bounds_notices = bounds.check(scene)
-  experiment = experiment_lib.make_experiment(config, scene)
+  drawn_on = multihost.run_on_main(
+    lambda: run_dir.drawn_on(model_dir) or inputs.choose(config, scene)
+  )
+  experiment = experiment_lib.make_experiment(config, scene, drawn_on=drawn_on)
+  settings[run_dir.DRAWN_ON] = drawn_on
   settings[run_dir.DIGEST] = scene.train.digest
   multihost.run_on_main(lambda: run_dir.check_data(model_dir, settings))
   init_params = multihost.run_on_main(
@@ -93,11 +97,12 @@ def train(
     folder = run_dir.prepare_run_dir(model_dir, settings)
     multihost.run_on_main(lambda: stack.enter_context(folder))
     multihost.run_on_main(lambda: stored_scene.write(model_dir, config, scene))
-    log.info('\n'.join([describe_scene(config, scene), *bounds_notices]))
+    lines = [describe_scene(config, scene), inputs.describe(drawn_on, scene)]
+    log.info('\n'.join([*lines, *bounds_notices]))
     run = _Run(experiment, model_dir, settings, log, seed)
     watcher = stack.enter_context(watch(experiment)) if watch else None
     outputs = run.open_outputs(stack, profiled=profiled, watch=watcher)
-    signals.raise_if_interrupted()  # The import of TensorFlow catches Ctrl-C.
+    signals.raise_if_interrupted()  # An import may have caught Ctrl-C.
     state, metadata = steps.fit(
       experiment, outputs, seed=seed, start=start, init_params=init_params
     )

@@ -9,14 +9,20 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.builders import bounds, training_step
+from experiments.builders import bounds
 from experiments.builders import experiment as experiment_lib
 from experiments.processes import multihost, signals
-from experiments.trainer import progress, tensorboard, validation
+from experiments.trainer import (
+  blocks,
+  out_of_memory,
+  progress,
+  tensorboard,
+  validation,
+)
 from nerf_haiku import checkpoints, collapse, devices, errors, training
 from nerf_haiku.renderers import base
 
-# Steps that may be in flight when the scalars of one are read.
+# Calls of the update that may be in flight when the scalars of one are read.
 _IN_FLIGHT = 2
 # A run does not recover from this many skipped updates in a row.
 _MAX_SKIPPED = 100
@@ -94,8 +100,9 @@ def fit(
     The state at the end, of host arrays, and the run's metadata.
 
   Raises:
-    UserError: if a loss or gradient is not finite, or if the run collapses and
-      hardly any ray meets the scene's box.
+    UserError: if a loss or gradient is not finite, if the run collapses and
+      hardly any ray meets the scene's box, or if a device's memory is not
+      enough.
     signals.StoppedError: if a signal stopped the run; it has a checkpoint then.
     checkpoints.SaveError: if the last checkpoint cannot be written.
   """
@@ -112,6 +119,11 @@ def fit(
     while int(state.step) < experiment.config.num_steps:
       try:
         state, metadata = trainer.run(state, metadata, listener)
+      except jax.errors.JaxRuntimeError as error:
+        if not out_of_memory.is_out_of_memory(error):
+          raise
+        config = experiment.config
+        raise out_of_memory.explain(config, trainer.memory()) from error
       except collapse.CollapseError as error:
         bounds.check_restart(experiment.scene)
         metadata = _restart(error, metadata, outputs)
@@ -172,13 +184,11 @@ class _Trainer:
     self._global_max: Callable[[int], Any] = int
     if multihost.is_multihost():
       self._global_max = training.make_global_max()
-    # Compiled while the state is made and TensorFlow starts.
-    self._update = training_step.compile_ahead(
-      experiment.update,
-      shapes,
-      num_rays=self._config.num_rand,
-      with_alpha=self._config.random_background,
-    )
+    self._blocks = blocks.Blocks(experiment)
+
+  def memory(self) -> Any:
+    """Returns what a step takes of the memory; None if that is not known."""
+    return self._blocks.memory()
 
   def run(
     self,
@@ -215,17 +225,19 @@ class _Trainer:
     # Several devices of one CPU deadlock when steps are queued up.
     in_turn = jax.device_count() > 1 and jax.default_backend() == 'cpu'
     pending: collections.deque[Any] = collections.deque()
-    for step, batch in enumerate(
-      self._experiment.make_batches(
-        seed=seed, start_step=first, num_steps=num_steps
-      ),
-      first + 1,
-    ):
-      self._outputs.profile.before(step - 1 - first)
-      state, scalars = self._update.result()(run.state, batch, key)
+    inputs = self._experiment.make_inputs(
+      seed=seed, start_step=first, num_steps=num_steps
+    )
+    step = first
+    while step < num_steps:
+      self._outputs.profile.before(step - first)
+      block = self._blocks.at(step, self._progress.seconds_per_step())
+      data = self._blocks.data(inputs, block.num_steps)
+      state, scalars = block.update(run.state, data, key)
+      step += block.num_steps
       run = run._replace(state=state)
       signal_number = self._global_max(listener.signal_number or 0)
-      pending.append((step, scalars, signal_number))
+      pending.append((step, block.split(scalars), signal_number))
       due = self._due(step)
       is_stopping = not multihost.is_multihost() and signal_number
       waits = in_turn or any(due) or is_stopping
@@ -248,23 +260,24 @@ class _Trainer:
   def _read_pending(
     self, run: RunState, pending: collections.deque[Any], num_left: int
   ) -> tuple[RunState, int]:
-    """Reads the scalars of steps until `num_left` are in flight.
+    """Reads the scalars of calls until `num_left` are in flight.
 
     Returns:
       The run, and the signal to stop, or 0.
     """
     stopped = 0
     while len(pending) > num_left:
-      step, scalars, signal_number = pending.popleft()
-      run = self._read(run, step, scalars)
+      last, read, signal_number = pending.popleft()
+      of_steps = read()
+      for step, scalars in enumerate(of_steps, last - len(of_steps) + 1):
+        run = self._read(run, step, scalars)
       stopped = int(signal_number) or stopped
     return run, stopped
 
   def _read(
     self, run: RunState, step: int, scalars: training.Scalars
   ) -> RunState:
-    """Waits for a step, checks its scalars and shows them."""
-    scalars = jax.device_get(scalars)
+    """Checks the scalars of a step, host arrays, and shows them."""
     run = self._check_finite(run, step, int(scalars['nonfinite']))
     self._progress.show(scalars)
     if step % self._config.i_print == 0 or step == self._config.num_steps:
@@ -316,7 +329,7 @@ class _Trainer:
     self._outputs.log.info(f'{text} It is not restarted.')
 
   def _due(self, step: int) -> _Due:
-    config = self._config
+    config = self._config  # `blocks` ends calls at these steps.
     is_last = step == config.num_steps
     return _Due(
       validation=step % config.i_img == 0,

@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2
+
+# Not `hparams.api`, which imports TensorFlow.
+from tensorboard.plugins.hparams import summary_v2
 from tensorboard.summary.writer import record_writer
 
-from nerf_haiku.io import lazy_tensorflow, media
+from nerf_haiku.io import media
 
 # Two writers of one process do not share a file.
 _COUNT = itertools.count()
@@ -36,7 +39,6 @@ class SummaryWriter:
 
     `say` reports that it cannot be written.
     """
-    lazy_tensorflow.module()  # TensorBoard imports it, with messages.
     self._path = folder and folder / (
       f'events.out.tfevents.{int(time.time()):010}.{socket.gethostname()}.'
       f'{os.getpid()}.{next(_COUNT)}'
@@ -82,16 +84,13 @@ class SummaryWriter:
     self, settings: Mapping[str, Any], metrics: Mapping[str, float]
   ) -> None:
     """Adds the settings of the run, beside its final metrics."""
-    lazy_tensorflow.module()  # The plugin imports it, with messages.
-    from tensorboard.plugins.hparams import api
-
     plain = {
       name: value
       if isinstance(value, bool | int | float)
       else str(value).encode('utf-8', 'backslashreplace').decode()
       for name, value in settings.items()
     }
-    self._add(0, summary=api.hparams_pb(plain))
+    self._add(0, summary=summary_v2.hparams_pb(plain))
     self.scalars(0, {f'final/{name}': x for name, x in metrics.items()})
 
   def _add_values(

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nerf_haiku import backgrounds, devices, scenes
+from nerf_haiku import backgrounds, devices, scenes, training
 from nerf_haiku.io import lazy_tensorflow
 
 _PREFETCH = 4  # Batches that are prepared ahead of time.
@@ -56,7 +56,7 @@ def pick_from_one(
   """
   camera = int(u[0, 0] * len(images))
   size = images.sizes[camera]
-  low, high = _crop(size, crop)
+  low, high = crop_window(size, crop)
   pixel = low + (u[1:] * (high - low)).astype(np.int64)
   return np.full(len(pixel), camera), pixel
 
@@ -94,7 +94,7 @@ def pick_unmasked_from_one(
   """
   camera = int(u[0, 0] * len(images))
   mask = masks[camera][..., 0] > 0
-  (top, left), (bottom, right) = _crop(images.sizes[camera], crop)
+  (top, left), (bottom, right) = crop_window(images.sizes[camera], crop)
   rows, columns = np.nonzero(mask[top:bottom, left:right])
   if not len(rows):
     rows, columns = np.nonzero(mask)
@@ -104,21 +104,44 @@ def pick_unmasked_from_one(
   return np.full(len(pixel), camera), pixel
 
 
-def _crop(size: np.ndarray, crop: float) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the first row and column of a crop, and those after the last."""
+def crop_window(size: np.ndarray, crop: float) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the first row and column of a crop, and those after the last.
+
+  Args:
+    size: `[2]` int, height and width of the image.
+    crop: see `pick_from_one`.
+  """
   if crop >= 1.0:
     return np.zeros_like(size), size
   half = np.maximum((size // 2 * crop).astype(np.int64), 1)
   return np.maximum(size // 2 - half, 0), np.minimum(size // 2 + half, size)
 
 
-def find_unmasked(masks: scenes.Images) -> np.ndarray:
-  """Returns the indices `[M]` of the pixels that count, in ascending order."""
+def find_unmasked(
+  masks: scenes.Images, windows: np.ndarray | None = None
+) -> np.ndarray:
+  """Returns the pixels that count.
+
+  Args:
+    masks: of `N` images.
+    windows: `[N, 2, 2]` int, of each image the first row and column that
+      counts, and those after the last; without effect where all of it is
+      masked. None: all count.
+
+  Returns:
+    `[M]` indices into `masks.pixels`, in ascending order.
+  """
   dtype = np.uint32 if len(masks.pixels) < 1 << 32 else np.int64
-  parts = [  # Image by image: indices of 64 bits would need much memory.
-    (np.flatnonzero(masks[i]) + masks.offsets[i]).astype(dtype)
-    for i in range(len(masks))
-  ]
+  parts = []
+  # Image by image: indices of 64 bits would need much memory.
+  for i in range(len(masks)):
+    mask = masks[i][..., 0] > 0
+    if windows is not None:
+      (top, left), (bottom, right) = windows[i]
+      inside = np.zeros_like(mask)
+      inside[top:bottom, left:right] = mask[top:bottom, left:right]
+      mask = inside if np.any(inside) else mask
+    parts.append((np.flatnonzero(mask) + masks.offsets[i]).astype(dtype))
   return np.concatenate(parts)
 
 
@@ -144,12 +167,10 @@ def make_batches(
   batching: bool = True,
   precrop_iters: int = 0,
   precrop_frac: float = 0.5,
-  background: backgrounds.Color = backgrounds.BLACK,
   process: int = 0,
   num_processes: int = 1,
-  with_alpha: bool = False,
   masks: scenes.Images | None = None,
-) -> Iterator[scenes.Batch]:
+) -> Iterator[scenes.StoredPixels]:
   """Yields batches of random pixels, prefetched by tf.data.
 
   Pixels are drawn with replacement, so a batch may be of any size.
@@ -164,16 +185,13 @@ def make_batches(
     precrop_iters: number of steps that use only the central crop of an image;
       0 if batching.
     precrop_frac: fraction of height and width in this crop.
-    background: color that alpha is composited over.
     process: index of the process whose part of each batch is read.
     num_processes: number of processes that share each batch.
-    with_alpha: whether batches include the true opacity; it is 1 for images
-      without alpha.
     masks: of the images; pixels are drawn where they are not 0.
 
   Yields:
-    For each step the process's part of its batch, NumPy arrays `[D, R / D,
-    ...]` for its `D` devices.
+    For each step the process's part of its pixels, NumPy arrays `[D, R / D,
+    ...]` for its `D` devices; see `make_feed`.
   """
   share = num_rays // num_processes
   part = slice(process * share, (process + 1) * share)
@@ -192,10 +210,8 @@ def make_batches(
       crop = precrop_frac if step < precrop_iters else 1.0
       camera, pixel = pick_one(u, crop=crop)
     camera, pixel = camera[part], pixel[part]
-    stored = gather_colors(images, camera, pixel)
-    rgb = scenes.to_float(stored, background=background)
-    batch = camera.astype(np.int32), pixel.astype(np.int32), rgb
-    return (*batch, scenes.opacity(stored)) if with_alpha else batch
+    color = gather_colors(images, camera, pixel)
+    return camera.astype(np.int32), pixel.astype(np.int32), color
 
   def draw(step: Any) -> Any:  # Tensors of TensorFlow.
     u = tf.random.stateless_uniform(
@@ -204,7 +220,7 @@ def make_batches(
     # In NumPy, as TensorFlow would hold copies of the images.
     return tf.numpy_function(look_up, [step, u], types)
 
-  types = [tf.int32, tf.int32, tf.float32] + [tf.float32] * with_alpha
+  types = [tf.int32, tf.int32, tf.as_dtype(images.pixels.dtype)]
   dataset = tf.data.Dataset.range(start_step, num_steps)
   # The autotuner has nothing to tune here, and its thread sleeps for up to a
   # minute before it notices that an iterator was closed.
@@ -212,4 +228,14 @@ def make_batches(
   options.autotune.enabled = False
   dataset = dataset.map(draw).prefetch(_PREFETCH).with_options(options)
   for arrays in dataset.as_numpy_iterator():
-    yield devices.shard(scenes.Batch(*arrays), jax.local_device_count())
+    yield devices.shard(scenes.StoredPixels(*arrays), jax.local_device_count())
+
+
+def make_feed(
+  *, background: backgrounds.Color = backgrounds.BLACK, with_alpha: bool = False
+) -> training.Feed:
+  """Returns what makes batches of stored pixels, see `scenes.to_batch`."""
+  convert = functools.partial(
+    scenes.to_batch, background=background, with_alpha=with_alpha
+  )
+  return training.Feed(lambda pixels, *_: convert(pixels))

@@ -5,11 +5,13 @@ a set of images is the mean of their scores.
 """
 
 import chex
+import dm_pix
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from nerf_haiku.io import lazy_tensorflow
-
 _WINDOW = 11  # Pixels.
+_SIGMA = 1.5  # Pixels, of the window's weights.
 
 # What becomes of the scores where images have masks.
 MASKED = (
@@ -69,22 +71,40 @@ def ssim(
   _check_pair(image, truth)
   if min(image.shape[:2]) < _WINDOW:
     return None
-  tf = lazy_tensorflow.module()
-  score = tf.image.ssim(
-    tf.constant(image),
-    tf.constant(truth),
-    max_val=255,
-    filter_size=_WINDOW,
-    filter_sigma=1.5,
+  scores = np.asarray(_ssim_map(np.float32(image), np.float32(truth)))
+  if mask is None:
+    return float(np.mean(scores))
+  half = _WINDOW // 2
+  counted = scores[mask[half:-half, half:-half]]
+  return float(np.mean(counted)) if len(counted) else None
+
+
+@jax.jit
+def _ssim_map(image: jax.Array, truth: jax.Array) -> jax.Array:
+  """Returns the similarity `[H - 10, W - 10, 3]` of each window and channel."""
+  similarity: jax.Array = dm_pix.ssim(
+    image,
+    truth,
+    max_val=255.0,
     k1=0.01,
     k2=0.03,
-    return_index_map=mask is not None,
+    return_map=True,
+    # As dm_pix does by default, but many times faster on a CPU.
+    filter_fn=lambda x: _blur(_blur(x, axis=0), axis=1),
   )
-  if mask is None:
-    return float(score)
-  half = _WINDOW // 2
-  counted = score.numpy()[mask[half:-half, half:-half]]
-  return float(np.mean(counted)) if len(counted) else None
+  return similarity
+
+
+def _blur(x: jax.Array, axis: int) -> jax.Array:
+  """Returns weighted means over the windows along an axis."""
+  offset = np.arange(_WINDOW) - _WINDOW // 2
+  weight = np.exp(-0.5 * (offset / _SIGMA) ** 2).astype(np.float32)
+  weight /= np.sum(weight)
+  count = x.shape[axis] - _WINDOW + 1
+  total = jnp.zeros(())
+  for i in range(_WINDOW):
+    total += weight[i] * jax.lax.slice_in_dim(x, i, i + count, axis=axis)
+  return total
 
 
 def fill(image: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -71,6 +71,10 @@ class Renderer(Protocol[Samples]):
   def max_samples(self) -> int | None:
     """Most samples of one call of `render`; None: any number of rays."""
 
+  @property
+  def update_every(self) -> int:
+    """Steps between two updates of the state; 0: it stays as it is."""
+
   def init(self, key: jax.Array) -> Variables:
     """Returns random parameters, and the state before the first step."""
 
@@ -113,7 +117,10 @@ class Renderer(Protocol[Samples]):
   def update_state(
     self, variables: Variables, key: jax.Array, step: jax.Array
   ) -> RendererState:
-    """Returns the state after `step` updates, from current parameters."""
+    """Returns the state after `step` updates, from current parameters.
+
+    It is called when `step` is a multiple of `update_every`.
+    """
 
 
 def init_params(fields: Mapping[str, hk.Transformed], key: jax.Array) -> Params:

@@ -68,6 +68,11 @@ class HierarchicalRenderer:
     """None: a call renders any number of rays."""
     return None
 
+  @property
+  def update_every(self) -> int:
+    """0: there is no state."""
+    return 0
+
   def init(self, key: jax.Array) -> base.Variables:
     """See `base.Renderer`; parameters are `coarse`, and `fine` if there is."""
     fields = {'coarse': self.coarse}

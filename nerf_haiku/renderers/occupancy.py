@@ -137,6 +137,11 @@ class OccupancyRenderer:
     """Most samples of one call of `render`."""
     return self.settings.max_samples
 
+  @property
+  def update_every(self) -> int:
+    """Steps between two updates of the grid."""
+    return self.settings.update_every
+
   def init(self, key: jax.Array) -> base.Variables:
     """See `base.Renderer`."""
     point = jnp.zeros((1, 3))
@@ -221,29 +226,27 @@ class OccupancyRenderer:
   ) -> base.RendererState:
     """See `base.Renderer`: measures the density in some cells of the grid."""
     settings = self.settings
+    grid = variables.state
+    if not isinstance(grid, occupancy_grid.Grid):
+      raise TypeError(f'The state must be an occupancy grid, got {grid}.')
     turn = step // settings.update_every
-
-    def update(grid: occupancy_grid.Grid) -> occupancy_grid.Grid:
-      parts = jnp.where(
-        step <= settings.warmup_steps, _NUM_PARTS, _PARTS_PER_UPDATE
-      )
-      grid = jax.lax.fori_loop(
-        0,
-        parts,
-        lambda i, grid: self._measure(
-          grid,
-          variables.params,
-          jax.random.fold_in(key, turn),
-          (turn * _PARTS_PER_UPDATE + i) % _NUM_PARTS,
-        ),
+    parts = jnp.where(
+      step <= settings.warmup_steps, _NUM_PARTS, _PARTS_PER_UPDATE
+    )
+    grid = jax.lax.fori_loop(
+      0,
+      parts,
+      lambda i, grid: self._measure(
         grid,
-      )
-      return occupancy_grid.update_occupied(
-        grid, min_density=settings.alpha_threshold / settings.step_size
-      )
-
-    is_due = (step % settings.update_every == 0) & (step > 0)
-    return jax.lax.cond(is_due, update, lambda grid: grid, variables.state)
+        variables.params,
+        jax.random.fold_in(key, turn),
+        (turn * _PARTS_PER_UPDATE + i) % _NUM_PARTS,
+      ),
+      grid,
+    )
+    return occupancy_grid.update_occupied(
+      grid, min_density=settings.alpha_threshold / settings.step_size
+    )
 
   def _measure(
     self,

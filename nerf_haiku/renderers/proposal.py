@@ -69,6 +69,11 @@ class ProposalRenderer:
     """None: a call renders any number of rays."""
     return None
 
+  @property
+  def update_every(self) -> int:
+    """0: there is no state."""
+    return 0
+
   def init(self, key: jax.Array) -> base.Variables:
     """See `base.Renderer`; the parameters are `proposal_0`, ..., `field`."""
     fields = {f'proposal_{i}': x for i, x in enumerate(self.proposals)}

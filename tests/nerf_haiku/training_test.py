@@ -315,6 +315,7 @@ class _Weights:
   """A renderer of two weights whose gradients can be chosen by hand."""
 
   max_samples = None
+  update_every = 0
 
   def init(self, key):
     del key
@@ -365,7 +366,9 @@ def _weights_batch(color, camera=0):
 
 
 class _Copy(_Weights):
-  """Its state is a copy of a weight."""
+  """Its state is a copy of a weight, every second step."""
+
+  update_every = 2
 
   def init(self, key):
     return super().init(key)._replace(state=jnp.zeros(3))
@@ -395,21 +398,61 @@ class StepTest(chex.TestCase):
     np.testing.assert_allclose(scalars['grad_norm'], 6**0.5 * 2 / 3, rtol=1e-6)
 
   def test_the_renderer_s_state_is_updated_from_new_parameters(self):
-    state, _ = self.step(_Copy())
-    np.testing.assert_allclose(state.params['network']['a'], 0.2 / 3, rtol=1e-6)
-    np.testing.assert_array_equal(
-      state.renderer_state, state.params['network']['a']
+    states, _ = _run_weights(False, [(1.0, 0)] * 5, _Copy())
+    np.testing.assert_array_equal(states[0].renderer_state, 0)
+    for state, of in zip(states[1:], (1, 1, 3, 3), strict=True):
+      np.testing.assert_array_equal(
+        state.renderer_state, states[of].params['network']['a']
+      )
+
+  def test_a_step_that_is_not_applied_does_not_update_it(self):
+    states, _ = _run_weights(True, [(1.0, 0), (np.nan, 0)], _Copy())
+    np.testing.assert_array_equal(states[1].renderer_state, 0)
+
+
+class BlockTest(chex.TestCase):
+  """Several steps in a call, and each in one."""
+
+  @parameterized.product(
+    skip=(False, True), every=(0, 1, 2, 3, 4, 8), bad=(None, 1, 2, 3)
+  )
+  def test_equal_to_single_steps(self, skip, every, bad):
+    colors = [(np.nan if i == bad else 0.1 * i, 0) for i in range(8)]
+    renderer = _Copy()
+    renderer.update_every = every
+    states, found = _run_weights(skip, colors, renderer)
+    optimizer = optax.adam(0.1)
+    update = training.make_update(
+      renderer,
+      optimizer,
+      _weights_rays,
+      num_steps=4,
+      microbatch=0,
+      skip_nonfinite=skip,
     )
+    state = training.init_state(renderer, optimizer, jax.random.key(0))
+    state = devices.replicate(state, 1)
+    names, numbers = training.checked_names(states[0].params), []
+    for begin in (0, 4):
+      batches = [_weights_batch(*x) for x in colors[begin : begin + 4]]
+      data = jax.tree.map(lambda *x: np.stack(x, axis=1), *batches)
+      state, scalars = update(state, data, jax.random.key(0))
+      numbers += list(scalars['nonfinite'])
+      chex.assert_trees_all_close(
+        devices.unreplicate(state), states[begin + 3], rtol=1e-6
+      )
+      np.testing.assert_array_equal(scalars['skipped'][-1], state.skipped[0])
+    self.assertEqual([names[x - 1] if x else None for x in numbers], found)
 
 
-def _run_weights(skip, colors):
+def _run_weights(skip, colors, renderer=None):
   """Takes one step for each `(true color, camera)`, see `_weights_rays`.
 
   Returns:
     The states after the steps, and the names of their non-finite arrays.
   """
 
-  renderer, optimizer = _Weights(), optax.adam(0.1)
+  renderer, optimizer = renderer or _Weights(), optax.adam(0.1)
   update = training.make_update(
     renderer, optimizer, _weights_rays, microbatch=0, skip_nonfinite=skip
   )

@@ -48,7 +48,7 @@ class DeterminismTest(chex.TestCase):
     def run(seed):
       init, key = jax.random.split(jax.random.key(seed))
       state = devices.replicate(experiment.init_state(init))
-      batches = experiment.make_batches(
+      batches = experiment.make_inputs(
         seed=seed, start_step=0, num_steps=_STEPS
       )
       for batch in batches:

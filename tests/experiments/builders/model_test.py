@@ -11,7 +11,7 @@ import optax
 from absl.testing import parameterized
 
 from experiments.builders import experiment as experiment_lib
-from experiments.builders import model, training_step
+from experiments.builders import inputs, model, training_step
 from nerf_haiku import (
   camera_paths,
   cameras,
@@ -170,13 +170,14 @@ class PairsTest(chex.TestCase):
       )
     experiment = experiment_lib.make_experiment(config, scene)
     state = devices.replicate(experiment.init_state(jax.random.key(0)))
-    losses = []
-    for batch in experiment.make_batches(seed=0, start_step=0, num_steps=8):
-      state, scalars = experiment.update(state, batch, jax.random.key(1))
-      losses.append(float(scalars['loss']))
-    self.assertLess(losses[-1], losses[0])  # The image is black.
+    view = scene.test.cameras, 0
+    before = experiment.render_image(state.variables(), *view)
+    for data in experiment.make_inputs(seed=0, start_step=0, num_steps=8):
+      state, scalars = experiment.update(state, data, jax.random.key(1))
     self.assertGreater(float(scalars['samples']), 0)
-    image = experiment.render_image(state.variables(), scene.test.cameras, 0)
+    image = experiment.render_image(state.variables(), *view)
+    # The photograph is black.
+    self.assertLess(np.mean(image.rgb**2), np.mean(before.rgb**2))
     chex.assert_tree_all_finite(image)
     self.assertGreater(np.max(image.opacity), 0)
 
@@ -322,9 +323,12 @@ class ContractionTest(chex.TestCase):
 
 
 class BackgroundTest(chex.TestCase):
-  def test_renderer_batches_and_update_have_the_same(self):
+  @parameterized.parameters('device', 'host')
+  def test_renderer_batches_and_update_have_the_same(self, drawn_on):
     color = (0.25, 0.5, 1.0)
-    config = configs.changed(num_rand=16, white_bkgd=False, background=color)
+    config = configs.changed(
+      num_rand=16, white_bkgd=False, background=color, input=drawn_on
+    )
     scene = _scene()
     empty = scenes.Images(np.zeros((64, 4), np.uint8), [[8, 8]])
     scene = scene._replace(train=scene.train._replace(images=empty))
@@ -333,15 +337,22 @@ class BackgroundTest(chex.TestCase):
     self.assertEqual(make_update.call_args.kwargs['background'], color)
     self.assertEqual(experiment.renderer.background, color)
     self.assertIsInstance(hash(experiment.renderer), int)
-    (batch,) = experiment.make_batches(seed=0, start_step=0, num_steps=1)
-    rgb = batch.rgb.reshape(-1, 3)
-    np.testing.assert_array_equal(rgb, np.tile(color, (16, 1)))
+    (data,) = experiment.make_inputs(seed=0, start_step=0, num_steps=1)
+    keys = jax.random.split(jax.random.key(0), 16)
+    batch = inputs.make_feed(config, drawn_on).read(
+      jax.tree.map(lambda x: x[0], data), keys, keys[0], 0
+    )
+    np.testing.assert_array_equal(
+      batch.rgb, np.tile(color, (len(batch.camera), 1))
+    )
 
 
 class NdcTest(chex.TestCase):
   def test_training_rays_are_those_of_the_views(self):
     """The loss of a step, by hand; nothing is random."""
-    config = configs.changed(perturb=False, num_rand=16, white_bkgd=False)
+    config = configs.changed(
+      perturb=False, num_rand=16, white_bkgd=False, input='host'
+    )
     pose = np.eye(4)[None, :3]
     views = cameras.pinhole(pose, [[8, 8]], [8.0])
     rng = np.random.default_rng(0)
@@ -353,7 +364,7 @@ class NdcTest(chex.TestCase):
     )
     experiment = experiment_lib.make_experiment(config, scene)
     state = experiment.init_state(jax.random.key(0))
-    (batch,) = experiment.make_batches(seed=0, start_step=0, num_steps=1)
+    (batch,) = experiment.make_inputs(seed=0, start_step=0, num_steps=1)
     _, scalars = experiment.update(
       devices.replicate(state), batch, jax.random.key(1)
     )
@@ -370,7 +381,7 @@ class NdcTest(chex.TestCase):
       np.ones((16, 1), np.float32),
     )
     renderings = experiment.renderer.render_eval(state.variables(), rays)
-    rgb = batch.rgb.reshape(-1, 3)
+    rgb = batch.color.reshape(-1, 3) / 255
     expected = sum(np.mean((x.outputs.rgb - rgb) ** 2) for x in renderings)
     np.testing.assert_allclose(scalars['loss'], expected, rtol=1e-4)
 

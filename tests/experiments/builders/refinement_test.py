@@ -48,7 +48,7 @@ class ExperimentTest(chex.TestCase):
       refine_cameras=True, refinement__warmup_steps=1, exposure=True
     )
     key = jax.random.key(0)
-    first, second, third = experiment.make_batches(
+    first, second, third = experiment.make_inputs(
       seed=0, start_step=0, num_steps=3
     )
     state = devices.replicate(experiment.init_state(key))

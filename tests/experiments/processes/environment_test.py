@@ -6,6 +6,8 @@ import sys
 from unittest import mock
 
 import chex
+import jax
+import jax.numpy as jnp
 from absl.testing import parameterized
 
 from experiments.processes import environment
@@ -47,6 +49,59 @@ for entry in folder.glob('*-cache'):
   {}
 """
 _ROOT = pathlib.Path(__file__).parents[3]
+
+
+class GpuTest(chex.TestCase):
+  @parameterized.parameters(
+    ((0, 10, 1), '', 'jax_cuda12_plugin', ''),
+    ((0, 10, 2), '', 'jax_cuda12_plugin', '{}=-nvptx-allow-ftz-atomics'),
+    (
+      (0, 11, 0),
+      '--a=b',
+      'jax_cuda12_plugin',
+      '--a=b {}=-nvptx-allow-ftz-atomics',
+    ),
+    ((0, 11, 0), '{}=-c', 'jax_cuda12_plugin', '{}=-c'),
+    ((0, 11, 1), '', 'jax_cuda13_plugin', ''),
+    ((0, 10, 2), '', None, ''),
+  )
+  def test_flag_of_atomics(self, version, flags, plugin, expected):
+    option = '--xla_backend_extra_options'
+    with (
+      mock.patch.dict(os.environ, {'XLA_FLAGS': flags.format(option)}),
+      mock.patch.object(environment, 'cuda_plugin', return_value=plugin),
+      mock.patch.object(jax, '__version_info__', version),
+    ):
+      environment.mend_atomics()
+      self.assertEqual(os.environ['XLA_FLAGS'], expected.format(option))
+
+  @parameterized.parameters(
+    (None, True, '', True),
+    ('jax_cuda12_plugin', True, '', False),
+    (None, False, '', False),
+    (None, True, 'cpu', False),
+  )
+  def test_a_gpu_without_plugin(self, plugin, has_driver, asked, is_said):
+    driver = __file__ if has_driver else '/nowhere'
+    with (
+      mock.patch.dict(os.environ, {'JAX_PLATFORMS': asked}),
+      mock.patch.object(environment, '_NVIDIA_DRIVER', driver),
+      mock.patch.object(environment, 'cuda_plugin', return_value=plugin),
+    ):
+      text = environment.describe_unused_gpu()
+    self.assertEqual(is_said, text is not None)
+    if text is not None:
+      self.assertIn("pip install -e '.[cuda13]'", text)
+
+  def test_precision_of_products(self):
+    self.addCleanup(environment.set_matmul_precision, 'default')
+    for name, expected in (
+      ('highest', '(HIGHEST, HIGHEST)'),
+      ('default', 'None'),
+    ):
+      environment.set_matmul_precision(name)
+      jaxpr = str(jax.make_jaxpr(lambda x: x @ x)(jnp.ones((2, 2))))
+      self.assertIn(f'precision={expected}', jaxpr.replace('Precision.', ''))
 
 
 class MemoryTest(chex.TestCase):

@@ -7,6 +7,7 @@ from nerf_haiku import backgrounds, scenes
 from nerf_haiku.datasets import batches
 
 _SIZES = [[5, 4], [3, 7], [6, 6]]
+_UNUSED = (None, None, None)  # Keys and step: pixels are drawn already.
 
 
 def _images(channels=3):
@@ -29,12 +30,16 @@ def _batches(**changes):
     'batching': True,
     'precrop_iters': 0,
     'precrop_frac': 0.5,
-    'background': backgrounds.WHITE,
   } | changes
   images = settings.pop('images', _images())
+  converting = {
+    'background': settings.pop('background', backgrounds.WHITE),
+    'with_alpha': settings.pop('with_alpha', False),
+  }
+  read = batches.make_feed(**converting).read
   return [
-    jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
-    for batch in batches.make_batches(images, **settings)
+    read(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), pixels), *_UNUSED)
+    for pixels in batches.make_batches(images, **settings)
   ]
 
 
@@ -70,14 +75,14 @@ class BatchesTest(chex.TestCase):
       'batching': True,
       'precrop_iters': 0,
       'precrop_frac': 0.5,
-      'background': backgrounds.WHITE,
     }
     (batch,) = batches.make_batches(_images(), **arguments)
     count = jax.local_device_count()
     chex.assert_shape(batch.camera, (count, 8 // count))
     chex.assert_shape([batch.pixel], (count, 8 // count, 2))
-    chex.assert_shape([batch.rgb], (count, 8 // count, 3))
-    chex.assert_type([batch.camera, batch.pixel, batch.rgb], [int, int, float])
+    chex.assert_shape([batch.color], (count, 8 // count, 3))
+    chex.assert_type([batch.camera, batch.pixel], int)
+    self.assertEqual(batch.color.dtype, np.uint8)  # As it is stored.
 
   @parameterized.parameters(False, True)
   def test_a_batch_depends_on_seed_and_step_alone(self, batching):

@@ -3,6 +3,7 @@ import math
 import numpy as np
 from absl.testing import parameterized
 
+from nerf_haiku.io import lazy_tensorflow
 from nerf_haiku.metrics import image_quality
 
 
@@ -90,9 +91,17 @@ class SsimTest(parameterized.TestCase):
     image, truth = _noisy_pair(14, 17)
     expected = _ssim_loop(image, truth)
     self.assertBetween(expected, 0.2, 0.9)
-    # TensorFlow computes in float32.
+    # It is computed in float32.
     self.assertAlmostEqual(
       image_quality.ssim(image, truth), expected, delta=1e-5
+    )
+
+  def test_matches_tensorflow(self):
+    image, truth = _noisy_pair(40, 23)
+    truth[:20] = 77  # Flat windows as well.
+    expected = lazy_tensorflow.module().image.ssim(image, truth, max_val=255)
+    self.assertAlmostEqual(
+      image_quality.ssim(image, truth), float(expected), delta=1e-5
     )
 
   def test_of_a_mask_the_windows_around_its_pixels_count(self):
