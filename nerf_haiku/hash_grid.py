@@ -105,11 +105,14 @@ def interpolate_plain(
 def interpolate(
   tables: Sequence[jax.Array], points: jax.Array, levels: GridLevels
 ) -> jax.Array:
-  """Computes `interpolate_plain` level by level in a loop.
+  """Computes `interpolate_plain` in the form that is fast on the device.
 
-  The loop compiles one level instead of `L`, and its gradient makes one
-  scatter for each level where autodiff makes one for each corner. Tables of
-  single features are gathered twice as fast as rows of all features on a CPU.
+  On a CPU level by level in a loop: it compiles one level instead of `L`, and
+  tables of single features are gathered twice as fast as rows of all features.
+  Elsewhere all levels at once, in few kernels, and from rows of all features:
+  a gather or an atomic addition moves a row as fast as a number.
+
+  Both make one scatter where autodiff makes one for each corner.
 
   Args:
     tables: `F` tables `[T]`, one of each feature.
@@ -152,8 +155,25 @@ def _stack_levels(levels: GridLevels) -> _Level:
   )
 
 
+_Tables = Sequence[jax.Array]
+
+
 def _gather(
-  tables: Sequence[jax.Array], points: jax.Array, levels: GridLevels
+  tables: _Tables, points: jax.Array, levels: GridLevels
+) -> jax.Array:
+  # The choice is made where a function is lowered: that is right for one that
+  # is compiled for another device too.
+  features: jax.Array = jax.lax.platform_dependent(
+    tables,
+    points,
+    cpu=functools.partial(_gather_in_loop, levels=levels),
+    default=functools.partial(_gather_at_once, levels=levels),
+  )
+  return features
+
+
+def _gather_in_loop(
+  tables: _Tables, points: jax.Array, levels: GridLevels
 ) -> jax.Array:
   def add_level(
     previous: list[jax.Array], level: _Level
@@ -182,13 +202,23 @@ def _gather(
   return jnp.stack(features, axis=1).reshape(-1, points.shape[1])
 
 
+def _gather_at_once(
+  tables: _Tables, points: jax.Array, levels: GridLevels
+) -> jax.Array:
+  table = jnp.stack(tables, axis=-1)
+  row, weight = _corner_arrays(points, levels)
+  read = table.at[row].get(mode='promise_in_bounds')
+  features = jnp.sum(weight[..., None] * read, axis=0)  # [L, N, F]
+  return jnp.moveaxis(features, 2, 1).reshape(-1, points.shape[1])
+
+
 _interpolate = jax.custom_vjp(_gather, nondiff_argnums=(2,))
 
-_Residuals = tuple[Sequence[jax.Array], jax.Array]
+_Residuals = tuple[_Tables, jax.Array]
 
 
 def _interpolate_forward(
-  tables: Sequence[jax.Array], points: jax.Array, levels: GridLevels
+  tables: _Tables, points: jax.Array, levels: GridLevels
 ) -> tuple[jax.Array, _Residuals]:
   return _gather(tables, points, levels), (tables, points)
 
@@ -197,6 +227,25 @@ def _interpolate_backward(
   levels: GridLevels, residuals: _Residuals, gradient: jax.Array
 ) -> tuple[list[jax.Array], jax.Array]:
   tables, points = residuals
+  table_gradients: list[jax.Array] = jax.lax.platform_dependent(
+    tables,
+    points,
+    gradient,
+    cpu=functools.partial(_scatter_in_loop, levels=levels),
+    default=functools.partial(_scatter_at_once, levels=levels),
+  )
+  # The compiler drops this where the gradient of points is not used.
+  _, pull_back = jax.vjp(lambda x: _gather(tables, x, levels), points)
+  return table_gradients, pull_back(gradient)[0]
+
+
+_interpolate.defvjp(_interpolate_forward, _interpolate_backward)
+
+
+def _scatter_in_loop(
+  tables: _Tables, points: jax.Array, gradient: jax.Array, levels: GridLevels
+) -> list[jax.Array]:
+  """Returns the gradients of tables from that of the features."""
 
   def scatter_level(
     totals: list[jax.Array], inputs: tuple[_Level, list[jax.Array]]
@@ -214,34 +263,52 @@ def _interpolate_backward(
     return totals, None
 
   by_level = gradient.reshape(len(levels.sizes), len(tables), -1)
-  table_gradients, _ = jax.lax.scan(
+  totals, _ = jax.lax.scan(
     scatter_level,
     [jnp.zeros_like(table) for table in tables],
     (_stack_levels(levels), [by_level[:, i] for i in range(len(tables))]),
   )
-  # The compiler drops this where the gradient of points is not used.
-  _, pull_back = jax.vjp(lambda x: _gather(tables, x, levels), points)
-  return table_gradients, pull_back(gradient)[0]
+  return totals
 
 
-_interpolate.defvjp(_interpolate_forward, _interpolate_backward)
+def _scatter_at_once(
+  tables: _Tables, points: jax.Array, gradient: jax.Array, levels: GridLevels
+) -> list[jax.Array]:
+  by_level = gradient.reshape(len(levels.sizes), len(tables), -1)
+  by_level = jnp.moveaxis(by_level, 1, 2)  # [L, N, F]
+  row, weight = _corner_arrays(points, levels)
+  total = jnp.zeros((levels.num_rows(), len(tables)), points.dtype)
+  total = total.at[row].add(
+    weight[..., None] * by_level[None], mode='promise_in_bounds'
+  )
+  return [total[:, i] for i in range(len(tables))]
+
+
+def _all_corners(
+  points: jax.Array, levels: GridLevels
+) -> list[tuple[jax.Array, jax.Array]]:
+  """Returns rows `[L, N]` of the 8 corners of all levels, and weights."""
+  stacked = jax.tree.map(lambda x: x[:, None], _stack_levels(levels))
+  return _corners(points[:, None], stacked)
 
 
 def _corners(
   points: jax.Array, level: _Level
 ) -> list[tuple[jax.Array, jax.Array]]:
-  """Returns rows `[N]` of the 8 corners around points `[3, N]`, and weights."""
-  scaled = points * level.resolution
-  lower = jax.lax.stop_gradient(
-    jnp.clip(jnp.floor(scaled), 0, level.resolution - 1)
-  )
-  fraction = scaled - lower
-  lower = lower.astype(jnp.uint32)
-  terms = [
-    [(lower[k] + np.uint32(step)) * level.factors[k] for step in (0, 1)]
-    for k in range(3)
-  ]
-  weights = [[1 - fraction[k], fraction[k]] for k in range(3)]
+  """Returns rows `[N]` of the 8 corners around points `[3, N]`, and weights.
+
+  Or for points `[3, 1, N]` and levels `[L, 1]` all of them, `[L, N]`.
+  """
+  terms, weights = [], []
+  for axis in range(3):
+    scaled = points[axis] * level.resolution
+    lower = jax.lax.stop_gradient(
+      jnp.clip(jnp.floor(scaled), 0, level.resolution - 1)
+    )
+    fraction = scaled - lower
+    weights.append([1 - fraction, fraction])
+    first = lower.astype(jnp.uint32) * level.factors[axis]
+    terms.append([first, first + level.factors[axis]])
   corners = []
   for z, y, x in itertools.product((0, 1), repeat=3):
     direct = terms[2][z] + terms[1][y] + terms[0][x]
@@ -250,3 +317,27 @@ def _corners(
     weight = weights[2][z] * weights[1][y] * weights[0][x]
     corners.append((row + level.offset, weight))
   return corners
+
+
+def _corner_arrays(
+  points: jax.Array, levels: GridLevels
+) -> tuple[jax.Array, jax.Array]:
+  """Returns rows and weights `[8, L, N]` of the corners of all levels.
+
+  As expressions of each element, which the compiler joins with what reads them.
+  """
+  level = jax.tree.map(lambda x: x[None, :, None], _stack_levels(levels))
+  scaled = points[:, None] * level.resolution  # [3, L, N]
+  lower = jnp.clip(jnp.floor(scaled), 0, level.resolution - 1)
+  fraction, first = scaled - lower, lower.astype(jnp.uint32)
+  corner = np.arange(8, dtype=np.uint32)[:, None, None]
+  direct = hashed = jnp.zeros((1, 1, 1), jnp.uint32)
+  weight = jnp.ones((1, 1, 1))
+  for axis in range(3):
+    is_upper = corner >> np.uint32(axis) & np.uint32(1)
+    term = (first[axis][None] + is_upper) * level.factors[axis]
+    direct, hashed = direct + term, hashed ^ term
+    share = fraction[axis][None]
+    weight *= jnp.where(is_upper > 0, share, 1 - share)
+  row = jnp.where(level.is_direct, direct, hashed & level.mask)
+  return row.astype(jnp.int32) + level.offset, weight

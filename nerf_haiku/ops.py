@@ -5,9 +5,15 @@ what, the other one is fast. The tests hold the two together. A form for
 another kind of device belongs here as well.
 """
 
+import functools
+from collections.abc import Callable
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from nerf_haiku import devices
 
 _WORD_BITS = 32
 
@@ -73,6 +79,50 @@ def _relu_backward(y: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
 relu.defvjp(_relu_forward, _relu_backward)
 
 
+Carry = TypeVar('Carry')
+
+
+def repeat_plain(
+  body: Callable[[Carry], Carry],
+  condition: Callable[[Carry], jax.Array],
+  carry: Carry,
+) -> Carry:
+  """Returns what one or more turns of `body` make of a carry.
+
+  Args:
+    body: a turn.
+    condition: whether another turn follows.
+    carry: tree of arrays.
+  """
+  while True:
+    carry = body(carry)
+    if not condition(carry):
+      return carry
+
+
+def repeat(
+  body: Callable[[Carry], Carry],
+  condition: Callable[[Carry], jax.Array],
+  carry: Carry,
+) -> Carry:
+  """Computes `repeat_plain` in a compiled function.
+
+  On an accelerator the first turn stands before the loop, which is then not
+  entered in the usual case: the host has to wait for the end of each turn. On a
+  CPU only one turn is compiled.
+  """
+  if devices.are_cpus():
+    is_first = jnp.ones((), jnp.bool_)
+    _, carry = jax.lax.while_loop(
+      lambda x: x[0] | condition(x[1]),
+      lambda x: (jnp.zeros((), jnp.bool_), body(x[1])),
+      (is_first, carry),
+    )
+    return carry
+  result: Carry = jax.lax.while_loop(condition, body, body(carry))
+  return result
+
+
 def exclusive_sum_plain(x: jax.Array, ray: jax.Array) -> jax.Array:
   """Returns for each of `B` samples the sum of those before it on its ray.
 
@@ -89,10 +139,12 @@ def exclusive_sum_plain(x: jax.Array, ray: jax.Array) -> jax.Array:
 
 
 def exclusive_sum(x: jax.Array, rank: jax.Array, max_samples: int) -> jax.Array:
-  """Computes `exclusive_sum_plain` in rounds of doubling distance.
+  """Computes `exclusive_sum_plain` in rounds of growing distance.
 
-  Each round adds what the sample that many places before has; the difference
-  of two long running sums would lose small values behind large ones.
+  Each round adds what the samples some places before have: one on a CPU, which
+  makes the fewest operations, and 15 on an accelerator, which makes few
+  kernels. The difference of two long running sums would lose small values
+  behind large ones.
 
   Args:
     x: `[B]` values of samples that are sorted by ray.
@@ -102,16 +154,22 @@ def exclusive_sum(x: jax.Array, rank: jax.Array, max_samples: int) -> jax.Array:
   Returns:
     `[B]`; 0 for the first sample of a ray.
   """
+  growth = 2 if devices.are_cpus() else 16
 
   def shift(x: jax.Array, distance: int) -> jax.Array:
     moved = jnp.pad(x[:-distance], (distance, 0))
     return jnp.where(rank >= distance, moved, 0.0)
 
-  total = shift(x, 1)
-  distance = 1
-  while distance < min(max_samples, len(x)):
-    total += shift(total, distance)
-    distance *= 2
+  longest = min(max_samples, len(x))
+  total, distance = shift(x, 1), 1
+  while distance < longest:
+    shifted = [
+      shift(total, distance * i)
+      for i in range(1, growth)
+      if distance * i < longest
+    ]
+    total = functools.reduce(jnp.add, shifted, total)
+    distance *= growth
   return total
 
 

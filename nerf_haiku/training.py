@@ -19,6 +19,7 @@ from nerf_haiku import (
   camera_refinement,
   cameras,
   exposure,
+  ops,
   sampling,
   scenes,
   volume,
@@ -167,10 +168,17 @@ def checked_names(params: base.Params) -> list[str]:
   return ['the loss', *(f'the gradient of {name}' for name in names)]
 
 
-def first_nonfinite(loss: jax.Array, grads: base.Params) -> jax.Array:
-  """Returns 1 + the index of the first array with a NaN or infinity, or 0."""
-  checked = [loss, *jax.tree.leaves(grads)]
-  is_bad = jnp.stack([~jnp.all(jnp.isfinite(x)) for x in checked])
+def first_nonfinite(
+  loss: jax.Array, squared_norms: list[jax.Array]
+) -> jax.Array:
+  """Returns 1 + the index of the first array with a NaN or infinity, or 0.
+
+  Args:
+    loss: the first array.
+    squared_norms: of the gradients of each array of parameters; a gradient
+      past 1e19, whose square is infinite in float32, counts as infinite.
+  """
+  is_bad = ~jnp.isfinite(jnp.stack([loss, *squared_norms]))
   first = jnp.where(jnp.any(is_bad), 1 + jnp.argmax(is_bad), 0)
   return first.astype(jnp.int32)
 
@@ -480,8 +488,8 @@ def _accumulate_by_samples(
 
   zero = jnp.zeros((), jnp.int32)
   zeros = _zeros_like(chunk_gradient, _take(whole, jnp.arange(size)))
-  _, num_chunks, (grads, scalars) = jax.lax.while_loop(
-    lambda carry: carry[0] < count, add, (zero, zero, zeros)
+  _, num_chunks, (grads, scalars) = ops.repeat(
+    add, lambda carry: carry[0] < count, (zero, zero, zeros)
   )
   return grads, scalars | {'pieces': num_chunks}
 
@@ -666,19 +674,38 @@ def _take_steps(
   if feed.is_per_step():
     xs = jax.tree.map(lambda x: x.reshape(parts, inner, *x.shape[1:]), data)
 
-  def take_one(state: TrainState, x: Any) -> tuple[TrainState, Scalars]:
-    return step(state, data if xs is None else x, key)
-
-  def take_part(state: TrainState, x: Any) -> tuple[TrainState, Scalars]:
-    state, scalars = jax.lax.scan(take_one, state, x, length=inner)
-    nonfinite = scalars['nonfinite'][-1]
-    is_due = True if inner == every else None
-    return refresh(renderer, state, key, nonfinite, is_due=is_due), scalars
-
-  state, scalars = jax.lax.scan(take_part, state, xs, length=parts)
-  return state, jax.tree.map(
-    lambda x: x.reshape(num_steps, *x.shape[2:]), scalars
+  _, shapes = jax.eval_shape(
+    step, state, data if xs is None else jax.tree.map(lambda x: x[0], data), key
   )
+  leaves, structure = jax.tree.flatten(shapes)
+  ends = np.cumsum([x.size for x in leaves])
+
+  def take_one(state: TrainState, x: Any) -> tuple[TrainState, jax.Array]:
+    state, scalars = step(state, data if xs is None else x, key)
+    # Kept as one array. Counts of up to 2**24 are exact in float32.
+    return state, jnp.concatenate(
+      [x.reshape(-1).astype(jnp.float32) for x in jax.tree.leaves(scalars)]
+    )
+
+  def split(flat: jax.Array) -> Scalars:
+    parts = jnp.split(flat, ends[:-1])
+    scalars: Scalars = jax.tree.unflatten(
+      structure,
+      [
+        part.reshape(x.shape).astype(x.dtype)
+        for part, x in zip(parts, leaves, strict=True)
+      ],
+    )
+    return scalars
+
+  def take_part(state: TrainState, x: Any) -> tuple[TrainState, jax.Array]:
+    state, flat = jax.lax.scan(take_one, state, x, length=inner)
+    nonfinite = split(flat[-1])['nonfinite']
+    is_due = True if inner == every else None
+    return refresh(renderer, state, key, nonfinite, is_due=is_due), flat
+
+  state, flat = jax.lax.scan(take_part, state, xs, length=parts)
+  return state, jax.vmap(split)(flat.reshape(num_steps, -1))
 
 
 def refresh(
@@ -751,10 +778,11 @@ def _make_step(
     grads, scalars = gradient(state.variables(), keys, batch, weight=weight)
     pieces = jax.lax.pmax(scalars.pop('pieces'), axis_name=AXIS)
     grads, scalars = sum_over_devices((grads, scalars))
+    squared_norms = [jnp.sum(jnp.square(x)) for x in jax.tree.leaves(grads)]
     nonfinite = jnp.where(
       state.nonfinite > 0,
       state.nonfinite,
-      first_nonfinite(scalars['loss'], grads),
+      first_nonfinite(scalars['loss'], squared_norms),
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     moved = state._replace(
@@ -779,7 +807,7 @@ def _make_step(
       scalars[name.replace('mse', 'psnr')] = psnr(scalars[name])
     return state, scalars | {
       'color_stats': _mean_stats(state),
-      'grad_norm': optax.tree.norm(grads),
+      'grad_norm': jnp.sqrt(functools.reduce(jnp.add, squared_norms)),
       'pieces': pieces,
       'nonfinite': nonfinite,
       'skipped': state.skipped,

@@ -1,8 +1,11 @@
 """Four virtual devices, and errors where JAX would only warn.
 
-What one test compiles is kept for the others, and for the next time.
+What one test compiles is kept for the others, and for the next time. With
+`NERF_HAIKU_TEST_PLATFORM=cuda` the tests compute on a GPU, those marked `cpu`
+excepted.
 """
 
+import os
 from collections.abc import Iterator
 
 import chex
@@ -16,10 +19,16 @@ from tests.support import environment as test_environment
 
 # `create_tempdir` of absl's test cases asks for a flag.
 flags.FLAGS.mark_as_parsed()
-# Results are compared exactly, and devices are four: on the CPU everywhere.
-test_environment.compile_quickly()
-jax.config.update('jax_platforms', 'cpu')
-chex.set_n_cpu_devices(4)
+_PLATFORM = os.environ.get('NERF_HAIKU_TEST_PLATFORM') or 'cpu'
+if _PLATFORM == 'cpu':
+  test_environment.compile_quickly()
+  jax.config.update('jax_platforms', 'cpu')
+  chex.set_n_cpu_devices(4)
+else:
+  environment.mend_atomics()
+  jax.config.update('jax_platforms', f'{_PLATFORM},cpu')
+  # Tolerances are those of float32.
+  environment.set_matmul_precision('highest')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 environment.set_compilation_cache(test_environment.CACHE)
 
@@ -37,6 +46,15 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile('long', max_examples=60, **_COMMON)
 hypothesis.settings.load_profile('short')
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  """Skips what only a CPU passes."""
+  if _PLATFORM != 'cpu':
+    reason = 'it compares bit by bit, or needs four devices'
+    for item in items:
+      if item.get_closest_marker('cpu'):
+        item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -105,14 +105,12 @@ def _make_step(config: ml_collections.ConfigDict) -> tuple[Callable, Any]:
   update = experiment.update
   state = experiment.init_state(jax.random.key(0))
   gradient = jax.tree.map(np.asarray, state.params)
-  index = jax.process_index()
-  rays = config.num_rand // jax.process_count()
-  batch = machine.make_batch(config, 64, num_rays=rays, seed=index)
+  data = next(experiment.make_inputs(seed=0, start_step=0, num_steps=1))
   state = devices.replicate(state)
 
   def take_step() -> dict[str, Any]:
     nonlocal state
-    state, scalars = update(state, batch, jax.random.key(0))
+    state, scalars = update(state, data, jax.random.key(0))
     return jax.device_get(scalars)
 
   return take_step, gradient

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 
 from experiments.builders import model
-from nerf_haiku import camera_paths, cameras, devices, scenes
+from nerf_haiku import camera_paths, cameras, scenes
 
 # Layers that density needs: the trunk, and its own.
 _DENSITY = (*(f'/layer_{i}' for i in range(99)), '/density')
@@ -138,17 +138,3 @@ def make_scene(size: int) -> scenes.Scene:
     path=views,
     notices=(),
   )
-
-
-def make_batch(
-  config: ml_collections.ConfigDict, size: int, *, num_rays: int, seed: int
-) -> scenes.Batch:
-  """Returns a batch of random pixels of `make_scene(size)` in random colors."""
-  rng = np.random.default_rng(seed)
-  batch = scenes.Batch(
-    rng.integers(0, 4, num_rays).astype(np.int32),
-    rng.integers(0, size, (num_rays, 2)).astype(np.int32),
-    rng.uniform(size=(num_rays, 3)).astype(np.float32),
-    np.ones(num_rays, np.float32) if config.random_background else None,
-  )
-  return devices.shard(batch, jax.local_device_count())

@@ -60,13 +60,13 @@ def make_step(microbatch: int, dtype: str, remat: bool) -> Step:
   scene = machine.make_scene(800)
   experiment = experiment_lib.make_experiment(config, scene)
   update: Any = experiment.update
-  batch = machine.make_batch(config, 800, num_rays=config.num_rand, seed=0)
+  data = next(experiment.make_inputs(seed=0, start_step=0, num_steps=1))
   state = devices.replicate(experiment.init_state(jax.random.key(0)))
-  compiled = update.lower(state, batch, jax.random.key(0)).compile()
+  compiled = update.lower(state, data, jax.random.key(0)).compile()
 
   def take() -> None:
     nonlocal state
-    state, scalars = compiled(state, batch, jax.random.key(0))
+    state, scalars = compiled(state, data, jax.random.key(0))
     jax.block_until_ready(scalars)
 
   flops = machine.flops_per_ray(config, training=True) * config.num_rand

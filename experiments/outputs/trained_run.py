@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from experiments.builders import experiment as experiment_lib
-from experiments.builders import model, scene_loader
+from experiments.builders import inputs, model, scene_loader
 from experiments.outputs import json_files, run_dir, stored_scene
 from experiments.processes import multihost, signals
 from nerf_haiku import (
@@ -116,7 +116,11 @@ def load(
   if scene is None:
     scene = _load_scene(config, data_dir, existing['data_dir'])
   settings[run_dir.DIGEST] = scene.train.digest
-  experiment = experiment_lib.make_experiment(config, scene)
+  settings[run_dir.DRAWN_ON] = existing.get(run_dir.DRAWN_ON, inputs.HOST)
+  # Nothing is drawn: the photographs may not have been read.
+  experiment = experiment_lib.make_experiment(
+    config, scene, drawn_on=inputs.HOST
+  )
   renderer = experiment.renderer
   variables, checkpoint = multihost.run_on_main(
     lambda: read_variables(renderer, model_dir, step),

@@ -329,8 +329,8 @@ class OccupancyRenderer:
       return jnp.sum(fits), visible
 
     begin = jnp.zeros((), jnp.int32)
-    _, visible = jax.lax.while_loop(
-      lambda carry: carry[0] < len(count), query, (begin, jnp.zeros_like(count))
+    _, visible = ops.repeat(
+      query, lambda carry: carry[0] < len(count), (begin, jnp.zeros_like(count))
     )
     return visible
 

@@ -2,10 +2,12 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from nerf_haiku import devices
 
 
+@pytest.mark.cpu
 class DevicesTest(chex.TestCase):
   def test_unreplicate_inverts_replicate(self):
     tree = {'a': jnp.arange(6.0).reshape(2, 3), 'b': np.int32(3)}

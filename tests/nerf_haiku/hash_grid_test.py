@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import chex
@@ -146,3 +147,39 @@ class HashGridTest(chex.TestCase):
       for x in (hash_grid.interpolate, hash_grid.interpolate_plain)
     )
     chex.assert_trees_all_close(tuned, plain, atol=2e-4)
+
+  def test_all_levels_at_once_equal_its_plain_definition(self):
+    """The form of other devices than CPUs, on one."""
+    tables, points = _grid(self._LEVELS), self._points()
+    g = np.random.default_rng(4).normal(size=(8, 9)).astype(np.float32)
+    at_once = functools.partial(hash_grid._gather_at_once, levels=self._LEVELS)
+    plain, pull_back = jax.vjp(
+      lambda t, x: hash_grid.interpolate_plain(t, x, self._LEVELS),
+      tables,
+      points,
+    )
+    of_tables, of_points = pull_back(jnp.asarray(g))
+    chex.assert_trees_all_close(at_once(tables, points), plain, atol=2e-5)
+    chex.assert_trees_all_close(
+      hash_grid._scatter_at_once(tables, points, g, self._LEVELS),
+      of_tables,
+      atol=2e-4,
+    )
+    _, pull_back = jax.vjp(lambda x: at_once(tables, x), points)
+    chex.assert_trees_all_close(pull_back(g), (of_points,), atol=2e-4)
+
+  def test_the_form_is_that_of_the_device_it_is_compiled_for(self):
+    tables, points = _grid(self._LEVELS), self._points()
+
+    def loss(tables):
+      return jnp.sum(hash_grid.interpolate(tables, points, self._LEVELS) ** 2)
+
+    traced = jax.jit(jax.grad(loss)).trace(tables)
+    counts = {}
+    for platform in ('cpu', 'cuda', 'tpu'):
+      text = traced.lower(lowering_platforms=(platform,)).as_text()
+      names = ('while', '"stablehlo.scatter"')
+      counts[platform] = tuple(text.count(x) for x in names)
+    self.assertEqual(counts['cuda'], (0, 1))
+    self.assertEqual(counts['tpu'], (0, 1))
+    self.assertEqual(counts['cpu'][0], 2)  # Forward and backward.

@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import parameterized
 
 from nerf_haiku import (
@@ -124,6 +125,7 @@ class RenderImageTest(chex.TestCase):
       )
     self.assertGreater(np.ptp(image.rgb) if height > 1 else 1.0, 0.05)
 
+  @pytest.mark.cpu
   def test_calls_and_devices_change_no_pixel(self):
     views = _views((33, 17))
     images = []

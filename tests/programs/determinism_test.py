@@ -8,6 +8,7 @@ import functools
 
 import chex
 import jax
+import pytest
 from absl.testing import parameterized
 
 from experiments.builders import experiment as experiment_lib
@@ -38,6 +39,7 @@ def _config(field, renderer):
   return config
 
 
+@pytest.mark.cpu
 class DeterminismTest(chex.TestCase):
   @parameterized.parameters(('hash', 'hierarchical'), ('mlp', 'occupancy'))
   def test_bit_equal(self, field, renderer):

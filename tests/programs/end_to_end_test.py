@@ -41,6 +41,44 @@ def _run(program, *arguments, folder, devices=1, status=0):
 _train = functools.partial(_run, 'train')
 
 
+# Runs a program, and says whether something imported TensorFlow.
+_WITH_IMPORTS = """
+import atexit, runpy, sys
+atexit.register(lambda: print('tensorflow' in sys.modules))
+program = sys.argv.pop(1)
+runpy.run_path(program, run_name='__main__')
+"""
+
+
+class ImportsTest(chex.TestCase):
+  @pytest.mark.slow
+  def test_a_run_whose_images_fit_needs_no_tensorflow(self):
+    """Training, validation, scores, TensorBoard's records and all."""
+    folder = self.create_tempdir().full_path
+    done = subprocess.run(
+      [
+        sys.executable,
+        '-c',
+        _WITH_IMPORTS,
+        str(_ROOT / 'experiments' / 'train.py'),
+        *_LAPTOP,
+        '--model_dir=run',
+        '--config.num_steps=4',
+        '--config.i_img=2',
+      ],
+      cwd=folder,
+      env=environment.make(1),
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    self.assertEqual(done.returncode, 0, done.stderr)
+    self.assertEqual(done.stdout.splitlines()[-1], 'False')
+    stored = json.loads((pathlib.Path(folder) / 'run/results.json').read_text())
+    self.assertEqual(stored['drawn_on'], 'device')
+    self.assertGreater(stored['ssim'], 0)
+
+
 class BadInputTest(chex.TestCase):
   @parameterized.named_parameters(
     ('field', ['--config.num_steps=0'], 'config.num_steps: got 0; must be 1'),

@@ -70,9 +70,6 @@ def _server() -> subprocess.Popen:
 
 
 def _serve() -> None:
-  os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'  # As `lazy_tensorflow` has it.
-  import tensorflow  # noqa: F401
-
   from experiments import launch  # noqa: F401
   from experiments.outputs import videos  # noqa: F401
   from experiments.trainer import dry_run, run  # noqa: F401

@@ -95,13 +95,10 @@ class GpuTest(chex.TestCase):
 
   def test_precision_of_products(self):
     self.addCleanup(environment.set_matmul_precision, 'default')
-    for name, expected in (
-      ('highest', '(HIGHEST, HIGHEST)'),
-      ('default', 'None'),
-    ):
+    for name, is_highest in (('highest', True), ('default', False)):
       environment.set_matmul_precision(name)
       jaxpr = str(jax.make_jaxpr(lambda x: x @ x)(jnp.ones((2, 2))))
-      self.assertIn(f'precision={expected}', jaxpr.replace('Precision.', ''))
+      self.assertEqual('HIGHEST' in jaxpr, is_highest)
 
 
 class MemoryTest(chex.TestCase):

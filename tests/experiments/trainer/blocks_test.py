@@ -9,6 +9,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import parameterized
 
 from experiments.trainer import blocks, progress
@@ -28,6 +29,7 @@ _OCCUPANCY = {
 }
 
 
+@pytest.mark.cpu
 class FitTest(chex.TestCase):
   def _fit(self, **changes):
     settings = {'num_steps': 14, 'num_rand': 64, 'num_samples': 8, 'i_print': 4}

@@ -8,6 +8,7 @@ from unittest import mock
 import chex
 import jax
 import numpy as np
+import pytest
 from absl.testing import parameterized
 
 from experiments.processes import signals
@@ -30,6 +31,7 @@ def _config(**changes):
   )
 
 
+@pytest.mark.cpu
 class FitTest(chex.TestCase):
   def _folder(self):
     return pathlib.Path(self.create_tempdir().full_path)

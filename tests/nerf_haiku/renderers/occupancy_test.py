@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from absl.testing import parameterized
 
 from nerf_haiku import (
@@ -653,6 +654,7 @@ def _run(num_devices, field, max_samples, microbatch=0, warmup=0, steps=20):
 
 
 class UpdateTest(chex.TestCase):
+  @pytest.mark.cpu
   @parameterized.parameters(
     (4, 'mlp', 64, 0), (2, 'hash', 256, 0), (1, 'hash', 51, 5)
   )
@@ -671,6 +673,7 @@ class UpdateTest(chex.TestCase):
       np.testing.assert_array_equal(other, grids[0])
     self.assertGreater(np.mean(grids[0] == grid[0]), 0.99)
 
+  @pytest.mark.cpu
   def test_a_growing_batch_takes_few_rays_at_first(self):
     """Of 24 rays 2 at a sixteenth, which fit any budget at once."""
     _, whole, _ = _run(1, 'hash', 51, 5)
