@@ -47,6 +47,8 @@ class Method:
       arrays = _camera_arrays(train_dataset['cameras'])
       for i, image in enumerate(train_dataset['images']):
         arrays[f'image_{i:05}'] = np.asarray(image)
+      for i, mask in enumerate(train_dataset.get('masks') or ()):
+        arrays[f'mask_{i:05}'] = np.asarray(mask)
     self._call('open', values, arrays)
 
   @classmethod
@@ -132,7 +134,7 @@ def _plain(metadata):
   """Returns the values of metadata that JSON can hold."""
   kept = {}
   for key, value in metadata.items():
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
       value = value.tolist()
     if isinstance(value, (str, int, float, list, tuple, type(None))):
       kept[key] = value

@@ -4,6 +4,7 @@ Cameras have OpenCV's axes (x right, y down, z ahead), and the center of the
 first pixel at (0.5, 0.5). No file is read but checkpoints.
 """
 
+import ast
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,9 @@ _OVERRIDES = 'overrides.json'
 _OPENCV, _FISHEYE = 1, 2
 _DEPTH_RANGE = (2.0, 6.0)  # Where the data set does not say it.
 _SEED = 0
+
+# What a value that is no value of a field ends in.
+_NO_VALUE = (KeyError, AttributeError, TypeError, ValueError, SyntaxError)
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -91,17 +95,24 @@ def to_scene(
 
   Args:
     arrays: as for `to_cameras`, with `image_00000` and so on, `[H, W, 3 or 4]`
-      uint8; `nears_fars` `[N, 2]` where they are known.
+      uint8; `mask_00000` and so on, `[H, W]`, not 0 where pixels count, or
+      none; `nears_fars` `[N, 2]` where they are known.
     names: of the images.
     metadata: of the data set; `depth_range` where there are no `nears_fars`.
   """
   cams = to_cameras(arrays)
   images = [arrays[f'image_{i:05}'] for i in range(len(names))]
-  flat = np.concatenate([x.reshape(-1, x.shape[-1]) for x in images])
+  has_alpha = any(x.shape[-1] == 4 for x in images)
+  flat = np.concatenate([_pixels(x, has_alpha=has_alpha) for x in images])
+  sizes = np.array([x.shape[:2] for x in images])
+  masks = None
+  if 'mask_00000' in arrays:
+    given = [arrays[f'mask_{i:05}'] > 0 for i in range(len(names))]
+    masks = scenes.Images(
+      np.concatenate([x.reshape(-1, 1) for x in given]).astype(np.uint8), sizes
+    )
   split = scenes.Split(
-    scenes.Images(flat, np.array([x.shape[:2] for x in images])),
-    cams,
-    names=tuple(names),
+    scenes.Images(flat, sizes), cams, names=tuple(names), masks=masks
   )
   near, far = metadata.get('depth_range') or _DEPTH_RANGE
   if 'nears_fars' in arrays:
@@ -122,6 +133,14 @@ def to_scene(
     path=camera_paths.video_path(cams, 2, original=False),
     notices=(),
   )
+
+
+def _pixels(image: np.ndarray, *, has_alpha: bool) -> np.ndarray:
+  """Returns the pixels of an image, `[P, 4]` if some image has alpha."""
+  flat = image.reshape(-1, image.shape[-1])
+  if has_alpha and flat.shape[-1] == 3:
+    flat = np.pad(flat, ((0, 0), (0, 1)), constant_values=255)
+  return flat
 
 
 def make_config(
@@ -148,7 +167,7 @@ def make_config(
       continue
     try:
       config.update_from_flattened_dict({field: _parse(config, field, value)})
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
+    except _NO_VALUE as error:
       raise errors.UserError(f'{field}: got {value!r}: {error}') from error
   schema.check(config, jax.device_count())
   return config
@@ -160,6 +179,8 @@ def _parse(config: Any, field: str, value: Any) -> Any:
   if isinstance(value, str) and not isinstance(current, str):
     if isinstance(current, bool):
       return {'true': True, 'false': False}[value.lower()]
+    if isinstance(current, tuple):
+      return tuple(ast.literal_eval(value))
     return type(current)(value)
   return value
 

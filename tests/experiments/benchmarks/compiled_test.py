@@ -1,4 +1,4 @@
-"""Facts of compiled programs: by hand, and those of a step that must not rise."""
+"""Facts of compiled programs: by hand, and what must not rise."""
 
 import os
 import re
@@ -20,33 +20,33 @@ _PROGRAM = """
 HloModule made_up
 
 %fused (p: f32[8,4]) -> f32[8,4] {
-  %p = f32[8,4]{1,0} parameter(0)
-  ROOT %negate = f32[8,4]{1,0} negate(%p)
+  %p = f32[8,4] parameter(0)
+  ROOT %negate = f32[8,4] negate(%p)
 }
 
 %rare (r: (f32[8,4])) -> (f32[8,4]) {
-  %r = (f32[8,4]{1,0}) parameter(0)
-  %x = f32[8,4]{1,0} get-tuple-element(%r), index=0
-  %a = f32[8,4]{1,0} fusion(%x), kind=kInput, calls=%fused
-  %b = f32[8,4]{1,0} fusion(%a), kind=kLoop, calls=%fused
-  ROOT %t = (f32[8,4]{1,0}) tuple(%b)
+  %r = (f32[8,4]) parameter(0)
+  %x = f32[8,4] get-tuple-element(%r), index=0
+  %a = f32[8,4] fusion(%x), kind=kInput, calls=%fused
+  %b = f32[8,4] fusion(%a), kind=kLoop, calls=%fused
+  ROOT %t = (f32[8,4]) tuple(%b)
 }
 
 %step (s: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
-  %s = (s32[], f32[8,4]{1,0}) parameter(0)
-  %x.1 = f32[8,4]{1,0} get-tuple-element(%s), index=1
-  %y = f32[8,4]{1,0} fusion(%x.1), kind=kLoop, calls=%fused, metadata={op_name="jit(one)/mul"}
-  %product = (f32[8,8]{1,0}, s8[16]{0}) custom-call(%y, %y), custom_call_target="__cublas$gemm"
-  %w = (f32[8,4]{1,0}) while(%v), condition=%c, body=%rare
-  ROOT %t.1 = (s32[], f32[8,4]{1,0}) tuple(%i, %y)
+  %s = (s32[], f32[8,4]) parameter(0)
+  %x.1 = f32[8,4] get-tuple-element(%s), index=1
+  %y = f32[8,4] fusion(%x.1), kind=kLoop, calls=%fused
+  %product = (f32[8,8], s8[16]) custom-call(%y, %y), custom_call_target="gemm"
+  %w = (f32[8,4]) while(%v), condition=%c, body=%rare
+  ROOT %t.1 = (s32[], f32[8,4]) tuple(%i, %y)
 }
 
 ENTRY %main (p.1: bf16[100]) -> bf16[100] {
-  %p.1 = bf16[100]{0} parameter(0)
-  %copy.1 = bf16[100]{0} copy(%p.1)
-  %loop = (s32[], f32[8,4]{1,0}) while(%u), condition=%c.1, body=%step, backend_config={"known_trip_count":{"n":"3"}}
-  %q = f32[8,4]{1,0} conditional(%pred, %loop, %loop), branch_computations={%rare, %fused}
-  ROOT %out = bf16[100]{0} bitcast(%copy.1)
+  %p.1 = bf16[100] parameter(0)
+  %copy.1 = bf16[100] copy(%p.1)
+  %l = (s32[], f32[8,4]) while(%u), body=%step, C={"known_trip_count":{"n":"3"}}
+  %q = f32[8,4] conditional(%i), branch_computations={%rare, %fused}
+  ROOT %out = bf16[100] bitcast(%copy.1)
 }
 """
 

@@ -5,8 +5,10 @@ from unittest import mock
 import chex
 import jax
 import numpy as np
+import pytest
 from absl.testing import parameterized
 
+from experiments.builders import experiment as experiment_lib
 from experiments.builders import inputs
 from nerf_haiku import camera_paths, cameras, devices, errors, scenes
 from tests.support import configs, trained
@@ -88,3 +90,28 @@ class ShapesTest(chex.TestCase):
     scene = _scene()
     self.assertIn('on the host from 0 MB', inputs.describe('host', scene))
     self.assertIn('0 MB of images in memory', inputs.describe('device', scene))
+
+
+class DevicesTest(chex.TestCase):
+  @pytest.mark.cpu
+  @parameterized.parameters(True, False)
+  def test_the_pixels_are_the_same_on_any_number_of_devices(self, batching):
+    config = configs.changed(
+      num_rand=16,
+      perturb=False,
+      batching=batching,
+      precrop_iters=0 if batching else 2,
+    )
+    experiment = experiment_lib.make_experiment(
+      config, _scene(), drawn_on='device'
+    )
+    (data,) = experiment.make_inputs(seed=0, start_step=0, num_steps=1)
+    images = jax.tree.map(lambda x: np.asarray(x[0]), data)
+    losses = []
+    for count in (1, 2, 4):
+      state = devices.replicate(experiment.init_state(jax.random.key(0)), count)
+      held = devices.replicate(images, count)
+      for _ in range(3):
+        state, scalars = experiment.update(state, held, jax.random.key(1))
+      losses.append(float(scalars['loss']))
+    np.testing.assert_allclose(losses[1:], losses[0], rtol=1e-5)

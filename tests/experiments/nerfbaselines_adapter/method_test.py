@@ -1,6 +1,7 @@
 """The method on plain arrays: the same rays, scenes and models as ours."""
 
 import io
+import json
 import pathlib
 
 import chex
@@ -10,6 +11,8 @@ from absl.testing import parameterized
 
 from experiments.nerfbaselines_adapter import messages, method
 from nerf_haiku import camera_paths, cameras, errors, models
+from nerf_haiku.datasets import blender, writers
+from nerf_haiku.datasets.procedural import photographs
 
 _SMALL = {
   'config': 'quickstart',
@@ -102,8 +105,72 @@ class CamerasTest(chex.TestCase):
     with self.assertRaisesRegex(errors.UserError, 'camera_models: got 3'):
       method.to_cameras(arrays)
 
+  def test_images_with_and_without_alpha_and_masks(self):
+    arrays = _arrays()
+    image = arrays['image_00002']
+    alpha = np.full((*image.shape[:2], 1), 77, np.uint8)
+    arrays['image_00002'] = np.concatenate([image, alpha], axis=-1)
+    for i in range(6):
+      arrays[f'mask_{i:05}'] = np.full(image.shape[:2], i % 2 * 255, np.uint8)
+    train = method.to_scene(arrays, _names(), {}).train
+    for i in range(6):
+      expected = arrays[f'image_{i:05}'][..., :3]
+      np.testing.assert_array_equal(train.images[i][..., :3], expected)
+      self.assertTrue(
+        np.all(train.images[i][..., 3] == (77 if i == 2 else 255))
+      )
+      self.assertTrue(np.all(train.masks[i] == i % 2))
+    without = method.to_scene(_arrays(), _names(), {}).train
+    self.assertIsNone(without.masks)
+    self.assertEqual(without.images.pixels.shape[-1], 3)
+
+  def test_rays_are_those_of_our_reader(self):
+    """Of files of Blender, which the evaluator reads by itself."""
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    made = photographs.make_scene(seed=0, size=16, num_train=4, num_test=2)
+    writers.write_blender(made, folder)
+    ours = blender.load(
+      str(folder),
+      '',
+      testskip=1,
+      down_factor=1,
+      num_poses=2,
+      near=2.0,
+      far=6.0,
+      box=None,
+    ).train.cameras
+    about = json.loads((folder / 'transforms_train.json').read_text())
+    pose = np.array([x['transform_matrix'] for x in about['frames']])
+    pose[:, :, 1:3] *= -1  # OpenCV's axes, of a camera that Blender has.
+    focal = 8 / np.tan(about['camera_angle_x'] / 2)
+    theirs = method.to_cameras(
+      {
+        'poses': pose[:, :3],
+        'intrinsics': np.tile([focal, focal, 8.0, 8.0], (4, 1)),
+        'camera_models': np.zeros(4, np.int32),
+        'distortion_parameters': np.zeros((4, 0)),
+        'image_sizes': np.full((4, 2), 16),
+      }
+    )
+    pixel = cameras.pixels(16, 16)
+    for i in range(4):
+      index = np.full(len(pixel), i)
+      expected, rays = (
+        cameras.cast(
+          x, index, pixel, near=2.0, far=6.0, box=None, pixel_center=True
+        )
+        for x in (ours, theirs)
+      )
+      chex.assert_trees_all_close(rays, expected, atol=1e-5)
+
 
 class ConfigTest(parameterized.TestCase):
+  def test_a_field_of_several_numbers(self):
+    config = method.make_config(
+      {'config': 'capture', 'proposal.num_samples': '(32, 16)'}, {}
+    )
+    self.assertEqual(tuple(config.proposal.num_samples), (32, 16))
+
   def test_overrides_are_parsed_and_checked(self):
     config = method.make_config(_SMALL, _METADATA)
     self.assertEqual(config.occupancy.step_size, 0.05)
