@@ -277,38 +277,28 @@ def _scatter_at_once(
   by_level = gradient.reshape(len(levels.sizes), len(tables), -1)
   by_level = jnp.moveaxis(by_level, 1, 2)  # [L, N, F]
   row, weight = _corner_arrays(points, levels)
-  total = jnp.zeros((levels.num_rows(), len(tables)), points.dtype)
-  total = total.at[row].add(
+  zeros = jnp.zeros((levels.num_rows(), len(tables)), points.dtype)
+  total = zeros.at[row].add(
     weight[..., None] * by_level[None], mode='promise_in_bounds'
   )
   return [total[:, i] for i in range(len(tables))]
 
 
-def _all_corners(
-  points: jax.Array, levels: GridLevels
-) -> list[tuple[jax.Array, jax.Array]]:
-  """Returns rows `[L, N]` of the 8 corners of all levels, and weights."""
-  stacked = jax.tree.map(lambda x: x[:, None], _stack_levels(levels))
-  return _corners(points[:, None], stacked)
-
-
 def _corners(
   points: jax.Array, level: _Level
 ) -> list[tuple[jax.Array, jax.Array]]:
-  """Returns rows `[N]` of the 8 corners around points `[3, N]`, and weights.
-
-  Or for points `[3, 1, N]` and levels `[L, 1]` all of them, `[L, N]`.
-  """
-  terms, weights = [], []
-  for axis in range(3):
-    scaled = points[axis] * level.resolution
-    lower = jax.lax.stop_gradient(
-      jnp.clip(jnp.floor(scaled), 0, level.resolution - 1)
-    )
-    fraction = scaled - lower
-    weights.append([1 - fraction, fraction])
-    first = lower.astype(jnp.uint32) * level.factors[axis]
-    terms.append([first, first + level.factors[axis]])
+  """Returns rows `[N]` of the 8 corners around points `[3, N]`, and weights."""
+  scaled = points * level.resolution
+  lower = jax.lax.stop_gradient(
+    jnp.clip(jnp.floor(scaled), 0, level.resolution - 1)
+  )
+  fraction = scaled - lower
+  lower = lower.astype(jnp.uint32)
+  terms = [
+    [(lower[k] + np.uint32(step)) * level.factors[k] for step in (0, 1)]
+    for k in range(3)
+  ]
+  weights = [[1 - fraction[k], fraction[k]] for k in range(3)]
   corners = []
   for z, y, x in itertools.product((0, 1), repeat=3):
     direct = terms[2][z] + terms[1][y] + terms[0][x]

@@ -730,22 +730,24 @@ def refresh(
   if not every:
     return state
 
-  def update(state: TrainState) -> base.RendererState:
+  # A branch copies what it is given: not the whole state.
+  def update(before: base.RendererState) -> base.RendererState:
+    variables = base.Variables(params=state.params, state=before)
     stream = jax.random.fold_in(key, _STATE_STREAM)
-    return renderer.update_state(state.variables(), stream, state.step)
+    return renderer.update_state(variables, stream, state.step)
 
   if is_due:
     renderer_state = jax.tree.map(
       lambda x, y: jnp.where(nonfinite > 0, x, y),
       state.renderer_state,
-      update(state),
+      update(state.renderer_state),
     )
   else:
     renderer_state = jax.lax.cond(
       (state.step % every == 0) & (nonfinite == 0),
       update,
-      lambda state: state.renderer_state,
-      state,
+      lambda before: before,
+      state.renderer_state,
     )
   return state._replace(renderer_state=renderer_state)
 
