@@ -49,8 +49,9 @@ class NerfbaselinesTest(chex.TestCase):
 
   def _run(self, *arguments):
     environments = pathlib.Path(os.environ[_VARIABLE])
+    python = str(environments / 'nerf_haiku/bin/python')
     variables = os.environ | {
-      'NERF_HAIKU_PYTHON': str(environments / 'nerf_haiku/bin/python'),
+      'NERF_HAIKU_PYTHON': os.environ.get('NERF_HAIKU_PYTHON', python),
       'NERFBASELINES_REGISTER': str(
         _ROOT / 'experiments/nerfbaselines_adapter/spec.py'
       ),
