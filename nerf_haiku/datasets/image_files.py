@@ -17,7 +17,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from nerf_haiku import cameras, errors, scenes
+from nerf_haiku import arrays, cameras, errors, scenes
 from nerf_haiku.datasets import area_resize, exposures
 from nerf_haiku.io import lazy_tensorflow, memory, messages, safe_reading
 
@@ -123,7 +123,7 @@ def load(
   total = int(np.sum(np.prod(sizes(train), axis=1)))
   _check_memory(train, total)
   images = scenes.Images(
-    np.empty((total, channels(train)), _dtype(train)), sizes(train)
+    arrays.empty((total, channels(train)), _dtype(train)), sizes(train)
   )
 
   def decode_one(item: tuple[Files, int]) -> bytes:
