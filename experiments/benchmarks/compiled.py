@@ -47,18 +47,20 @@ from experiments.configs import fast_blender_lego_half, paper_blender_lego
 from experiments.processes import environment
 from nerf_haiku import devices, hash_grid, training
 
-_STEPS = flags.DEFINE_list(
-  'steps', ['grid', 'fast', 'paper'], 'What is compiled: grid, fast, paper.'
+_WHAT = flags.DEFINE_list(
+  'what', ['grid', 'fast', 'paper'], 'What is compiled: grid, fast, paper.'
 )
-_DTYPES = flags.DEFINE_list('dtype', ['float32'], 'Data types of the networks.')
+_DTYPES = flags.DEFINE_list(
+  'dtypes', ['float32'], 'Data types of the networks.'
+)
 _MICROBATCH = flags.DEFINE_list(
-  'microbatch', ['0'], "Rays of a piece of the paper's step."
+  'microbatches', ['0'], "Rays of a piece of the paper's step."
 )
 _NUM_SAMPLES = flags.DEFINE_integer(
-  'num_samples', 2**18, 'Most samples of the fast step.'
+  'fast_samples', 2**18, 'Most samples of the fast step.'
 )
-_NUM_RAND = flags.DEFINE_integer('num_rand', 2**15, 'Rays of the fast step.')
-_NUM_STEPS = flags.DEFINE_integer('num_steps', 16, 'Steps of a call.')
+_NUM_RAND = flags.DEFINE_integer('fast_rays', 2**15, 'Rays of the fast step.')
+_NUM_STEPS = flags.DEFINE_integer('steps_of_a_call', 16, 'Steps of a call.')
 _ATOMICS = flags.DEFINE_boolean(
   'atomics', False, 'Whether atomic additions are counted.'
 )
@@ -325,7 +327,7 @@ def compile_grid(num_points: int, *, gradient: bool) -> Any:
 
 def _settings() -> Iterator[tuple[str, Callable[[], Any], int]]:
   """Yields names, what compiles, and the steps of a call."""
-  if 'grid' in _STEPS.value:
+  if 'grid' in _WHAT.value:
     for gradient in (False, True):
       yield (
         f'hash grid, {"gradient" if gradient else "forward"}',
@@ -333,7 +335,7 @@ def _settings() -> Iterator[tuple[str, Callable[[], Any], int]]:
         1,
       )
   for dtype in _DTYPES.value:
-    if 'fast' in _STEPS.value:
+    if 'fast' in _WHAT.value:
       config = fast_blender_lego_half.get_config()
       config.num_rand, config.dtype = _NUM_RAND.value, dtype
       config.occupancy.max_samples = _NUM_SAMPLES.value
@@ -343,7 +345,7 @@ def _settings() -> Iterator[tuple[str, Callable[[], Any], int]]:
         functools.partial(compile_update, config, 400, num_steps),
         num_steps,
       )
-    for microbatch in _MICROBATCH.value if 'paper' in _STEPS.value else ():
+    for microbatch in _MICROBATCH.value if 'paper' in _WHAT.value else ():
       config = paper_blender_lego.get_config()
       config.microbatch, config.dtype = int(microbatch), dtype
       yield (
