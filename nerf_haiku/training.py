@@ -596,9 +596,9 @@ def make_update(
 ) -> Callable[[TrainState, Any, jax.Array], tuple[TrainState, Scalars]]:
   """Builds the pmapped `update(state, data, key)` for all devices.
 
-  `state` leads with `[D]`, the devices of this process, and is donated; so do
-  `data`, by default the part `[D, R / D, ...]` of a batch; `key` is the run's.
-  What is random about a ray depends on the key, the step and the ray's index in
+  `state` and `data` lead with `[D]`, the devices of this process; `data` are by
+  default the process's part `[D, R / D, ...]` of a batch. The state is donated.
+  `key` is the run's. What is random about a ray depends on the key, the step and the ray's index in
   the whole batch, and so not on the devices or microbatches.
 
   A call takes `num_steps` steps, and a device takes one after the other without
@@ -723,8 +723,8 @@ def refresh(
     state: after the step.
     key: the run's.
     nonfinite: the step's scalar: after a NaN nothing is updated.
-    is_due: whether it is due; None: it depends on the step. To be known costs
-      an accelerator nothing, and to be asked a wait for the host.
+    is_due: whether it is due; None: it depends on the step, and an accelerator
+      has to wait for the host to decide.
   """
   every = renderer.update_every
   if not every:
