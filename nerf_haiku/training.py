@@ -598,8 +598,9 @@ def make_update(
 
   `state` and `data` lead with `[D]`, the devices of this process; `data` are by
   default the process's part `[D, R / D, ...]` of a batch. The state is donated.
-  `key` is the run's. What is random about a ray depends on the key, the step and
-  the ray's index in the whole batch, and so not on the devices or microbatches.
+  `key` is the run's. What is random about a ray depends on the key, the step
+  and the ray's index in the whole batch, and so not on the devices or
+  microbatches.
 
   A call takes `num_steps` steps, and a device takes one after the other without
   waiting for the host. They are those of as many calls of one step each, but
