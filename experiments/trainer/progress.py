@@ -87,7 +87,7 @@ class Progress:
       every: steps between two lines.
     """
     self._log = log
-    self._first = self._step = first_step
+    self._first = self._step = self._measured_from = first_step
     self._num_steps = num_steps
     self._num_rays = num_rays
     self._every = every
@@ -102,13 +102,20 @@ class Progress:
       disable=None if log.path else True,
     )
 
-  def show(self, scalars: dict[str, Any]) -> None:
-    """Counts a step, and shows its scalars when that is due."""
+  def show(
+    self, scalars: dict[str, Any], *, is_of_first_call: bool = False
+  ) -> None:
+    """Counts a step, and shows its scalars when that is due.
+
+    Args:
+      scalars: of the step.
+      is_of_first_call: whether the update was called for the first time, with
+        this step and maybe others; the first step is in any case.
+    """
     self._step += 1
     now = time.perf_counter()
-    if self._step == self._first + 1:
-      # The first step compiles: the rate is without it.
-      self._start, self._paused = now, 0.0
+    if is_of_first_call or self._step == self._first + 1:
+      self._restart_clock()  # The first call compiles.
     last = self._step == self._num_steps
     if last or self._step % self._every == 0:
       width = len(str(self._num_steps))
@@ -120,14 +127,19 @@ class Progress:
 
   def rays_per_second(self) -> float:
     """Returns the mean rate from the first step on; 0 before the second."""
-    steps = self._step - self._first - 1
+    steps = self._step - self._measured_from
     if steps < 1:
       return 0.0
     return steps * self._num_rays / self.step_seconds()
 
+  def _restart_clock(self) -> None:
+    """Leaves the steps so far out of the rate."""
+    self._start, self._paused = time.perf_counter(), 0.0
+    self._measured_from = self._step
+
   def seconds_per_step(self) -> float | None:
     """Returns the mean of the steps from the second on; None before it."""
-    steps = self._step - self._first - 1
+    steps = self._step - self._measured_from
     return self.step_seconds() / steps if steps > 0 else None
 
   def step_seconds(self) -> float:

@@ -209,6 +209,7 @@ class _Trainer:
       num_rays=self._config.num_rand,
       every=self._config.i_print,
     )
+    self._has_read = False  # The first call, which compiles.
     run = RunState(devices.replicate(state), metadata)
     try:
       run = self._take_steps(run, first, listener)
@@ -271,6 +272,7 @@ class _Trainer:
       of_steps = read()
       for step, scalars in enumerate(of_steps, last - len(of_steps) + 1):
         run = self._read(run, step, scalars)
+      self._has_read = True
       stopped = int(signal_number) or stopped
     return run, stopped
 
@@ -279,7 +281,7 @@ class _Trainer:
   ) -> RunState:
     """Checks the scalars of a step, host arrays, and shows them."""
     run = self._check_finite(run, step, int(scalars['nonfinite']))
-    self._progress.show(scalars)
+    self._progress.show(scalars, is_of_first_call=not self._has_read)
     if step % self._config.i_print == 0 or step == self._config.num_steps:
       values = {f'train/{x}': scalars[x] for x in _SHOWN if x in scalars}
       values['train/learning_rate'] = self._experiment.schedule(step - 1)

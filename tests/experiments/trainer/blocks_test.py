@@ -36,12 +36,14 @@ class FitTest(chex.TestCase):
     config = configs.small(
       width=16, num_train=6, num_test=1, **(settings | changes)
     )
-    shown, validated = [], []
+    shown, validated, self_test = [], [], self
     show = progress.Progress.show
 
-    def keep(self, scalars):
-      show(self, scalars)
+    def keep(self, scalars, *, is_of_first_call):
+      show(self, scalars, is_of_first_call=is_of_first_call)
       shown.append(float(scalars['loss']))
+      if is_of_first_call:  # Which compiles.
+        self_test.assertEqual(self.rays_per_second(), 0.0)
 
     def validate(variables, step):
       validated.append(step)

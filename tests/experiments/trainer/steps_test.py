@@ -127,8 +127,8 @@ class FitTest(chex.TestCase):
     folder = self._folder()
     show = progress.Progress.show
 
-    def stop(self, scalars):
-      show(self, scalars)
+    def stop(self, scalars, **call):
+      show(self, scalars, **call)
       if self._step == 6:
         os.kill(os.getpid(), number)
 
