@@ -87,17 +87,16 @@ def repeat_plain(
   condition: Callable[[Carry], jax.Array],
   carry: Carry,
 ) -> Carry:
-  """Returns what one or more turns of `body` make of a carry.
+  """Returns what the turns of a loop make of a carry.
 
   Args:
     body: a turn.
-    condition: whether another turn follows.
+    condition: whether another turn follows; of the given carry it holds.
     carry: tree of arrays.
   """
-  while True:
+  while condition(carry):
     carry = body(carry)
-    if not condition(carry):
-      return carry
+  return carry
 
 
 def repeat(
@@ -111,15 +110,9 @@ def repeat(
   entered in the usual case: the host has to wait for the end of each turn. On a
   CPU only one turn is compiled.
   """
-  if devices.are_cpus():
-    is_first = jnp.ones((), jnp.bool_)
-    _, carry = jax.lax.while_loop(
-      lambda x: x[0] | condition(x[1]),
-      lambda x: (jnp.zeros((), jnp.bool_), body(x[1])),
-      (is_first, carry),
-    )
-    return carry
-  result: Carry = jax.lax.while_loop(condition, body, body(carry))
+  if not devices.are_cpus():
+    carry = body(carry)
+  result: Carry = jax.lax.while_loop(condition, body, carry)
   return result
 
 

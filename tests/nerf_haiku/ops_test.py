@@ -1,10 +1,12 @@
+from unittest import mock
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl.testing import parameterized
 
-from nerf_haiku import ops
+from nerf_haiku import devices, ops
 
 
 def _normal(*shape, seed=0):
@@ -43,20 +45,36 @@ class PlainTest(chex.TestCase):
   def test_the_slope_of_relu_at_0_is_0(self):
     self.assertEqual(float(jax.grad(ops.relu)(0.0)), 0.0)
 
-  @parameterized.parameters(1, 3, 12)
-  def test_exclusive_sum(self, longest):
+  @parameterized.product(longest=(1, 3, 12, 300), are_cpus=(True, False))
+  def test_exclusive_sum(self, longest, are_cpus):
     counts = [longest, 0, 1, longest, 2]
     counts = [min(x, longest) for x in counts]
     ray = np.repeat(np.arange(5), counts)
     rank = np.concatenate([np.arange(n) for n in counts])
     x, g = _normal(len(ray)), _normal(len(ray), seed=1)
-    tuned = _values_and_gradients(
-      lambda x: ops.exclusive_sum(x, jnp.asarray(rank), longest), g, x
-    )
+    with mock.patch.object(devices, 'are_cpus', return_value=are_cpus):
+      tuned = _values_and_gradients(
+        lambda x: ops.exclusive_sum(x, jnp.asarray(rank), longest), g, x
+      )
     plain = _values_and_gradients(
       lambda x: ops.exclusive_sum_plain(x, jnp.asarray(ray)), g, x
     )
     chex.assert_trees_all_close(tuned, plain, atol=1e-5)
+
+  @parameterized.product(count=(1, 2, 7), are_cpus=(True, False))
+  def test_repeat(self, count, are_cpus):
+    def body(carry):
+      i, total = carry
+      return i + 1, 2 * total + i
+
+    def condition(carry):
+      return carry[0] < count
+
+    with mock.patch.object(devices, 'are_cpus', return_value=are_cpus):
+      tuned = jax.jit(lambda x: ops.repeat(body, condition, (0, x)))(3)
+    self.assertEqual(
+      tuple(map(int, tuned)), ops.repeat_plain(body, condition, (0, 3))
+    )
 
   @parameterized.parameters(1, 2, 5, 9)
   def test_select_bits(self, num_words):
