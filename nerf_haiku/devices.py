@@ -1,6 +1,6 @@
 """Moves arrays to and from many devices, for pmapped functions."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,6 +10,23 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 def are_cpus() -> bool:
   """Returns whether this process computes on CPUs."""
   return jax.default_backend() == 'cpu'
+
+
+class Memory(NamedTuple):
+  """Bytes of a device's memory."""
+
+  limit: int
+  in_use: int
+
+
+def memory() -> Memory | None:
+  """Returns the memory of the local device that has least left.
+
+  None where devices do not say it, as CPUs.
+  """
+  stats = [device.memory_stats() for device in jax.local_devices()]
+  known = [Memory(x['bytes_limit'], x['bytes_in_use']) for x in stats if x]
+  return min(known, key=lambda x: x.limit - x.in_use, default=None)
 
 
 def replicate(tree: Any, num_devices: int | None = None) -> Any:

@@ -42,7 +42,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from experiments.benchmarks import machine
 from experiments.builders import experiment as experiment_lib
-from experiments.builders import inputs, training_step
+from experiments.builders import inputs
 from experiments.configs import fast_blender_lego_half, paper_blender_lego
 from experiments.processes import environment
 from nerf_haiku import devices, hash_grid, training
@@ -272,15 +272,8 @@ def compile_update(config: Any, size: int, num_steps: int) -> Any:
     experiment = experiment_lib.make_experiment(
       config, scene, drawn_on=inputs.DEVICE
     )
-    update: Any = training_step.make_update(
-      config,
-      scene,
-      experiment.renderer,
-      experiment.optimizer,
-      feed=inputs.make_feed(config, inputs.DEVICE),
-      num_steps=num_steps,
-    )
-    data = inputs.shapes(config, scene, inputs.DEVICE)
+    update: Any = experiment.make_update(num_steps)
+    data = experiment.inputs.shapes()
 
     def place(spec: PartitionSpec, shape: Any) -> Any:
       lead = (1,) if spec else ()

@@ -8,7 +8,8 @@ import jax
 import ml_collections
 import optax
 
-from experiments.builders import inputs, model, training_step
+from experiments.builders import inputs as inputs_lib
+from experiments.builders import model, training_step
 from nerf_haiku import image_rendering, scenes, training
 
 
@@ -23,7 +24,7 @@ class Experiment(NamedTuple):
   renderer: model.Renderer
   schedule: optax.Schedule  # the learning rate of a step.
   optimizer: optax.GradientTransformation
-  drawn_on: str  # where batches are drawn, see `inputs`.
+  inputs: inputs_lib.Inputs  # what the updates read.
   update: training_step.Update  # takes one step, see `make_inputs`.
   render_image: image_rendering.RenderImage
   # Renders with the coarse network; None where there is one network only.
@@ -46,12 +47,18 @@ class Experiment(NamedTuple):
     self, *, seed: int, start_step: int, num_steps: int
   ) -> Iterator[Any]:
     """Yields what `update` reads in the steps from `start_step` on."""
-    return inputs.make_inputs(
+    return self.inputs.of_steps(
+      seed=seed, start_step=start_step, num_steps=num_steps
+    )
+
+  def make_update(self, num_steps: int) -> training_step.Update:
+    """Makes an update of some steps a call."""
+    return training_step.make_update(
       self.config,
       self.scene,
-      self.drawn_on,
-      seed=seed,
-      start_step=start_step,
+      self.renderer,
+      self.optimizer,
+      feed=self.inputs.make_feed(),
       num_steps=num_steps,
     )
 
@@ -59,22 +66,10 @@ class Experiment(NamedTuple):
     self, num_steps: int = 1
   ) -> concurrent.futures.Future[training_step.Update]:
     """Compiles an update of some steps a call, in a thread of its own."""
-    update = self.update
-    if num_steps > 1:
-      update = training_step.make_update(
-        self.config,
-        self.scene,
-        self.renderer,
-        self.optimizer,
-        feed=inputs.make_feed(self.config, self.drawn_on),
-        num_steps=num_steps,
-      )
     return training_step.compile_ahead(
-      update,
+      self.update if num_steps == 1 else self.make_update(num_steps),
       self.state_shapes(),
-      inputs.shapes(
-        self.config, self.scene, self.drawn_on, num_steps=num_steps
-      ),
+      self.inputs.shapes(num_steps),
     )
 
 
@@ -89,12 +84,14 @@ def make_experiment(
   Args:
     config: the config.
     scene: the scene.
-    drawn_on: where batches are drawn; None: see `inputs.choose`.
+    drawn_on: where batches are drawn; None: see
+      `inputs.choose`.
 
   Raises:
     UserError: if the config does not fit the scene.
   """
-  drawn_on = drawn_on or inputs.choose(config, scene)
+  kind = drawn_on or inputs_lib.choose(config, scene)
+  inputs = inputs_lib.Inputs(config, scene, kind)
   renderer = model.make_renderer(config, scene)
   schedule = training_step.make_schedule(config)
   optimizer = training_step.make_optimizer(config, schedule)
@@ -105,13 +102,9 @@ def make_experiment(
     renderer=renderer,
     schedule=schedule,
     optimizer=optimizer,
-    drawn_on=drawn_on,
+    inputs=inputs,
     update=training_step.make_update(
-      config,
-      scene,
-      renderer,
-      optimizer,
-      feed=inputs.make_feed(config, drawn_on),
+      config, scene, renderer, optimizer, feed=inputs.make_feed()
     ),
     render_image=model.make_render_image(config, scene, renderer),
     render_coarse=(

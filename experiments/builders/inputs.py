@@ -4,6 +4,7 @@ Either each device holds the images and draws from them, or the host draws, with
 tf.data, and the pixels of each step travel.
 """
 
+import functools
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -50,112 +51,104 @@ def _free_bytes() -> int | None:
   """Returns the free memory of each device; None: it is not known."""
   if devices.are_cpus():
     return memory.available()
-  stats = [device.memory_stats() for device in jax.local_devices()]
-  free = [x['bytes_limit'] - x['bytes_in_use'] for x in stats if x]
-  return min(free, default=None)
+  of_device = devices.memory()
+  return of_device and of_device.limit - of_device.in_use
 
 
-def describe(kind: str, scene: scenes.Scene) -> str:
-  """Says in a sentence where the batches are drawn."""
-  size = scene.train.images.pixels.nbytes / 1e6
-  if kind == HOST:
-    return f'Batches are drawn on the host from {size:,.0f} MB of images.'
-  where = 'in memory' if devices.are_cpus() else 'on each device'
-  return f'Batches are drawn from {size:,.0f} MB of images {where}.'
+class Inputs:
+  """What the updates of a run read.
 
-
-def make_feed(config: ml_collections.ConfigDict, kind: str) -> training.Feed:
-  """Returns what makes batches of the data that an update reads."""
-  shared: dict[str, Any] = {
-    'background': schema.background(config),
-    'with_alpha': config.random_background,
-  }
-  if kind == HOST:
-    return batches.make_feed(**shared)
-  return resident.make_feed(
-    num_rays=config.num_rand,
-    batching=config.batching,
-    precrop_iters=config.precrop_iters,
-    **shared,
-  )
-
-
-def make_inputs(
-  config: ml_collections.ConfigDict,
-  scene: scenes.Scene,
-  kind: str,
-  *,
-  seed: int,
-  start_step: int,
-  num_steps: int,
-) -> Iterator[Any]:
-  """Yields for each step what this process's devices read, `[D, ...]`.
-
-  Args:
-    config: the config.
-    scene: of the training images.
-    kind: `DEVICE`, which yields the same arrays for each step, or `HOST`.
-    seed: of the run; on devices the run's key takes its place.
-    start_step: the first step.
-    num_steps: the step to stop before.
+  Attributes:
+    kind: where batches are drawn, `DEVICE` or `HOST`.
   """
-  if kind == DEVICE:
-    images = devices.replicate(_make_resident(config, scene))
-    return itertools.repeat(images, num_steps - start_step)
-  return batches.make_batches(
-    scene.train.images,
-    seed=seed,
-    start_step=start_step,
-    num_steps=num_steps,
-    num_rays=config.num_rand,
-    batching=config.batching,
-    precrop_iters=config.precrop_iters,
-    precrop_frac=config.precrop_frac,
-    process=jax.process_index(),
-    num_processes=jax.process_count(),
-    masks=scene.train.masks,
-  )
 
+  def __init__(
+    self, config: ml_collections.ConfigDict, scene: scenes.Scene, kind: str
+  ):
+    """Nothing is moved to a device before it is asked for."""
+    self.kind = kind
+    self._config, self._split = config, scene.train
+    # Of both kinds; as the twins name them.
+    self._settings: dict[str, Any] = {
+      'masks': scene.train.masks,
+      'batching': config.batching,
+      'precrop_iters': config.precrop_iters,
+      'precrop_frac': config.precrop_frac,
+    }
 
-def _make_resident(
-  config: ml_collections.ConfigDict, scene: scenes.Scene
-) -> resident.Resident:
-  return resident.make_resident(
-    scene.train.images,
-    masks=scene.train.masks,
-    batching=config.batching,
-    precrop_iters=config.precrop_iters,
-    precrop_frac=config.precrop_frac,
-  )
+  @functools.cached_property
+  def _resident(self) -> resident.Resident:
+    """The images on this process's devices, `[D, ...]`."""
+    held = resident.make_resident(self._split.images, **self._settings)
+    on_devices: resident.Resident = devices.replicate(held)
+    return on_devices
 
+  def describe(self) -> str:
+    """Says in a sentence where the batches are drawn."""
+    size = self._split.images.pixels.nbytes / 1e6
+    if self.kind == HOST:
+      return f'Batches are drawn on the host from {size:,.0f} MB of images.'
+    where = 'in memory' if devices.are_cpus() else 'on each device'
+    return f'Batches are drawn from {size:,.0f} MB of images {where}.'
 
-def shapes(
-  config: ml_collections.ConfigDict,
-  scene: scenes.Scene,
-  kind: str,
-  *,
-  num_steps: int = 1,
-) -> Any:
-  """Returns the shapes of what a call of `num_steps` steps reads."""
-  count = jax.local_device_count()
-  if kind == DEVICE:
-    return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype),
-      _make_resident(config, scene),
+  def make_feed(self) -> training.Feed:
+    """Returns what makes batches of the data that an update reads."""
+    config = self._config
+    shared: dict[str, Any] = {
+      'background': schema.background(config),
+      'with_alpha': config.random_background,
+    }
+    if self.kind == HOST:
+      return batches.make_feed(**shared)
+    return resident.make_feed(
+      num_rays=config.num_rand,
+      batching=config.batching,
+      precrop_iters=config.precrop_iters,
+      **shared,
     )
-  lead = (count, num_steps) if num_steps > 1 else (count,)
-  rays = (*lead, config.num_rand // jax.device_count())
-  pixels = scene.train.images.pixels
-  fields: dict[str, Any] = {
-    'camera': jax.ShapeDtypeStruct(rays, np.int32),
-    'pixel': jax.ShapeDtypeStruct((*rays, 2), np.int32),
-    'color': jax.ShapeDtypeStruct((*rays, pixels.shape[1]), pixels.dtype),
-  }
-  return scenes.StoredPixels(**fields)
 
+  def of_steps(
+    self, *, seed: int, start_step: int, num_steps: int
+  ) -> Iterator[Any]:
+    """Yields for each step what this process's devices read, `[D, ...]`.
 
-def stack(inputs: list[Any], kind: str) -> Any:
-  """Returns what one call reads for several steps, from that of each."""
-  if kind == DEVICE or len(inputs) == 1:
-    return inputs[0]
-  return jax.tree.map(lambda *x: np.stack(x, axis=1), *inputs)
+    Args:
+      seed: of the run; on devices the run's key takes its place.
+      start_step: the first step.
+      num_steps: the step to stop before.
+    """
+    if self.kind == DEVICE:
+      return itertools.repeat(self._resident, num_steps - start_step)
+    return batches.make_batches(
+      self._split.images,
+      seed=seed,
+      start_step=start_step,
+      num_steps=num_steps,
+      num_rays=self._config.num_rand,
+      process=jax.process_index(),
+      num_processes=jax.process_count(),
+      **self._settings,
+    )
+
+  def shapes(self, num_steps: int = 1) -> Any:
+    """Returns the shapes of what a call of `num_steps` steps reads."""
+    if self.kind == DEVICE:
+      return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self._resident
+      )
+    count = jax.local_device_count()
+    lead = (count, num_steps) if num_steps > 1 else (count,)
+    rays = (*lead, self._config.num_rand // jax.device_count())
+    pixels = self._split.images.pixels
+    fields: dict[str, Any] = {
+      'camera': jax.ShapeDtypeStruct(rays, np.int32),
+      'pixel': jax.ShapeDtypeStruct((*rays, 2), np.int32),
+      'color': jax.ShapeDtypeStruct((*rays, pixels.shape[1]), pixels.dtype),
+    }
+    return scenes.StoredPixels(**fields)
+
+  def stack(self, of_steps: list[Any]) -> Any:
+    """Returns what one call reads for several steps, from that of each."""
+    if self.kind == DEVICE or len(of_steps) == 1:
+      return of_steps[0]
+    return jax.tree.map(lambda *x: np.stack(x, axis=1), *of_steps)

@@ -161,8 +161,8 @@ def _activations_that_fit() -> int:
   """Returns the activations of a layer that a piece of a step may have."""
   if devices.are_cpus():
     return models.CACHED_ACTIVATIONS
-  stats = jax.local_devices()[0].memory_stats() or {}
-  limit = int(stats.get('bytes_limit', _ASSUMED_BYTES))
+  memory = devices.memory()
+  limit = memory.limit if memory else _ASSUMED_BYTES
   return limit // (2 * _BYTES_PER_ACTIVATION)
 
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.builders import experiment as experiment_lib
-from experiments.builders import inputs as inputs_lib
 from experiments.builders import training_step
 from nerf_haiku import devices, training
 
@@ -130,9 +129,8 @@ class Blocks:
 
   def data(self, inputs: Iterator[Any], num_steps: int) -> Any:
     """Returns what a call of so many steps reads."""
-    return inputs_lib.stack(
-      [next(inputs) for _ in range(num_steps)], self._experiment.drawn_on
-    )
+    of_steps = [next(inputs) for _ in range(num_steps)]
+    return self._experiment.inputs.stack(of_steps)
 
 
 def _num_steps() -> int:

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from nerf_haiku import errors
+from nerf_haiku import devices, errors
 
 _MARK = 'RESOURCE_EXHAUSTED'
 _SHARE = 0.9  # Of a device's memory that a step may take.
@@ -30,17 +30,16 @@ def explain(
   else:
     name = 'microbatch'
     now = config.microbatch or -(-config.num_rand // jax.device_count())
-  device = jax.local_devices()[0]
-  limit = (device.memory_stats() or {}).get('bytes_limit')
+  memory, kind = devices.memory(), jax.local_devices()[0].device_kind
   share, text = 0.5, ''
-  if analysis is not None and analysis.temp_size_in_bytes and limit:
+  if analysis is not None and analysis.temp_size_in_bytes and memory:
     needed = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes
-    text = f' A step needs {needed / 1e9:.2g} of {limit / 1e9:.2g} GB.'
-    free = _SHARE * limit - analysis.argument_size_in_bytes
+    text = f' A step needs {needed / 1e9:.2g} of {memory.limit / 1e9:.2g} GB.'
+    free = _SHARE * memory.limit - analysis.argument_size_in_bytes
     share = min(max(free / analysis.temp_size_in_bytes, 0.0), share)
   value = 1 << (max(1, int(now * share)).bit_length() - 1)
   return errors.UserError(
-    f'The memory of {device.device_kind} is not enough.{text} Use '
+    f'The memory of {kind} is not enough.{text} Use '
     f'--config.{name}={value} (now {now}): it changes no result, and the run '
     'resumes from its last checkpoint.'
   )

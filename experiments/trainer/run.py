@@ -97,7 +97,7 @@ def train(
     folder = run_dir.prepare_run_dir(model_dir, settings)
     multihost.run_on_main(lambda: stack.enter_context(folder))
     multihost.run_on_main(lambda: stored_scene.write(model_dir, config, scene))
-    lines = [describe_scene(config, scene), inputs.describe(drawn_on, scene)]
+    lines = [describe_scene(config, scene), experiment.inputs.describe()]
     log.info('\n'.join([*lines, *bounds_notices]))
     run = _Run(experiment, model_dir, settings, log, seed)
     watcher = stack.enter_context(watch(experiment)) if watch else None

@@ -63,7 +63,7 @@ def make_resident(
   Raises:
     ValueError: if there are more pixels.
   """
-  if len(images.pixels) > _MAX_PIXELS:
+  if not can_be_drawn(images):
     raise ValueError(
       f'images: {len(images.pixels)} pixels are more than {_MAX_PIXELS}.'
     )

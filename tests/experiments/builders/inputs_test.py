@@ -79,17 +79,19 @@ class ShapesTest(chex.TestCase):
       num_rand=16, batching=batching, precrop_iters=0 if batching else 2
     )
     scene = _scene()
-    read = inputs.make_inputs(
-      config, scene, kind, seed=0, start_step=2, num_steps=2 + num_steps
-    )
-    data = inputs.stack(list(read), kind)
-    shapes = inputs.shapes(config, scene, kind, num_steps=num_steps)
+    made = inputs.Inputs(config, scene, kind)
+    read = made.of_steps(seed=0, start_step=2, num_steps=2 + num_steps)
+    data = made.stack(list(read))
+    shapes = made.shapes(num_steps)
     chex.assert_trees_all_equal_shapes_and_dtypes(data, shapes)
 
   def test_what_is_said(self):
-    scene = _scene()
-    self.assertIn('on the host from 0 MB', inputs.describe('host', scene))
-    self.assertIn('0 MB of images in memory', inputs.describe('device', scene))
+    host, device = (
+      inputs.Inputs(configs.changed(), _scene(), kind).describe()
+      for kind in ('host', 'device')
+    )
+    self.assertIn('on the host from 0 MB', host)
+    self.assertIn('0 MB of images in memory', device)
 
 
 class DevicesTest(chex.TestCase):

@@ -11,7 +11,7 @@ import optax
 from absl.testing import parameterized
 
 from experiments.builders import experiment as experiment_lib
-from experiments.builders import inputs, model, training_step
+from experiments.builders import model, training_step
 from nerf_haiku import (
   camera_paths,
   cameras,
@@ -339,7 +339,7 @@ class BackgroundTest(chex.TestCase):
     self.assertIsInstance(hash(experiment.renderer), int)
     (data,) = experiment.make_inputs(seed=0, start_step=0, num_steps=1)
     keys = jax.random.split(jax.random.key(0), 16)
-    batch = inputs.make_feed(config, drawn_on).read(
+    batch = experiment.inputs.make_feed().read(
       jax.tree.map(lambda x: x[0], data), keys, keys[0], 0
     )
     np.testing.assert_array_equal(

@@ -12,7 +12,8 @@ from tests.support import configs
 def _explain(analysis, limit, **changes):
   config = configs.changed(**changes)
   device = types.SimpleNamespace(
-    device_kind='H1', memory_stats=lambda: limit and {'bytes_limit': limit}
+    device_kind='H1',
+    memory_stats=lambda: limit and {'bytes_limit': limit, 'bytes_in_use': 0},
   )
   with (
     mock.patch.object(jax, 'local_devices', return_value=[device]),
