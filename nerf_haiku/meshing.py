@@ -58,6 +58,12 @@ class Grid(NamedTuple):
     points: np.ndarray = self.box[0] + fraction * (self.box[1] - self.box[0])
     return points
 
+  def cell(self) -> np.ndarray:
+    """Returns the widths `[3]` of a cell along the axes, in its space."""
+    sides = self.box[1] - self.box[0]
+    width: np.ndarray = sides / (np.asarray(self.shape) - 1)
+    return width
+
   def cell_sizes(self, points: np.ndarray) -> np.ndarray:
     """Returns the width `[N]` of cells at points, in the world."""
     return self.to_world(points)[1]
@@ -67,7 +73,6 @@ class Grid(NamedTuple):
 
     The width is the geometric mean of those along the axes.
     """
-    cell = (self.box[1] - self.box[0]) / (np.asarray(self.shape) - 1)
     world = self.space.to_world(points)
     towards = np.where(points > self.box.mean(axis=0), 1.0, -1.0)
     lengths = [
@@ -75,7 +80,7 @@ class Grid(NamedTuple):
       np.linalg.norm(
         self.space.to_world(points - towards * step) - world, axis=-1
       )
-      for step in np.diag(0.5 * cell)
+      for step in np.diag(0.5 * self.cell())
     ]
     width = 2.0 * np.exp(np.mean(np.log(np.maximum(lengths, 1e-30)), axis=0))
     return world, width

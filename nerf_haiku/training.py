@@ -678,35 +678,19 @@ def _take_steps(
   _, shapes = jax.eval_shape(
     step, state, data if xs is None else jax.tree.map(lambda x: x[0], data), key
   )
-  leaves, structure = jax.tree.flatten(shapes)
-  ends = np.cumsum([x.size for x in leaves])
 
   def take_one(state: TrainState, x: Any) -> tuple[TrainState, jax.Array]:
     state, scalars = step(state, data if xs is None else x, key)
-    # Kept as one array. Counts of up to 2**24 are exact in float32.
-    return state, jnp.concatenate(
-      [x.reshape(-1).astype(jnp.float32) for x in jax.tree.leaves(scalars)]
-    )
-
-  def split(flat: jax.Array) -> Scalars:
-    parts = jnp.split(flat, ends[:-1])
-    scalars: Scalars = jax.tree.unflatten(
-      structure,
-      [
-        part.reshape(x.shape).astype(x.dtype)
-        for part, x in zip(parts, leaves, strict=True)
-      ],
-    )
-    return scalars
+    return state, arrays.pack(scalars)
 
   def take_part(state: TrainState, x: Any) -> tuple[TrainState, jax.Array]:
-    state, flat = jax.lax.scan(take_one, state, x, length=inner)
-    nonfinite = split(flat[-1])['nonfinite']
-    is_due = True if inner == every else None
-    return refresh(renderer, state, key, nonfinite, is_due=is_due), flat
+    state, packed = jax.lax.scan(take_one, state, x, length=inner)
+    nonfinite = arrays.unpack(packed[-1], shapes)['nonfinite']
+    is_due = inner == every
+    return refresh(renderer, state, key, nonfinite, is_due=is_due), packed
 
-  state, flat = jax.lax.scan(take_part, state, xs, length=parts)
-  return state, jax.vmap(split)(flat.reshape(num_steps, -1))
+  state, packed = jax.lax.scan(take_part, state, xs, length=parts)
+  return state, arrays.unpack(packed.reshape(num_steps, -1), shapes)
 
 
 def refresh(
@@ -715,7 +699,7 @@ def refresh(
   key: jax.Array,
   nonfinite: jax.Array,
   *,
-  is_due: bool | None = None,
+  is_due: bool = False,
 ) -> TrainState:
   """Updates the renderer's state after a step, where that is due.
 
@@ -724,8 +708,8 @@ def refresh(
     state: after the step.
     key: the run's.
     nonfinite: the step's scalar: after a NaN nothing is updated.
-    is_due: whether it is due; None: it depends on the step, and an accelerator
-      has to wait for the host to decide.
+    is_due: whether it is known to be due; else it depends on the step, and an
+      accelerator has to wait for the host to decide.
   """
   every = renderer.update_every
   if not every:

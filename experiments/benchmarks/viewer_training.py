@@ -78,7 +78,7 @@ class _Run:
 class _Page:
   """Stands for a viewer with one client."""
 
-  num_clients = 1
+  num_clients: int = 1
 
   def __init__(self, session: sessions.Session):
     self.refresh = session.refresh
@@ -95,7 +95,7 @@ def _client(
   watcher = live.Watcher(models.make_model(record, scene, variables))
   renderer = sessions.Renderer(watcher.model, scene, shares_time=True)
   session = sessions.Session(renderer, _Screen())
-  watcher.viewer = _Page(session)  # type: ignore[assignment]
+  watcher.viewer = _Page(session)
   poses = np.asarray(scene.train.cameras.camera_to_world, np.float64)
   size, ended = _SIZE.value, threading.Event()
 

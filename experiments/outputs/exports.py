@@ -248,8 +248,7 @@ def _density_surface(
   volume = meshing.sample_volume(
     grid, lambda points: model.query_field(points, viewdir)[0], model.occupied
   )
-  sides = grid.box[1] - grid.box[0]
-  cell = float(np.max(sides / (np.asarray(grid.shape) - 1)))
+  cell = float(np.max(grid.cell()))
   return meshing.extract(volume, -np.log1p(-opacity) / cell)
 
 

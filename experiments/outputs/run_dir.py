@@ -94,9 +94,7 @@ def check_run_dir(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
   if not os.path.exists(model_dir / CONFIG):  # pathlib's raises for some names.
     return
   existing = json_files.read_json(model_dir / CONFIG, *settings)
-  with checkpoints.Checkpoints(model_dir / CHECKPOINTS) as saved:
-    has_checkpoint = bool(saved.steps())
-  if not has_checkpoint and not (model_dir / RESULTS).exists():
+  if not _has_checkpoint(model_dir) and not (model_dir / RESULTS).exists():
     return  # Stopped before its first checkpoint.
   differing = _differences(existing, settings)
   if differing:
@@ -104,6 +102,11 @@ def check_run_dir(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
       f'--model_dir: {model_dir} holds another run ({differing}). Choose '
       'another folder.'
     )
+
+
+def _has_checkpoint(model_dir: pathlib.Path) -> bool:
+  with checkpoints.Checkpoints(model_dir / CHECKPOINTS) as saved:
+    return bool(saved.steps())
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
@@ -138,9 +141,8 @@ def check_data(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
   existing = json_files.read_json(model_dir / CONFIG)
   # Older runs have none: what they were trained on is not known.
   before, now = existing.get(DIGEST), settings[DIGEST]
-  with checkpoints.Checkpoints(model_dir / CHECKPOINTS) as saved:
-    resumes = bool(saved.steps())
-  if resumes and before and now and before != now:
+  differs = before and now and before != now
+  if differs and _has_checkpoint(model_dir):
     raise errors.UserError(
       f'--data_dir: the training views in {settings["data_dir"]} are not those '
       f'that the run in {model_dir} was begun with. Name the folder of those, '
@@ -150,11 +152,8 @@ def check_data(model_dir: pathlib.Path, settings: dict[str, Any]) -> None:
 
 def drawn_on(model_dir: pathlib.Path) -> str | None:
   """Returns where a run that resumes has drawn its batches; None: it begins."""
-  if not os.path.exists(model_dir / CONFIG):
+  if not os.path.exists(model_dir / CONFIG) or not _has_checkpoint(model_dir):
     return None
-  with checkpoints.Checkpoints(model_dir / CHECKPOINTS) as saved:
-    if not saved.steps():
-      return None
   # Older runs had tf.data alone.
   return str(json_files.read_json(model_dir / CONFIG).get(DRAWN_ON, 'host'))
 

@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.builders import experiment as experiment_lib
 from experiments.builders import training_step
-from nerf_haiku import devices, training
+from nerf_haiku import arrays, devices, training
 
 # Steps of a call on an accelerator, and the seconds that they may take: two
 # calls are in flight when a signal is noticed.
@@ -48,28 +47,17 @@ def fetch_later(scalars: training.Scalars) -> Callable[[], training.Scalars]:
   """
   if devices.are_cpus() or jax.process_count() > 1:
     return lambda: jax.device_get(scalars)
-  leaves, structure = jax.tree.flatten(scalars)
-  flat = _flatten(leaves)
-  flat.copy_to_host_async()
+  packed = _pack(scalars)
+  packed.copy_to_host_async()
 
   def read() -> training.Scalars:
-    ends = np.cumsum([x.size for x in leaves])
-    parts = np.split(np.asarray(flat), ends[:-1])
-    return jax.tree.unflatten(
-      structure,
-      [
-        part.reshape(x.shape).astype(x.dtype)
-        for part, x in zip(parts, leaves, strict=True)
-      ],
-    )
+    host: training.Scalars = arrays.unpack(np.asarray(packed), scalars)
+    return host
 
   return read
 
 
-@jax.jit
-def _flatten(leaves: list[jax.Array]) -> jax.Array:
-  # Counts of up to 2**24 are exact in float32.
-  return jnp.concatenate([x.reshape(-1).astype(jnp.float32) for x in leaves])
+_pack = jax.jit(arrays.pack)
 
 
 class Blocks:

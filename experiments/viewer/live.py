@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import jax
 
@@ -16,6 +17,17 @@ from nerf_haiku.renderers import base
 
 # Seconds between models, so that a view at rest has the time to sharpen.
 _EVERY = 8.0
+
+
+class Page(Protocol):
+  """What a watcher tells of newer models: `server.Viewer`."""
+
+  @property
+  def num_clients(self) -> int:
+    """Returns how many look."""
+
+  def refresh(self) -> None:
+    """Tells that there is a newer model."""
 
 
 class Watcher:
@@ -33,7 +45,7 @@ class Watcher:
     self._model = first
     self._clock = clock
     self._taken_at = -float('inf')
-    self.viewer: server.Viewer | None = None
+    self.viewer: Page | None = None
 
   def model(self) -> models.Model:
     """Returns the model of some steps ago."""

@@ -32,7 +32,6 @@ _UNDISTORT = (
 )
 _MAX_SIDE = 1_000_000  # Of an image, pixels.
 _UNIT_TOLERANCE = 1e-3  # Of a quaternion's length; files may round.
-# From COLMAP's axes of a camera to OpenGL's: y up, z back.
 
 
 class Model(NamedTuple):

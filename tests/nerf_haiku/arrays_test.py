@@ -1,4 +1,6 @@
 import chex
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl.testing import parameterized
@@ -25,3 +27,20 @@ class EmptyTest(chex.TestCase):
     held = devices.replicate(made).addressable_data(0)
     self.assertEqual(held.unsafe_buffer_pointer(), made.ctypes.data)
     np.testing.assert_array_equal(held[0], made)
+
+
+class PackTest(chex.TestCase):
+  def test_unpack_inverts_pack(self):
+    tree = {
+      'a': jnp.float32(0.25),
+      'b': (jnp.ones((3, 2)), jnp.int32(2**24)),
+      'c': jnp.arange(3, dtype=jnp.int32),
+    }
+    packed = arrays.pack(tree)
+    chex.assert_shape(packed, (1 + 6 + 1 + 3,))
+    for one in (packed, np.asarray(packed)):
+      chex.assert_trees_all_equal(arrays.unpack(one, tree), tree)
+    many = arrays.unpack(jnp.stack([packed, 2 * packed]), tree)
+    doubled = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), tree)
+    chex.assert_trees_all_equal(many, doubled)
+    chex.assert_trees_all_equal_shapes_and_dtypes(many, doubled)
