@@ -277,10 +277,13 @@ def _scatter_at_once(
   by_level = gradient.reshape(len(levels.sizes), len(tables), -1)
   by_level = jnp.moveaxis(by_level, 1, 2)  # [L, N, F]
   row, weight = _corner_arrays(points, levels)
-  zeros = jnp.zeros((levels.num_rows(), len(tables)), points.dtype)
-  total = zeros.at[row].add(
-    weight[..., None] * by_level[None], mode='promise_in_bounds'
-  )
+  # Points without a gradient add nothing. Those that fill up a list of samples
+  # are all one point, and a GPU adds to one row one after the other: they took
+  # three quarters of a step.
+  num_rows = levels.num_rows()
+  row = jnp.where(jnp.any(by_level != 0, axis=-1)[None], row, num_rows)
+  zeros = jnp.zeros((num_rows, len(tables)), points.dtype)
+  total = zeros.at[row].add(weight[..., None] * by_level[None], mode='drop')
   return [total[:, i] for i in range(len(tables))]
 
 
