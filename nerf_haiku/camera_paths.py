@@ -169,7 +169,7 @@ def through_capture(camera_to_world: np.ndarray, num_poses: int) -> np.ndarray:
   backward = camera_to_world[:, :3, 2]
   mean = backward.mean(0)
   cosines = backward @ mean / max(float(np.linalg.norm(mean)), _TINY)
-  if cosines.min() > _MIN_FORWARD:
+  if np.min(cosines) > _MIN_FORWARD:
     return spiral(camera_to_world, _UNIT_DEPTH, _UNIT_DEPTH, num_poses)
   return interpolate(camera_to_world, num_poses)
 

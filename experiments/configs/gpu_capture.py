@@ -1,6 +1,6 @@
 """Own photographs, as `capture.py`, for one GPU.
 
-It has not been run on a GPU yet: rates and steps are those of the literature.
+Its rates and number of steps are not tuned.
 """
 
 import ml_collections

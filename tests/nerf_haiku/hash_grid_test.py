@@ -168,6 +168,17 @@ class HashGridTest(chex.TestCase):
     _, pull_back = jax.vjp(lambda x: at_once(tables, x), points)
     chex.assert_trees_all_close(pull_back(g), (of_points,), atol=2e-4)
 
+  def test_all_levels_at_once_leave_points_without_a_gradient_out(self):
+    """Their weights, which are no numbers here, do not count."""
+    tables, points = _grid(self._LEVELS), self._points()
+    g = np.random.default_rng(4).normal(size=(8, 9)).astype(np.float32)
+    g[:, 3] = 0.0
+    scatter = hash_grid._scatter_at_once
+    chex.assert_trees_all_close(
+      scatter(tables, points.at[:, 3].set(np.nan), g, self._LEVELS),
+      scatter(tables, points, g, self._LEVELS),
+    )
+
   def test_the_form_is_that_of_the_device_it_is_compiled_for(self):
     tables, points = _grid(self._LEVELS), self._points()
 

@@ -272,7 +272,7 @@ def _near_ball(
   """
   offset = solid.center[:, None] - start
   square, ahead = _dot(offset, offset), _dot(offset, unit)
-  reach = solid.radius
+  reach: float | np.ndarray = solid.radius
   if spread:
     reach = reach + spread * np.sqrt(square)
   aside = square - ahead * ahead
