@@ -34,10 +34,15 @@ class Rays(NamedTuple):
   viewdirs: arrays.Array  # [R, 3] the directions, normalized.
   near: arrays.Array  # [R, 1] where the ray begins, in t.
   far: arrays.Array  # [R, 1] where it ends; equal to `near` for an empty ray.
+  # [R, 1] of the cone that is as wide as the pixel, at t = 1, scene units, see
+  # `cones`. None: in normalized device coordinates, and of lone rays.
+  radius: arrays.Array | None = None
 
 
 # Rays in normalized device coordinates are at most 85 degrees off -z.
 MIN_COSINE = float(np.cos(np.deg2rad(85)))
+# A disk of this radius has the variance of a pixel of width 1.
+_DISK_RADIUS = 2 / np.sqrt(12)
 _TINY_DEPTH = 1e-9  # Of points on a camera's own plane.
 
 
@@ -76,7 +81,9 @@ def cast(
       corner.
 
   Returns:
-    `R` rays. A ray that misses the box has `near == far`.
+    `R` rays. A ray that misses the box has `near == far`. Their radius has the
+    variance of the pixel (Barron et al., *Mip-NeRF*, 2021, section 3.1), a
+    lens's distortion neglected.
   """
   chex.assert_rank([camera, pixel], [1, 2])
   chex.assert_shape(pixel, (camera.shape[0], 2))
@@ -102,6 +109,7 @@ def cast(
     viewdirs=viewdirs,
     near=jnp.full_like(x[:, None], near),
     far=jnp.full_like(x[:, None], far),
+    radius=_DISK_RADIUS * jnp.sqrt(1 / (fx * fy))[:, None],
   )
   return rays if box is None else clip(rays, box)
 

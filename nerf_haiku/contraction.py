@@ -58,6 +58,24 @@ def density_factor(points: arrays.Array) -> jax.Array:
   return 1.0 / jnp.maximum(jnp.sum(points * points, axis=-1), 1.0)
 
 
+def length_factor(points: arrays.Array) -> jax.Array:
+  """Returns by how much contraction shrinks lengths, on average.
+
+  It is the third root of the factor by which volumes shrink: by the squared
+  radius towards the origin, and by less across.
+
+  Args:
+    points: `[..., 3]`, before contraction.
+
+  Returns:
+    `[...]` in (0, 1], 1 within 1 of the origin.
+  """
+  points = jnp.asarray(points)
+  square = jnp.sum(points * points, axis=-1)
+  across = contraction_factor(square)
+  return jnp.cbrt(density_factor(points) * across**2)
+
+
 def expand(points: arrays.Array) -> jax.Array:
   """Returns the points `[..., D]` that are contracted to others.
 
@@ -84,9 +102,15 @@ def contract_field(field: hk.Transformed) -> hk.Transformed:
   """
 
   def apply(
-    params: hk.Params, points: jax.Array, viewdirs: jax.Array
+    params: hk.Params,
+    points: jax.Array,
+    viewdirs: jax.Array,
+    variance: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array]:
-    density, rgb = field.apply(params, contract(points), viewdirs)
+    spread: tuple[jax.Array, ...] = ()
+    if variance is not None:
+      spread = (variance * length_factor(points)[..., None] ** 2,)
+    density, rgb = field.apply(params, contract(points), viewdirs, *spread)
     return density, rgb
 
   return field._replace(apply=apply)

@@ -17,6 +17,7 @@ def positional(
   periodic_fns: Sequence[str] = ('sin', 'cos'),
   log_sampling: bool = True,
   include_input: bool = True,
+  variance: jax.Array | None = None,
 ) -> jax.Array:
   """Encodes each coordinate by periodic functions (equation 4).
 
@@ -28,6 +29,9 @@ def positional(
     periodic_fns: names of functions in `PERIODIC_FNS`.
     log_sampling: whether frequencies double; else they are evenly spaced.
     include_input: whether `x` itself comes first.
+    variance: `[..., D]`; the encoding is then its mean over a Gaussian around
+      `x`, in which frequencies fade that the Gaussian is too wide for (Barron
+      et al., *Mip-NeRF*, 2021, equation 14). None: that of `x` itself.
 
   Returns:
     `[..., P]`: x, sin(x), cos(x), sin(2x), cos(2x), ... of `D` numbers each.
@@ -40,6 +44,9 @@ def positional(
     frequencies = np.linspace(1.0, 2.0**highest, num_octaves)
   angles = jnp.stack([x * float(f) for f in frequencies], axis=-2)
   waves = [PERIODIC_FNS[name](angles) for name in periodic_fns]
+  if variance is not None:
+    spread = jnp.stack([variance * float(f) ** 2 for f in frequencies], -2)
+    waves = [jnp.exp(-0.5 * spread) * wave for wave in waves]
   # [..., octave, function, D], flattened in this order.
   encoded = jnp.stack(waves, axis=-2).reshape(*x.shape[:-1], -1)
   return jnp.concatenate([x, encoded], -1) if include_input else encoded

@@ -4,6 +4,9 @@ A field is a pair `init(key, points, viewdirs)` and `apply(params, points,
 viewdirs)` for points `[..., 3]` in scene units and unit viewing directions
 that broadcast against them. It returns the density `[...]` before its
 activation, and the colour `[..., 3]` in [0, 1].
+
+With a fourth argument, the variance `[..., 3]` of Gaussians around the points
+(`cones`), details that are smaller than these fade.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,11 +20,11 @@ import numpy as np
 
 from nerf_haiku import encodings, hash_grid, ops
 
-Encoding = Callable[[jax.Array], jax.Array]
+Encoding = Callable[..., jax.Array]
 # A dtype, or its name.
 DType = jax.typing.DTypeLike
-# (params, points, viewdirs) -> (density before its activation, rgb).
-Apply = Callable[[hk.Params, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+# (params, points, viewdirs, variance) -> (density before its activation, rgb).
+Apply = Callable[..., tuple[jax.Array, jax.Array]]
 # Enough that a compiler does not unroll the loop.
 _NUM_REMAT_CHUNKS = 4
 
@@ -80,7 +83,8 @@ class Mlp(hk.Module):
     """Makes the module.
 
     Args:
-      encode_position: maps `[..., 3]` points to features.
+      encode_position: maps `[..., 3]` points, and by name their `variance` if
+        there is one, to features.
       encode_direction: maps `[..., 3]` unit directions to features.
       net_depth: layers of the trunk.
       net_width: their width; the view branch has half of it.
@@ -101,11 +105,15 @@ class Mlp(hk.Module):
     self._dtype = dtype
 
   def __call__(
-    self, points: jax.Array, viewdirs: jax.Array
+    self,
+    points: jax.Array,
+    viewdirs: jax.Array,
+    variance: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array]:
     """Maps points to raw densities `[...]` and colours `[..., 3]`."""
     _assert_inputs(points, viewdirs)
-    position = _as_columns(self._encode_position(points), self._dtype)
+    spread = {} if variance is None else {'variance': variance}
+    position = _as_columns(self._encode_position(points, **spread), self._dtype)
     features = [position]
     for i in range(self._net_depth):
       hidden = Linear(self._net_width, name=f'layer_{i}')(*features)
@@ -186,11 +194,16 @@ class HashGrid(hk.Module):
     self._dtype = dtype
 
   def __call__(
-    self, points: jax.Array, viewdirs: jax.Array
+    self,
+    points: jax.Array,
+    viewdirs: jax.Array,
+    variance: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array]:
     """Maps points to raw densities `[...]` and colours `[..., 3]`."""
     _assert_inputs(points, viewdirs)
-    hidden = Linear(self._density_width, name='layer_0')(self._encode(points))
+    hidden = Linear(self._density_width, name='layer_0')(
+      self._encode(points, variance)
+    )
     hidden = ops.relu(hidden)
     density = Linear(1, name='density')(hidden)[0]
     if not self._has_color:
@@ -204,7 +217,7 @@ class HashGrid(hk.Module):
       features = [ops.relu(view)]
     return density.astype(jnp.float32), _rgb_head(features)
 
-  def _encode(self, points: jax.Array) -> jax.Array:
+  def _encode(self, points: jax.Array, variance: jax.Array | None) -> jax.Array:
     """Maps points `[..., 3]` to features `[L * F, ...]`."""
     lower, upper = self._box
     flat = (points.reshape(-1, 3) - lower[None]) / (upper - lower)[None]
@@ -216,6 +229,11 @@ class HashGrid(hk.Module):
       for i in range(self._features_per_level)
     ]
     features = hash_grid.interpolate(tables, inside, self._levels)
+    if variance is not None:
+      # Of coordinates in [0, 1], and its mean over the axes.
+      sides = (upper - lower)[None]
+      spread = jnp.mean(variance.reshape(-1, 3) / sides**2, axis=-1)
+      features *= hash_grid.level_weights(spread, self._levels, len(tables))
     features = features.astype(self._dtype)
     return features.reshape(-1, *points.shape[:-1])
 
@@ -262,9 +280,9 @@ def _transform(
   module: Callable[..., Any], remat: bool, settings: dict[str, Any]
 ) -> hk.Transformed:
   def field(
-    points: jax.Array, viewdirs: jax.Array
+    points: jax.Array, viewdirs: jax.Array, variance: jax.Array | None = None
   ) -> tuple[jax.Array, jax.Array]:
-    return module(**settings)(points, viewdirs)
+    return module(**settings)(points, viewdirs, variance)
 
   transformed: hk.Transformed = hk.without_apply_rng(hk.transform(field))
   if remat:
@@ -282,15 +300,19 @@ def rematerialize(apply: Apply) -> Apply:
   recomputed = jax.checkpoint(apply, prevent_cse=False)
 
   def apply_in_chunks(
-    params: hk.Params, points: jax.Array, viewdirs: jax.Array
+    params: hk.Params,
+    points: jax.Array,
+    viewdirs: jax.Array,
+    variance: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array]:
     rays = points.shape[0]
     size = -(-rays // _NUM_REMAT_CHUNKS)
     chunks = -(-rays // size)
     # Rays that fill up the last chunk are cut off again.
     index = jnp.arange(chunks * size).reshape(chunks, size) % rays
+    inputs = (points, viewdirs, variance)
     density, rgb = jax.lax.map(
-      lambda i: recomputed(params, points[i], viewdirs[i]), index
+      lambda i: recomputed(params, *jax.tree.map(lambda x: x[i], inputs)), index
     )
     return (
       density.reshape(-1, *density.shape[2:])[:rays],

@@ -128,6 +128,29 @@ def interpolate(
   return _interpolate(list(tables), points, levels)
 
 
+def level_weights(
+  variance: jax.Array, levels: GridLevels, features_per_level: int
+) -> jax.Array:
+  """Returns by how much the features of levels fade for Gaussians.
+
+  A level counts by the part of a Gaussian that lies within a cell's width
+  (Barron et al., *Zip-NeRF*, 2023, section 3.2): what is smaller than a pixel
+  cannot alias.
+
+  Args:
+    variance: `[N]` of isotropic Gaussians, for coordinates in [0, 1].
+    levels: `L` of them.
+    features_per_level: `F`.
+
+  Returns:
+    `[L * F, N]` in [0, 1], level by level; 1 where the variance is 0.
+  """
+  resolutions = jnp.asarray(levels.resolutions, variance.dtype)[:, None]
+  spread = jnp.maximum(variance, jnp.finfo(variance.dtype).tiny)
+  weights = jax.lax.erf(jax.lax.rsqrt(8.0 * resolutions**2 * spread[None]))
+  return jnp.repeat(weights, features_per_level, axis=0)
+
+
 class _Level(NamedTuple):
   """The numbers of a level, or arrays `[L]` of all levels."""
 

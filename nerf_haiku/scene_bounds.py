@@ -4,7 +4,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nerf_haiku import cameras, contraction, lenses, poses, scenes, similarity
+from nerf_haiku import (
+  arrays,
+  cameras,
+  contraction,
+  lenses,
+  poses,
+  scenes,
+  similarity,
+)
 
 # A point is in the box if at least this fraction of the cameras sees it.
 _MIN_VISIBLE = 0.5
@@ -19,7 +27,8 @@ class SceneBounds(NamedTuple):
   """In the units of the rays: the world's, or normalized device coordinates."""
 
   box: np.ndarray  # [2, 3] float32, lower and upper corner.
-  pixel_width: float  # in the middle of the box, for the median camera.
+  # In the middle of the box, for the median of the cameras with large images.
+  pixel_width: float
 
 
 class FittingBounds(NamedTuple):
@@ -62,8 +71,9 @@ def modelled_bounds(scene: scenes.Scene) -> SceneBounds:
   distance of 1, where nothing is contracted.
   """
   if scene.contracted:
-    focal = np.median(scene.train.cameras.intrinsics[:, 0])
-    return SceneBounds(contraction.BOX, 1.0 / float(focal))
+    widths = 1.0 / scene.train.cameras.intrinsics[:, 0]
+    pixel_width = _median_width(widths, scene.train.cameras)
+    return SceneBounds(contraction.BOX, pixel_width)
   scale = similarity.field_units(scene.similarity)
   return scene_bounds(
     similarity.move_rigidly(scene.similarity, scene.train.cameras),
@@ -139,14 +149,24 @@ def scene_bounds(
   if ndc is not None:
     # The image is 2 wide in device coordinates, at any depth.
     widths = 2 / np.asarray(cams.sizes)[:, 1]
-    return SceneBounds(_box_of_ndc(cams, ndc), float(np.median(widths)))
+    return SceneBounds(_box_of_ndc(cams, ndc), _median_width(widths, cams))
   if box is None:
     box = _box_of_views(cams, near, far)
   else:
     box = np.asarray(box, np.float32)
   offsets = cams.camera_to_world[:, :, 3] - np.mean(box, axis=0)
   distances = np.linalg.norm(offsets, axis=-1)
-  return SceneBounds(box, float(np.median(distances / cams.intrinsics[:, 0])))
+  widths = distances / cams.intrinsics[:, 0]
+  return SceneBounds(box, _median_width(widths, cams))
+
+
+def _median_width(widths: arrays.Array, cams: cameras.Cameras) -> float:
+  """Returns the median of widths of pixels `[N]`, those of small images apart.
+
+  Small ones have less than half as many pixels as the largest image.
+  """
+  areas = np.prod(np.asarray(cams.sizes, np.int64), axis=-1)
+  return float(np.median(np.asarray(widths)[2 * areas >= areas.max()]))
 
 
 def _box_of_ndc(cams: cameras.Cameras, ndc: cameras.Ndc) -> np.ndarray:

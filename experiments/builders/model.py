@@ -47,6 +47,7 @@ def make_record(
     'infinite_end': config.last_interval == 'infinite',
     'background': list(schema.background(config)),
     'gradient_radius': config.gradient_scaling,
+    'cones': config.cones,
   }
   field = _field_record(config, bounds, config.model)
   if config.renderer == 'occupancy':

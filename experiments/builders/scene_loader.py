@@ -13,6 +13,7 @@ from nerf_haiku.datasets import (
   colmap,
   deepvoxels,
   llff,
+  scales,
   scene_folders,
   tiny,
   transforms,
@@ -30,6 +31,7 @@ _FIELDS = {
   'holdout',
   'near',
   'num_poses',
+  'num_scales',
   'pixel_center',
   'shape',
   'testskip',
@@ -60,15 +62,25 @@ def load_scene(
         f'--data_dir: got {data_dir!r}, but the config uses the built-in '
         'scene; choose another --config, or leave --data_dir out.'
       )
-    return with_bounds(config, _make_procedural(config))
+    return _prepare(config, _make_procedural(config))
   config = resolve(config, data_dir)
   if data_dir is None:
     raise errors.UserError(
       '--data_dir is required: the root of the data set, or the folder of the '
       'scene.'
     )
-  scene = _LOADERS[config.dataset_type](config, data_dir)
-  return with_bounds(config, scene)
+  return _prepare(config, _LOADERS[config.dataset_type](config, data_dir))
+
+
+def _prepare(
+  config: ml_collections.ConfigDict, scene: scenes.Scene
+) -> scenes.Scene:
+  """Adds bounds and smaller images to a scene, as the config says."""
+  scene = with_bounds(config, scene)
+  train, test = (
+    scales.add_scales(x, config.num_scales) for x in (scene.train, scene.test)
+  )
+  return scene._replace(train=train, test=test)
 
 
 def resolve(

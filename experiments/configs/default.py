@@ -176,6 +176,11 @@ def get_config() -> ml_collections.ConfigDict:
   # Another constant background, as (red, green, blue) in [0, 1]; it needs
   # white_bkgd=False. Empty: that of white_bkgd.
   config.background = ()
+  # Whether rays are cones as wide as their pixels, so that images of any size
+  # are free of aliasing: with config.field='mlp' by mip-NeRF's integrated
+  # encoding, with 'hash' by levels that fade where cells are smaller than a
+  # pixel. Not in normalized device coordinates.
+  config.cones = False
   # Whether rays pass through the centers of pixels, or through their corners.
   config.pixel_center = False
   config.chunk = 4096  # Rays that a device renders per call.
@@ -197,6 +202,9 @@ def get_config() -> ml_collections.ConfigDict:
   # Only every N-th validation and test view is used; 0 is the same as 1. Not
   # for LLFF, which has `llff.hold`.
   config.testskip = 8
+  # Sizes at which each training and test view is used: 1, or also 1/2, 1/4 and
+  # so on, each pixel the mean of its area, as multi-scale Blender has them.
+  config.num_scales = 1
   # Where the files have no validation and test views, every N-th training view
   # is for both, and not for training; 0, for own photographs: only one that is
   # in the middle. Not for LLFF, which has `llff.hold`.

@@ -78,6 +78,7 @@ _RULES: dict[str, _Rule] = {
   'matmul_precision': _one_of(*PRECISIONS),
   'input': _one_of(*INPUTS),
   'steps_per_call': _between(0, 1024),
+  'num_scales': _between(1, 16),
   'decay_factor': _FRACTION,
   'num_steps': _at_least(1),
   'num_rand': _between(1, 2**24),
@@ -404,6 +405,20 @@ def _check_data(config: ml_collections.ConfigDict) -> None:
       config.gradient_scaling,
       '0 without config.llff.spherify=True: normalized device coordinates '
       'begin beyond the cameras',
+    )
+  if in_ndc and config.cones:
+    raise _error(
+      'cones',
+      True,
+      'False without config.llff.spherify=True: in normalized device '
+      'coordinates a pixel is no cone',
+    )
+  if config.num_scales > 1 and not config.pixel_center:
+    raise _error(
+      'num_scales',
+      config.num_scales,
+      '1 without config.pixel_center=True: the corners of pixels of different '
+      'sizes are not the same places',
     )
   if in_ndc and config.box:
     raise _error(

@@ -12,7 +12,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from nerf_haiku import cameras, contraction, occupancy_grid, volume
+from nerf_haiku import cameras, cones, contraction, occupancy_grid, volume
 
 # The parameters of each network of a renderer, by its name.
 Params = Mapping[str, hk.Params]
@@ -143,6 +143,7 @@ def query(
   activation: Callable[[jax.Array], jax.Array],
   contracted: bool,
   gradient_radius: float,
+  edges: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """Queries a field at the same number of positions on each of `R` rays.
 
@@ -156,12 +157,18 @@ def query(
       is contracted, to those that `contraction.density_factor` scales.
     contracted: whether the field is of unbounded space that is contracted.
     gradient_radius: see `volume.scale_gradients`; 0: gradients are not scaled.
+    edges: `[R, S + 1]` of the pieces of the rays' cones that are queried in
+      place of `t`, see `cones`; None: points on rays are.
 
   Returns:
     Densities `[R, S]` per scene unit, and colors `[R, S, 3]`.
   """
+  spread: tuple[jax.Array, ...] = ()
+  if edges is not None:
+    t, variance = cones.gaussians(rays, edges[:, :-1], edges[:, 1:])
+    spread = (variance,)
   points = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
-  density, rgb = field.apply(params, points, rays.viewdirs[:, None])
+  density, rgb = field.apply(params, points, rays.viewdirs[:, None], *spread)
   if gradient_radius:
     length = jnp.linalg.norm(rays.directions, axis=-1, keepdims=True)
     density, rgb = volume.scale_gradients(

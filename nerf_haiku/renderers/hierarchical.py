@@ -48,6 +48,8 @@ class HierarchicalRenderer:
     infinite_end: see `volume.composite`.
     background: see `volume.composite`.
     gradient_radius: see `volume.scale_gradients`; 0: gradients are not scaled.
+    cones: whether fields are queried for pieces of cones, see `cones`; the rays
+      need a radius then.
   """
 
   coarse: hk.Transformed
@@ -62,6 +64,7 @@ class HierarchicalRenderer:
   infinite_end: bool
   background: backgrounds.Color
   gradient_radius: float
+  cones: bool = False
 
   @property
   def max_samples(self) -> None:
@@ -174,6 +177,7 @@ class HierarchicalRenderer:
     t: jax.Array,
     noise: jax.Array,
   ) -> tuple[volume.RayOutputs, volume.RayHistory]:
+    far = jnp.asarray(rays.far)
     density, rgb = base.query(
       field,
       params,
@@ -183,6 +187,7 @@ class HierarchicalRenderer:
       activation=self.activation,
       contracted=self.contracted,
       gradient_radius=self.gradient_radius,
+      edges=jnp.concatenate([t, far], axis=-1) if self.cones else None,
     )
     return volume.composite(
       rgb,
@@ -211,6 +216,7 @@ def make_hierarchical(
   infinite_end: bool = True,
   background: backgrounds.Color = backgrounds.BLACK,
   gradient_radius: float = 0.0,
+  cones: bool = False,
 ) -> HierarchicalRenderer:
   """Makes the paper's renderer from settings.
 
@@ -227,6 +233,7 @@ def make_hierarchical(
     infinite_end: see `volume.composite`.
     background: see `volume.composite`.
     gradient_radius: see `HierarchicalRenderer`.
+    cones: see `HierarchicalRenderer`.
 
   Returns:
     The renderer, see `HierarchicalRenderer`.
@@ -244,6 +251,7 @@ def make_hierarchical(
     infinite_end=infinite_end,
     background=background,
     gradient_radius=gradient_radius,
+    cones=cones,
   )
 
 

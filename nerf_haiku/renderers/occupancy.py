@@ -12,6 +12,7 @@ import numpy as np
 from nerf_haiku import (
   backgrounds,
   cameras,
+  cones,
   contraction,
   occupancy_grid,
   ops,
@@ -110,6 +111,8 @@ class OccupancyRenderer:
     infinite_end: whether the interval of a ray's last position has no end.
     background: see `volume.composite`.
     gradient_radius: see `volume.scale_gradients`; 0: gradients are not scaled.
+    cones: whether the field is queried for pieces of cones, see `cones`; the
+      rays need a radius then. The grid knows points alone.
 
   Raises:
     ValueError: if the samples of one ray may exceed `settings.max_samples`.
@@ -123,6 +126,7 @@ class OccupancyRenderer:
   infinite_end: bool
   background: backgrounds.Color
   gradient_radius: float
+  cones: bool = False
 
   def __post_init__(self) -> None:
     positions = self.settings.num_positions()
@@ -362,8 +366,15 @@ class OccupancyRenderer:
       step=self.settings.step_size,
       contracted=self.settings.contracted,
     )
-    points = ray.origins + intervals.t[:, None] * ray.directions
-    density, rgb = self.field.apply(params['field'], points, ray.viewdirs)
+    t = intervals.t[:, None]
+    spread: tuple[jax.Array, ...] = ()
+    if self.cones:
+      piece = cones.gaussians(ray, t, t + intervals.width[:, None])
+      t, spread = piece.t, (piece.variance[:, 0],)
+    points = ray.origins + t * ray.directions
+    density, rgb = self.field.apply(
+      params['field'], points, ray.viewdirs, *spread
+    )
     speed = jnp.linalg.norm(ray.directions, axis=-1)
     if self.gradient_radius:
       density, rgb = volume.scale_gradients(
@@ -483,6 +494,7 @@ def make_occupancy(
   infinite_end: bool = False,
   background: backgrounds.Color = backgrounds.BLACK,
   gradient_radius: float = 0.0,
+  cones: bool = False,
 ) -> OccupancyRenderer:
   """Makes a renderer that skips empty space from settings.
 
@@ -495,6 +507,7 @@ def make_occupancy(
     infinite_end: whether the interval of a ray's last position has no end.
     background: see `volume.composite`.
     gradient_radius: see `OccupancyRenderer`.
+    cones: see `OccupancyRenderer`.
 
   Returns:
     The renderer, see `OccupancyRenderer`.
@@ -511,4 +524,5 @@ def make_occupancy(
     infinite_end=infinite_end,
     background=background,
     gradient_radius=gradient_radius,
+    cones=cones,
   )

@@ -51,6 +51,8 @@ class ProposalRenderer:
     infinite_end: see `volume.composite`.
     background: see `volume.composite`.
     gradient_radius: see `volume.scale_gradients`; 0: gradients are not scaled.
+    cones: whether fields are queried for pieces of cones, see `cones`; the rays
+      need a radius then.
   """
 
   field: hk.Transformed
@@ -63,6 +65,7 @@ class ProposalRenderer:
   infinite_end: bool
   background: backgrounds.Color
   gradient_radius: float
+  cones: bool = False
 
   @property
   def max_samples(self) -> None:
@@ -180,6 +183,7 @@ class ProposalRenderer:
       activation=self.activation,
       contracted=self.contracted,
       gradient_radius=self.gradient_radius,
+      edges=edges if self.cones else None,
     )
     outputs, history = volume.composite(
       rgb,
@@ -234,6 +238,7 @@ def make_proposal(
   infinite_end: bool = False,
   background: backgrounds.Color = backgrounds.BLACK,
   gradient_radius: float = 0.0,
+  cones: bool = False,
 ) -> ProposalRenderer:
   """Makes a proposal renderer from settings, see `ProposalRenderer`."""
   return ProposalRenderer(
@@ -247,4 +252,5 @@ def make_proposal(
     infinite_end=infinite_end,
     background=background,
     gradient_radius=gradient_radius,
+    cones=cones,
   )

@@ -93,7 +93,32 @@ class DensityFactorTest(chex.TestCase):
     self.assertEqual(float(contraction.density_factor(point / 6)), 1.0)
 
 
+class LengthFactorTest(chex.TestCase):
+  def test_it_is_the_third_root_of_how_much_volumes_shrink(self):
+    points = jnp.array([[0.3, 0.1, -0.2], [2.0, -1.0, 0.5], [0.0, 40.0, 9.0]])
+    jacobian = jax.vmap(jax.jacobian(contraction.contract))(points)
+    volumes = np.abs(np.linalg.det(np.asarray(jacobian, np.float64)))
+    np.testing.assert_allclose(
+      contraction.length_factor(points), np.cbrt(volumes), rtol=1e-4
+    )
+
+
 class ContractFieldTest(chex.TestCase):
+  def test_gaussians_are_contracted_too(self):
+    asked = []
+
+    def apply(params, points, viewdirs, variance=None):
+      del params, viewdirs
+      asked.append(variance)
+      return points[..., 0], points
+
+    field = contraction.contract_field(hk.Transformed(None, apply))
+    points, variance = jnp.array([[3.0, 0.0, 4.0]]), jnp.array([[1.0, 2.0, 3]])
+    field.apply({}, points, points, variance)
+    # Volumes shrink by 1/25 along, and by (2 - 1/5) / 5 twice across.
+    factor = (0.04 * 0.36**2) ** (1 / 3)
+    np.testing.assert_allclose(asked[0], factor**2 * variance, rtol=1e-5)
+
   def test_the_field_is_queried_at_contracted_points(self):
     field = hk.Transformed(
       lambda *_: {}, lambda params, points, viewdirs: (points[..., 1], viewdirs)

@@ -5,6 +5,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
 from nerf_haiku import hash_grid
 
@@ -178,6 +179,18 @@ class HashGridTest(chex.TestCase):
       scatter(tables, points.at[:, 3].set(np.nan), g, self._LEVELS),
       scatter(tables, points, g, self._LEVELS),
     )
+
+  def test_levels_fade_as_their_cells_grow_too_small_for_a_gaussian(self):
+    deviation = np.array([0.0, 1e-3, 0.02, 0.3])
+    found = hash_grid.level_weights(
+      jnp.asarray(deviation**2, jnp.float32), self._LEVELS, 2
+    )
+    for i, cells in enumerate(np.repeat(self._LEVELS.resolutions, 2)):
+      for weight, width in zip(found[i, 1:], deviation[1:], strict=True):
+        half = 0.5 / cells
+        inside = stats.norm.cdf(half, scale=width) * 2 - 1
+        np.testing.assert_allclose(weight, inside, atol=1e-6)
+    np.testing.assert_array_equal(found[:, 0], np.ones(len(found)))
 
   def test_the_form_is_that_of_the_device_it_is_compiled_for(self):
     tables, points = _grid(self._LEVELS), self._points()

@@ -118,6 +118,7 @@ class RendererTest(chex.TestCase):
     ('pixel_center', True, False),
     ('llff__lindisp', True, False),
     ('dtype', 'bfloat16', False),
+    ('cones', True, False),
     ('perturb', False, True),
     ('raw_noise_std', 1.0, True),
   )

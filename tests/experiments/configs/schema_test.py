@@ -276,6 +276,14 @@ class CheckTest(chex.TestCase):
       {'dataset_type': 'llff', 'gradient_scaling': 0.5},
       'gradient_scaling: got 0.5; .*llff.spherify=True',
     ),
+    (
+      {'dataset_type': 'llff', 'cones': True},
+      'cones: got True; .*llff.spherify=True',
+    ),
+    (
+      {'dataset_type': 'blender', 'num_scales': 4, 'pixel_center': False},
+      'num_scales: got 4; .*pixel_center=True',
+    ),
   )
   def test_what_does_not_fit_the_data(self, changes, message):
     with self.assertRaisesRegex(errors.UserError, f'config.{message}'):
