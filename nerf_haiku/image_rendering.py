@@ -230,6 +230,55 @@ def assemble_strips(render_strips: RenderStrips) -> RenderImage:
   return render_image
 
 
+def average_rays(
+  render_image: RenderImage,
+  rays_per_side: Callable[[cameras.Cameras, int], int],
+) -> RenderImage:
+  """Returns a function that renders several rays through each pixel.
+
+  Pixels of photographs are means over areas. Where they are wider than the
+  details of a field, a ray through the center of each is not: the image has
+  aliasing. The mean of a lattice of rays has none that they can tell apart.
+
+  Args:
+    render_image: renders one ray through the center of each pixel.
+    rays_per_side: `n` of an image, given its cameras and index: `n * n` rays
+      pass through each pixel, even in its area.
+
+  Returns:
+    A function like `render_image`; all of its arrays are means.
+  """
+
+  def render(
+    variables: base.Variables,
+    cameras_: cameras.Cameras,
+    index: int,
+    viewdir_camera: cameras.Cameras | None = None,
+  ) -> RenderedImage:
+    side = rays_per_side(cameras_, index)
+    if side == 1:
+      return render_image(variables, cameras_, index, viewdir_camera)
+    camera = _enlarge(cameras.take(cameras_, [index]), side)
+    viewdirs = (
+      None if viewdir_camera is None else _enlarge(viewdir_camera, side)
+    )
+    image = render_image(variables, camera, 0, viewdirs)
+
+    def average(x: np.ndarray) -> np.ndarray:
+      height, width = (n // side for n in x.shape[:2])
+      blocks = x.reshape(height, side, width, side, *x.shape[2:])
+      means: np.ndarray = blocks.mean((1, 3))
+      return means
+
+    return jax.tree.map(average, image)
+
+  return render
+
+
+def _enlarge(camera: cameras.Cameras, factor: int) -> cameras.Cameras:
+  return cameras.scale(camera, factor * np.asarray(camera.sizes))
+
+
 def _pixel_chunks(
   height: int, width: int, layout: _Layout, is_multihost: bool
 ) -> Iterator[np.ndarray]:

@@ -163,10 +163,30 @@ def scene_bounds(
 def _median_width(widths: arrays.Array, cams: cameras.Cameras) -> float:
   """Returns the median of widths of pixels `[N]`, those of small images apart.
 
-  Small ones have less than half as many pixels as the largest image.
+  Small ones have less than half of the pixels of the largest image.
   """
+  return float(np.median(np.asarray(widths)[_are_large(cams)]))
+
+
+def _are_large(cams: cameras.Cameras) -> np.ndarray:
+  """Returns which images `[N]` have at least half of the most pixels."""
   areas = np.prod(np.asarray(cams.sizes, np.int64), axis=-1)
-  return float(np.median(np.asarray(widths)[2 * areas >= areas.max()]))
+  are_large: np.ndarray = 2 * areas >= areas.max()
+  return are_large
+
+
+def pixel_ratio(
+  cams: cameras.Cameras, index: int, train: cameras.Cameras
+) -> float:
+  """Returns how many times as wide a camera's pixels are as others.
+
+  Args:
+    cams: `N` cameras.
+    index: of the camera.
+    train: the others; the median of those with large images counts.
+  """
+  focal = np.median(np.asarray(train.intrinsics)[_are_large(train), 0])
+  return float(focal / cams.intrinsics[index, 0])
 
 
 def _box_of_ndc(cams: cameras.Cameras, ndc: cameras.Ndc) -> np.ndarray:

@@ -204,7 +204,14 @@ def make_render_image(
     chunk=config.microbatch,
     network=network,
   )
+
+  def rays_per_side(cams: cameras.Cameras, index: int) -> int:
+    ratio = scene_bounds.pixel_ratio(cams, index, scene.train.cameras)
+    return int(config.rays_per_side or max(1, round(ratio)))
+
   return multihost.collective(
-    image_rendering.assemble_strips(strips),
+    image_rendering.average_rays(
+      image_rendering.assemble_strips(strips), rays_per_side
+    ),
     arg_types=(cameras.Cameras, int, cameras.Cameras),
   )

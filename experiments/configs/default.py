@@ -184,6 +184,10 @@ def get_config() -> ml_collections.ConfigDict:
   # Whether rays pass through the centers of pixels, or through their corners.
   config.pixel_center = False
   config.chunk = 4096  # Rays that a device renders per call.
+  # Rays through each pixel of a rendered view, along each of its sides: the
+  # pixel is their mean. 0: as many as the largest training images have pixels
+  # there, so that smaller views have no aliasing.
+  config.rays_per_side = 1
   config.render_only = False  # Do not train: render the video of a trained run.
   # With config.render_only: render and score the test views instead.
   config.render_test = False

@@ -79,6 +79,7 @@ _RULES: dict[str, _Rule] = {
   'input': _one_of(*INPUTS),
   'steps_per_call': _between(0, 1024),
   'num_scales': _between(1, 16),
+  'rays_per_side': _between(0, 64),
   'decay_factor': _FRACTION,
   'num_steps': _at_least(1),
   'num_rand': _between(1, 2**24),
@@ -413,13 +414,14 @@ def _check_data(config: ml_collections.ConfigDict) -> None:
       'False without config.llff.spherify=True: in normalized device '
       'coordinates a pixel is no cone',
     )
-  if config.num_scales > 1 and not config.pixel_center:
-    raise _error(
-      'num_scales',
-      config.num_scales,
-      '1 without config.pixel_center=True: the corners of pixels of different '
-      'sizes are not the same places',
-    )
+  for name in ('num_scales', 'rays_per_side'):
+    if config[name] != 1 and not config.pixel_center:
+      raise _error(
+        name,
+        config[name],
+        '1 without config.pixel_center=True: the corners of pixels of '
+        'different sizes are not the same places',
+      )
   if in_ndc and config.box:
     raise _error(
       'box',

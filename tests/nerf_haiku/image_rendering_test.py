@@ -87,6 +87,38 @@ class _Fake:
     )
 
 
+def _stripes(rays):
+  """Colours that alternate within a pixel of the small views here."""
+  x, y, _ = jnp.moveaxis(rays.directions, -1, 0)
+  rgb = jnp.stack([jnp.sin(90 * x), jnp.sin(70 * y), x], -1) + 1.0
+  ones = jnp.ones_like(x)
+  return volume.RayOutputs(rgb=rgb, depth=x + 2, disparity=ones, opacity=ones)
+
+
+class AverageRaysTest(chex.TestCase):
+  @parameterized.parameters(1, 2, 3)
+  def test_a_pixel_is_the_mean_of_the_rays_through_it(self, side):
+    views = _views((4, 6), (5, 4))
+    render = image_rendering.make_render_image(
+      _Fake(_stripes), _cast(), chunk=7
+    )
+    averaged = image_rendering.average_rays(render, lambda *_: side)
+    variables = devices.replicate(base.Variables({'w': jnp.zeros(1)}, ()))
+    found = averaged(variables, views, 1)
+    chex.assert_shape([found.rgb, found.depth], [(5, 4, 3), (5, 4)])
+    # By a loop over the places within a pixel, each of which shifts the center.
+    places = (np.arange(side) + 0.5) / side - 0.5
+    slow = []
+    for y in places:
+      for x in places:
+        shift = np.array([0, 0, x, y], np.float32)
+        moved = views._replace(intrinsics=views.intrinsics - shift)
+        slow.append(render(variables, moved, 1))
+    for name in ('rgb', 'depth'):
+      mean = np.mean([getattr(image, name) for image in slow], axis=0)
+      np.testing.assert_allclose(getattr(found, name), mean, atol=2e-5)
+
+
 class RenderImageTest(chex.TestCase):
   @parameterized.parameters(0, 1)
   def test_the_image_of_either_network(self, network):

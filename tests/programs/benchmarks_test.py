@@ -95,6 +95,16 @@ class CommandsTest(chex.TestCase):
     ),
     ('render.py', ['--sizes=4', '--turns=1'], r'\| 4x4 +\| 1 +\|'),
     (
+      'antialiasing.py',
+      [
+        '--aliased_size=16',
+        '--aliased_steps=2',
+        '--aliased_views=1',
+        '--aliased_seeds=0',
+      ],
+      r'\| cones, several a pixel +\| \d+\.\d\d \(',
+    ),
+    (
       'startup.py',
       ['--turns=1', '--arguments', ','.join(commands.TINY_HASH)],
       r'\| warm +\| \d+\.\d \(',

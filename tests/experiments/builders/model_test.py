@@ -136,6 +136,36 @@ class RendererTest(chex.TestCase):
     chex.assert_trees_all_equal(changed, _render_usual(train=False))
 
 
+class RaysPerSideTest(chex.TestCase):
+  @parameterized.parameters((1, (8, 4)), (0, (8, 8)), (3, (24, 12)))
+  def test_views_have_the_rays_that_the_config_says(self, value, sizes):
+    """A view of the size of the training images, and one of half of it."""
+    config = configs.changed(rays_per_side=value, pixel_center=True)
+    scene = _scene()
+    rendered = []
+
+    def assemble(strips):
+      del strips
+
+      def render(variables, views, index, viewdir_camera=None):
+        del variables, viewdir_camera
+        height, width = views.sizes[index]
+        rendered.append(height)
+        return {'rgb': np.zeros((height, width, 3))}
+
+      return render
+
+    with mock.patch.object(model.image_rendering, 'assemble_strips', assemble):
+      render = model.make_render_image(
+        config, scene, model.make_renderer(config, scene)
+      )
+    views = scene.train.cameras
+    for view in (views, cameras.scale(views, np.array([[4, 4]]))):
+      image = render(None, view, 0)
+      self.assertEqual(image['rgb'].shape[0], view.sizes[0, 0])
+    self.assertEqual(tuple(rendered), sizes)
+
+
 class PairsTest(chex.TestCase):
   """Any field with any renderer."""
 

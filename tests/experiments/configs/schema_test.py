@@ -284,6 +284,10 @@ class CheckTest(chex.TestCase):
       {'dataset_type': 'blender', 'num_scales': 4, 'pixel_center': False},
       'num_scales: got 4; .*pixel_center=True',
     ),
+    (
+      {'dataset_type': 'blender', 'rays_per_side': 0, 'pixel_center': False},
+      'rays_per_side: got 0; .*pixel_center=True',
+    ),
   )
   def test_what_does_not_fit_the_data(self, changes, message):
     with self.assertRaisesRegex(errors.UserError, f'config.{message}'):
