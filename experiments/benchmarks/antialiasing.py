@@ -1,4 +1,4 @@
-"""PSNR of views of several sizes: rays, cones, and several rays through a pixel.
+"""PSNR of views of several sizes: rays, cones, several rays through a pixel.
 
     python experiments/benchmarks/antialiasing.py
 

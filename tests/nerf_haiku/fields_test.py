@@ -149,6 +149,23 @@ class MlpTest(chex.TestCase):
     chex.assert_shape(params['mlp/layer_0']['w'], (3, 16))
     chex.assert_shape(params['mlp/view']['w'], (19, 8))
 
+  def test_what_is_wider_than_the_waves_is_seen_as_one(self):
+    """Points a wave apart look alike, but for the input itself."""
+    encode = functools.partial(_encoding(3), include_input=False)
+    field = _make(encode_position=encode)
+    points, viewdirs = _points(6, 2), jnp.ones((6, 1, 3))
+    params = field.init(jax.random.key(0), points, viewdirs)
+    density, _ = field.apply(
+      params, points, viewdirs, jnp.full((6, 2, 3), 90.0)
+    )
+    np.testing.assert_allclose(
+      density, density[0, 0] * np.ones((6, 2)), atol=1e-6
+    )
+    narrow, _ = field.apply(params, points, viewdirs, jnp.zeros((6, 2, 3)))
+    usual, _ = field.apply(params, points, viewdirs)
+    np.testing.assert_allclose(narrow, usual, atol=1e-6)
+    self.assertGreater(float(jnp.std(usual)), 1e-2)
+
   def test_a_skip_past_the_end_is_refused(self):
     point = jnp.ones((1, 3))
     with self.assertRaisesRegex(ValueError, r'skips.*\[0, 4\).*\(4,\)'):
@@ -334,6 +351,32 @@ class HashTest(chex.TestCase):
       )(params)
 
     chex.assert_trees_all_close(total(usual), total(again), atol=1e-5)
+
+  @parameterized.parameters(False, True)
+  def test_levels_fade_for_gaussians(self, remat):
+    """As if each level's features had been smaller all along."""
+    points, viewdirs = _points(6, 1), _points(6, 1)
+    field = _hash(remat=remat)
+    params = field.init(jax.random.key(0), points, viewdirs)
+    tables = {n: x * 3e3 for n, x in params['hash'].items()}
+    params = {**params, 'hash': tables}
+    levels = hash_grid.grid_levels(
+      num_levels=3, base_resolution=3, max_resolution=12, hashmap_size=256
+    )
+    deviation = np.array([0.05, 0.1, 0.2]) * (_BOX[1] - _BOX[0])
+    variance = jnp.asarray(deviation**2, jnp.float32)
+    weights = hash_grid.level_weights(
+      jnp.mean(jnp.asarray([0.05, 0.1, 0.2]) ** 2, keepdims=True), levels, 1
+    )[:, 0]
+    of_rows = np.repeat(np.asarray(weights), levels.sizes)
+    smaller = {name: x * of_rows for name, x in tables.items()}
+    found = field.apply(
+      params, points, viewdirs, jnp.broadcast_to(variance, points.shape)
+    )
+    expected = _hash().apply({**params, 'hash': smaller}, points, viewdirs)
+    chex.assert_trees_all_close(found, expected, atol=1e-5)
+    usual = field.apply(params, points, viewdirs)
+    self.assertGreater(float(jnp.max(jnp.abs(usual[0] - found[0]))), 1e-3)
 
   def test_a_table_that_is_no_power_of_two(self):
     with self.assertRaisesRegex(ValueError, 'hashmap_size .* got 100'):

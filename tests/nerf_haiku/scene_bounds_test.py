@@ -24,6 +24,17 @@ class SceneBoundsTest(chex.TestCase):
     # The cameras are at a distance of 4 from its center: 4 / 138.9.
     np.testing.assert_allclose(bounds.pixel_width, 0.0288, rtol=1e-3)
 
+  def test_small_images_do_not_decide_the_width_of_a_pixel(self):
+    large = _circles()
+    small = cameras.scale(large, np.full((40, 2), 25))
+    both = cameras.concatenate([large, small, small])
+    box = np.array([[-1, -1, -1], [1, 1, 1]], np.float32)
+    self.assertEqual(
+      _bounds(both, box=box).pixel_width, _bounds(large, box=box).pixel_width
+    )
+    self.assertAlmostEqual(scene_bounds.pixel_ratio(both, 50, both), 4.0)
+    self.assertAlmostEqual(scene_bounds.pixel_ratio(both, 5, both), 1.0)
+
   def test_box_holds_what_half_of_the_cameras_see(self):
     """All see a ball of radius 4 sin(19.8 degrees) around the origin."""
     box = _bounds(_circles()).box
