@@ -34,7 +34,13 @@ _VIEWS = flags.DEFINE_integer('aliased_views', 5, 'Test views of each size.')
 _SEEDS = flags.DEFINE_list('aliased_seeds', ['0', '1', '2'], 'Seeds.')
 _NUM_SCALES = 4
 _CONFIGS = pathlib.Path(config_file.__file__).parent
-_KINDS = ('rays', 'cones', 'rays, several a pixel', 'cones, several a pixel')
+# By whether rays are cones, and the rays along each side of a pixel.
+_KINDS = {
+  (False, 1): 'rays',
+  (True, 1): 'cones',
+  (False, 0): 'rays, several a pixel',
+  (True, 0): 'cones, several a pixel',
+}
 
 
 def main(argv: list[str]) -> None:
@@ -49,19 +55,16 @@ def main(argv: list[str]) -> None:
   config.num_scales = _NUM_SCALES
   schema.check(config, 1)
   scene = scene_loader.load_scene(config, None)
-  found: dict[str, list[list[float]]] = {kind: [] for kind in _KINDS}
+  found: dict[str, list[list[float]]] = {kind: [] for kind in _KINDS.values()}
   for cones in (False, True):
     config.cones = cones
     experiment = experiment_lib.make_experiment(config, scene)
     update = experiment.compile_update().result()
     for seed in map(int, _SEEDS.value):
       state = short_runs.train(experiment, update, seed).state
-      of_rays, of_cones, *several = _KINDS
-      kind = of_cones if cones else of_rays
-      found[kind].append(score(config, experiment, state, rays_per_side=1))
-      found[several[cones]].append(
-        score(config, experiment, state, rays_per_side=0)
-      )
+      for side in (1, 0):
+        scores = score(config, experiment, state, rays_per_side=side)
+        found[_KINDS[cones, side]].append(scores)
   sizes = [f'1/{2**k}' if k else '1' for k in range(_NUM_SCALES)]
   rows = []
   for kind, of_seeds in found.items():
@@ -93,7 +96,7 @@ def score(
     image = render(state.variables(), test.cameras, i)
     true = scenes.to_float(test.images[i], background=schema.background(config))
     error = np.mean((np.clip(image.rgb, 0, 1) - true) ** 2)
-    psnr.append(-10 * float(np.log10(error)))
+    psnr.append(float(training.psnr(error)))
   return np.reshape(psnr, (_NUM_SCALES, -1)).mean(1).tolist()
 
 

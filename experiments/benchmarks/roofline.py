@@ -89,13 +89,15 @@ class Sampler:
       lambda t, i: jnp.zeros_like(t).at[i].add(1.0, mode='promise_in_bounds')
     )
     self._copy = jax.jit(lambda x: x + 1.0)
-    self.sample()
-    self._products = machine.Products()
-    self._seconds = {}
+    self._sample_memory()  # Compiles; `Products` has done so.
+    self._seconds.clear()
 
   def sample(self) -> None:
     """Measures each rate once more."""
     self._products.sample()
+    self._sample_memory()
+
+  def _sample_memory(self) -> None:
     for index in self._indices:
       self._time('reads', len(index), self._gather, self._table, index)
       self._time('additions', len(index), self._scatter, self._table, index)
@@ -123,20 +125,22 @@ def _read(table: jax.Array, index: jax.Array) -> jax.Array:
   )
 
 
-def count_samples(
-  experiment: experiment_lib.Experiment, variables: Any, rays: cameras.Rays
-) -> tuple[int, int]:
-  """Returns how many samples are in occupied cells, and how many are lit."""
+def make_count(
+  experiment: experiment_lib.Experiment, variables: Any
+) -> Callable[[cameras.Rays], np.ndarray]:
+  """Returns a function that counts samples of rays.
+
+  It returns how many are in occupied cells, and how many of these are lit.
+  """
 
   @jax.jit
-  def count(variables: Any) -> tuple[jax.Array, jax.Array]:
+  def count(variables: Any, rays: cameras.Rays) -> tuple[jax.Array, jax.Array]:
     keys = jax.random.split(jax.random.key(0), len(rays.near))
     samples: Any = experiment.renderer.sample_rays(variables, rays, keys)
     marched = ray_marching.count_samples(samples.marched)
     return jnp.sum(marched), jnp.sum(samples.num_samples)
 
-  marched, visible = count(variables)
-  return int(marched), int(visible)
+  return lambda rays: np.array(count(variables, rays))
 
 
 def work_per_sample(
@@ -191,15 +195,12 @@ def main() -> None:
   for _ in range(_STEPS.value):
     take()
   render()  # Compiles.
-  section = config.hash
-  resolution = model.make_record(config, scene)['fields']['field'][
-    'max_resolution'
-  ]
+  grid = model.make_record(config, scene)['fields']['field']
   levels = hash_grid.grid_levels(
-    num_levels=section.num_levels,
-    base_resolution=section.base_resolution,
-    max_resolution=resolution,
-    hashmap_size=section.hashmap_size,
+    num_levels=grid['num_levels'],
+    base_resolution=grid['base_resolution'],
+    max_resolution=grid['max_resolution'],
+    hashmap_size=grid['hashmap_size'],
   )
   sampler = Sampler(max(levels.sizes))
   seconds: dict[str, list[float]] = {'step': [], 'view': []}
@@ -226,17 +227,14 @@ def _work(
   train, test = scene.train.cameras, scene.test.cameras
   camera = rng.integers(0, len(train.sizes), config.num_rand).astype(np.int32)
   pixel = (rng.random((len(camera), 2)) * train.sizes[camera]).astype(np.int32)
-  step = count_samples(
-    experiment,
-    variables,
-    cast_fn(train, jnp.asarray(camera), jnp.asarray(pixel)),
-  )
+  count = make_count(experiment, variables)
+  step = count(cast_fn(train, jnp.asarray(camera), jnp.asarray(pixel)))
   pixel = cameras.pixels(*map(int, test.sizes[0]))
-  view = [0, 0]
+  view = np.zeros(2, int)
   for start in range(0, len(pixel), config.num_rand):
     part = pixel[start : start + config.num_rand]
     rays = cast_fn(test, jnp.zeros(len(part), int), jnp.asarray(part))
-    view = np.add(view, count_samples(experiment, variables, rays)).tolist()
+    view += count(rays)
   # Adam reads the gradient, two moments and the parameters, and writes the
   # latter three; the gradient was written.
   num_params = sum(x.size for x in jax.tree.leaves(variables.params))

@@ -84,8 +84,7 @@ def make_experiment(
   Args:
     config: the config.
     scene: the scene.
-    drawn_on: where batches are drawn; None: see
-      `inputs.choose`.
+    drawn_on: where batches are drawn; None: see `inputs.choose`.
 
   Raises:
     UserError: if the config does not fit the scene.

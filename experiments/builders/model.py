@@ -206,8 +206,10 @@ def make_render_image(
   )
 
   def rays_per_side(cams: cameras.Cameras, index: int) -> int:
+    if config.rays_per_side:
+      return int(config.rays_per_side)
     ratio = scene_bounds.pixel_ratio(cams, index, scene.train.cameras)
-    return int(config.rays_per_side or max(1, round(ratio)))
+    return max(1, round(ratio))
 
   return multihost.collective(
     image_rendering.average_rays(

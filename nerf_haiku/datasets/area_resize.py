@@ -38,6 +38,29 @@ def downscale(image: np.ndarray, height: int, width: int) -> np.ndarray:
   return mean
 
 
+def downscale_to(
+  image: np.ndarray,
+  height: int,
+  width: int,
+  *,
+  white: float,
+  dtype: np.typing.DTypeLike,
+) -> np.ndarray:
+  """Averages an image as `downscale` does, and rounds to integers.
+
+  Args:
+    image: `[H, W, C]`.
+    height: new height, 1 to H.
+    width: new width, 1 to W.
+    white: largest value of the image.
+    dtype: of the result, whose largest value it becomes.
+  """
+  mean = downscale(image, height, width)
+  mean *= np.iinfo(dtype).max / white
+  np.rint(mean, out=mean)
+  return mean.astype(dtype)
+
+
 def _overlaps(
   num_old: int, num_new: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -244,10 +244,9 @@ def _downscale(files: Files, index: int, image: np.ndarray) -> np.ndarray:
   height, width = map(int, sizes(files)[index])
   if files.down_factor <= 1 and image.shape[:2] == (height, width):
     return image
-  mean = area_resize.downscale(image, height, width)
-  mean *= np.iinfo(_dtype(files)).max / 255
-  np.rint(mean, out=mean)
-  return mean.astype(_dtype(files))
+  return area_resize.downscale_to(
+    image, height, width, white=255, dtype=_dtype(files)
+  )
 
 
 def notices(splits: Sequence[Files], folder: pathlib.Path) -> tuple[str, ...]:

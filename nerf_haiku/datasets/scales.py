@@ -7,7 +7,6 @@ import numpy as np
 from nerf_haiku import cameras, scenes
 from nerf_haiku.datasets import area_resize
 
-_MAX = np.iinfo(np.uint16).max
 _WHOLE = 1 - 1e-5  # Of an area, but for rounding.
 
 
@@ -34,10 +33,12 @@ def add_scales(split: scenes.Split[Any], num_scales: int) -> scenes.Split[Any]:
 
   def read(index: int) -> np.ndarray:
     image = split.images[index % count]
-    mean = area_resize.downscale(image, *map(int, all_sizes[index]))
-    mean *= _MAX / np.iinfo(image.dtype).max
-    stored: np.ndarray = np.rint(mean).astype(np.uint16)
-    return stored
+    return area_resize.downscale_to(
+      image,
+      *map(int, all_sizes[index]),
+      white=np.iinfo(image.dtype).max,
+      dtype=np.uint16,
+    )
 
   images: scenes.Images | scenes.LazyImages
   images = scenes.LazyImages(len(all_sizes), read)

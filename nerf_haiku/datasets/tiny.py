@@ -206,7 +206,7 @@ def _to_stored(images: np.ndarray, height: int, width: int) -> np.ndarray:
   if same_size and np.all(np.abs(images - rounded) < 255 * _TOLERANCE):
     return rounded.astype(np.uint8)
   resized = [
-    np.rint(area_resize.downscale(image, height, width) * 257.0)
+    area_resize.downscale_to(image, height, width, white=255, dtype=np.uint16)
     for image in images
   ]
-  return np.stack(resized).astype(np.uint16)
+  return np.stack(resized)

@@ -177,7 +177,9 @@ class HierarchicalRenderer:
     t: jax.Array,
     noise: jax.Array,
   ) -> tuple[volume.RayOutputs, volume.RayHistory]:
-    far = jnp.asarray(rays.far)
+    edges = None
+    if self.cones:
+      edges = jnp.concatenate([t, jnp.asarray(rays.far)], axis=-1)
     density, rgb = base.query(
       field,
       params,
@@ -187,7 +189,7 @@ class HierarchicalRenderer:
       activation=self.activation,
       contracted=self.contracted,
       gradient_radius=self.gradient_radius,
-      edges=jnp.concatenate([t, far], axis=-1) if self.cones else None,
+      edges=edges,
     )
     return volume.composite(
       rgb,
