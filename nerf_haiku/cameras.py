@@ -414,3 +414,18 @@ def scale(cameras: Cameras, sizes: np.ndarray) -> Cameras:
   y, x = np.moveaxis(sizes / np.asarray(cameras.sizes, np.float64), -1, 0)
   intrinsics = cameras.intrinsics * np.stack([x, y, x, y], axis=-1)
   return cameras._replace(intrinsics=intrinsics.astype(np.float32), sizes=sizes)
+
+
+def enlarge(cameras: Cameras, factor: int) -> Cameras:
+  """Divides each pixel into `factor * factor`.
+
+  Args:
+    cameras: `N` cameras.
+    factor: 1 or more.
+
+  Returns:
+    The `N` cameras, whose images are `factor` times as high and wide.
+  """
+  if factor == 1:
+    return cameras
+  return scale(cameras, factor * np.asarray(cameras.sizes))

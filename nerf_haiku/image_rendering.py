@@ -258,9 +258,9 @@ def average_rays(
     side = rays_per_side(cameras_, index)
     if side == 1:
       return render_image(variables, cameras_, index, viewdir_camera)
-    camera = _enlarge(cameras.take(cameras_, [index]), side)
+    camera = cameras.enlarge(cameras.take(cameras_, [index]), side)
     viewdirs = (
-      None if viewdir_camera is None else _enlarge(viewdir_camera, side)
+      None if viewdir_camera is None else cameras.enlarge(viewdir_camera, side)
     )
     image = render_image(variables, camera, 0, viewdirs)
 
@@ -273,10 +273,6 @@ def average_rays(
     return jax.tree.map(average, image)
 
   return render
-
-
-def _enlarge(camera: cameras.Cameras, factor: int) -> cameras.Cameras:
-  return cameras.scale(camera, factor * np.asarray(camera.sizes))
 
 
 def _pixel_chunks(

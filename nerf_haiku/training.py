@@ -35,6 +35,9 @@ _MAX_RAYS = 2**24
 _STATE_STREAM = np.uint32(2**32 - 1)
 # A ray's key is folded with this for its background: no position on the ray.
 _BACKGROUND_STREAM = np.uint32(2**32 - 2)
+# A pixel's key is folded with this and smaller ones for its rays, where it has
+# several: no position, and not that of `resident`.
+_RAY_STREAM = np.uint32(2**32 - 5)
 # Decay of the colour statistics from one step to the next: a mean over some
 # 50 steps.
 _EMA_DECAY = 0.98
@@ -243,11 +246,11 @@ def on_background(
   return rgb + (1.0 - opacity[:, None]) * (background - old)
 
 
-class _RayChunk(NamedTuple, Generic[base.Samples]):
-  """`R` rays of a batch, sampled, and what they should look like."""
+class _PixelChunk(NamedTuple, Generic[base.Samples]):
+  """`R` pixels of a batch, `n` sampled rays of each, and their true colours."""
 
-  rays: cameras.Rays
-  samples: base.Samples
+  rays: cameras.Rays  # `R * n` rays, those of a pixel one after the other.
+  samples: base.Samples  # of these rays.
   target: jax.Array  # [R, 3] colours on the constant background.
   weight: jax.Array  # [R] in the mean over the batch.
   alpha: jax.Array | None  # [R] opacity of the target.
@@ -255,10 +258,32 @@ class _RayChunk(NamedTuple, Generic[base.Samples]):
   camera: jax.Array | None  # [R] int32; None where no parameter belongs to one.
   pixel: jax.Array | None  # [R, 2] int32; None where cameras are not refined.
 
-  def keep(self, mask: jax.Array) -> '_RayChunk[base.Samples]':
+  def rays_per_pixel(self) -> int:
+    """Returns `n`."""
+    return len(self.rays.near) // len(self.weight)
+
+  def num_samples(self) -> jax.Array:
+    """Returns the samples `[R]` of all rays of each pixel."""
+    by_pixel = self.samples.num_samples.reshape(len(self.weight), -1)
+    return jnp.sum(by_pixel, axis=1)
+
+  def keep(self, mask: jax.Array) -> '_PixelChunk[base.Samples]':
     """Returns the chunk without samples and weight where a mask is false."""
+    of_rays = jnp.repeat(mask, self.rays_per_pixel())
     return self._replace(
-      samples=self.samples.keep(mask), weight=jnp.where(mask, self.weight, 0.0)
+      samples=self.samples.keep(of_rays),
+      weight=jnp.where(mask, self.weight, 0.0),
+    )
+
+  def take(self, index: jax.Array) -> '_PixelChunk[base.Samples]':
+    """Returns the pixels of these indices, modulo `R`, with their rays."""
+    index %= len(self.weight)
+    count = self.rays_per_pixel()
+    of_rays = (count * index[:, None] + jnp.arange(count)[None]).reshape(-1)
+    _, _, *pixels = self
+    return _PixelChunk(
+      *jax.tree.map(lambda x: x[of_rays], (self.rays, self.samples)),
+      *jax.tree.map(lambda x: x[index], pixels),
     )
 
 
@@ -269,19 +294,27 @@ class _LossSettings(NamedTuple):
   distortion_weight: float
   refined_cast_fn: RefinedCastFn | None
   interlevel_weight: float
+  rays_per_side: int
 
 
 def _chunk_loss(
   params: base.Params,
   renderer: base.Renderer[base.Samples],
-  chunk: _RayChunk[base.Samples],
+  chunk: _PixelChunk[base.Samples],
   settings: _LossSettings,
 ) -> tuple[jax.Array, Scalars]:
   """Computes the loss of a chunk's rays, a weighted sum."""
-  rays = _recast(params, chunk, settings.refined_cast_fn)
+  rays = _recast(params, chunk, settings)
   renderings = renderer.render(params, rays, chunk.samples)
   target, weight = chunk.target, chunk.weight
-  predicted = tuple(x.outputs.rgb for x in renderings)
+
+  def of_pixels(x: jax.Array) -> jax.Array:
+    """Averages what rays have over those of each pixel."""
+    count = chunk.rays_per_pixel()
+    return x if count == 1 else x.reshape(-1, count, *x.shape[1:]).mean(1)
+
+  predicted = tuple(of_pixels(x.outputs.rgb) for x in renderings)
+  opacity = tuple(of_pixels(x.outputs.opacity) for x in renderings)
   if chunk.camera is not None and exposure.NAME in params:
     expose = functools.partial(
       exposure.apply,
@@ -290,8 +323,7 @@ def _chunk_loss(
       background=settings.background,
     )
     predicted = tuple(
-      expose(rgb, x.outputs.opacity)
-      for rgb, x in zip(predicted, renderings, strict=True)
+      expose(rgb, x) for rgb, x in zip(predicted, opacity, strict=True)
     )
   stats = color_stats(predicted[-1], target, weight)
   if chunk.background is not None and chunk.alpha is not None:
@@ -300,21 +332,20 @@ def _chunk_loss(
     )
     target = move(target, chunk.alpha)
     predicted = tuple(
-      move(rgb, x.outputs.opacity)
-      for rgb, x in zip(predicted, renderings, strict=True)
+      move(rgb, x) for rgb, x in zip(predicted, opacity, strict=True)
     )
   loss, scalars = squared_errors(predicted, target, weight)
   if settings.distortion_weight:
     for rendering in renderings:
-      apart = jnp.sum(weight * volume.distortion(rendering.history))
-      loss += settings.distortion_weight * apart
+      apart = of_pixels(volume.distortion(rendering.history))
+      loss += settings.distortion_weight * jnp.sum(weight * apart)
   for rendering in renderings:
     for proposal in rendering.proposals:
       history = rendering.history
       assert isinstance(history, volume.RayHistory)  # As those of proposals.
-      excess = volume.interlevel(proposal, history)
+      excess = of_pixels(volume.interlevel(proposal, history))
       loss += settings.interlevel_weight * jnp.sum(weight * excess)
-  samples = jnp.sum(weight * chunk.samples.num_samples)
+  samples = jnp.sum(weight * chunk.num_samples()) / chunk.rays_per_pixel()
   return loss, scalars | {
     'loss': loss,
     'color_stats': stats,
@@ -323,15 +354,35 @@ def _chunk_loss(
 
 
 def _recast(
-  params: base.Params,
-  chunk: _RayChunk[base.Samples],
-  cast_fn: RefinedCastFn | None,
+  params: base.Params, chunk: _PixelChunk[base.Samples], settings: _LossSettings
 ) -> cameras.Rays:
   """Returns the chunk's rays, as functions of the cameras' parameters."""
+  cast_fn = settings.refined_cast_fn
   if cast_fn is None or chunk.camera is None or chunk.pixel is None:
     return chunk.rays
-  rays = cast_fn(params[camera_refinement.NAME], chunk.camera, chunk.pixel)
+  camera, pixel = _lattice(chunk.camera, chunk.pixel, settings.rays_per_side)
+  rays = cast_fn(params[camera_refinement.NAME], camera, pixel)
   return rays._replace(near=chunk.rays.near, far=chunk.rays.far)
+
+
+def _lattice(
+  camera: jax.Array, pixel: jax.Array, side: int
+) -> tuple[jax.Array, jax.Array]:
+  """Divides pixels into those of images that are `side` times as large.
+
+  Args:
+    camera: `[R]`.
+    pixel: `[R, 2]`, row and column.
+    side: along each side of a pixel.
+
+  Returns:
+    Cameras `[R * side**2]` and pixels `[R * side**2, 2]`.
+  """
+  if side == 1:
+    return camera, pixel
+  offset = cameras.pixels(side, side)
+  parts = side * pixel[:, None] + offset[None]
+  return jnp.repeat(camera, side**2), parts.reshape(-1, 2)
 
 
 def make_gradient(
@@ -344,6 +395,7 @@ def make_gradient(
   distortion_weight: float = 0.0,
   refined_cast_fn: RefinedCastFn | None = None,
   interlevel_weight: float = 1.0,
+  rays_per_side: int = 1,
 ) -> Callable[..., tuple[base.Params, Scalars]]:
   """Builds `gradient(variables, keys, batch)`: the mean over a batch's rays.
 
@@ -364,6 +416,8 @@ def make_gradient(
       (`camera_refinement`); they are then learned too.
     interlevel_weight: weight of `volume.interlevel` of the renderings'
       proposals in the loss.
+    rays_per_side: `n`: the colour of a pixel is the mean of `n * n` rays. The
+      functions that cast rays then do so for images `n` times as large.
 
   Returns:
     A function of `Variables` (with color maps of the training images, see
@@ -374,7 +428,11 @@ def make_gradient(
     microbatches.
   """
   settings = _LossSettings(
-    background, distortion_weight, refined_cast_fn, interlevel_weight
+    background,
+    distortion_weight,
+    refined_cast_fn,
+    interlevel_weight,
+    rays_per_side,
   )
   grad_fn = jax.grad(_chunk_loss, has_aux=True)
 
@@ -389,19 +447,23 @@ def make_gradient(
     count = camera.shape[0]
     if weight is None:
       weight = jnp.full(count, 1.0 / count)
+    of_rays = _lattice(camera, pixel, rays_per_side)
     if refined_cast_fn is None:
-      rays = cast_fn(camera, pixel)
+      rays = cast_fn(*of_rays)
     else:
       corrections = variables.params[camera_refinement.NAME]
-      rays = refined_cast_fn(corrections, camera, pixel)
+      rays = refined_cast_fn(corrections, *of_rays)
     has_image_params = any(x in variables.params for x in IMAGE_PARAMS)
     alpha = batch.alpha if random_background else None
     # Of no length, so that rays without weight cost nothing.
-    far = jnp.where(weight[:, None] > 0, rays.far, rays.near)
+    has_weight = jnp.repeat(weight > 0, rays_per_side**2)
+    far = jnp.where(has_weight[:, None], rays.far, rays.near)
     rays = rays._replace(far=far)
-    whole = _RayChunk(
+    whole = _PixelChunk(
       rays=rays,
-      samples=renderer.sample_rays(variables, rays, keys),
+      samples=renderer.sample_rays(
+        variables, rays, _keys_of_rays(keys, rays_per_side**2)
+      ),
       target=jnp.asarray(batch.rgb),
       weight=weight,
       alpha=None if alpha is None else jnp.asarray(alpha),
@@ -411,11 +473,12 @@ def make_gradient(
     )
 
     def chunk_gradient(
-      chunk: _RayChunk[base.Samples],
+      chunk: _PixelChunk[base.Samples],
     ) -> tuple[base.Params, Scalars]:
       return grad_fn(variables.params, renderer, chunk, settings)
 
-    size = -(-count // -(-count // (microbatch or count)))
+    at_once = max(microbatch // rays_per_side**2, 1) if microbatch else count
+    size = -(-count // -(-count // at_once))
     if renderer.max_samples is None:
       return _accumulate_equal(chunk_gradient, whole, size)
     return _accumulate_by_samples(
@@ -426,7 +489,7 @@ def make_gradient(
 
 
 _ChunkGradient = Callable[
-  [_RayChunk[base.Samples]], tuple[base.Params, Scalars]
+  [_PixelChunk[base.Samples]], tuple[base.Params, Scalars]
 ]
 
 
@@ -439,18 +502,25 @@ def _random_colors(keys: jax.Array) -> jax.Array:
   return sampling.uniforms(jax.vmap(fold)(keys), 3)
 
 
+def _keys_of_rays(keys: jax.Array, count: int) -> jax.Array:
+  """Returns keys `[R * count]` of the rays of pixels with keys `[R]`."""
+  if count == 1:
+    return keys
+  fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+  stream = _RAY_STREAM - np.arange(count, dtype=np.uint32)
+  return jax.vmap(lambda key: fold(key, stream))(keys).reshape(-1)
+
+
 def _take(
-  whole: _RayChunk[base.Samples], index: jax.Array
-) -> _RayChunk[base.Samples]:
+  whole: _PixelChunk[base.Samples], index: jax.Array
+) -> _PixelChunk[base.Samples]:
   """Returns the rays of these indices; those past the end weigh nothing."""
-  count = len(whole.weight)
-  chunk = jax.tree.map(lambda x: x[index % count], whole)
-  return chunk.keep(index < count)
+  return whole.take(index).keep(index < len(whole.weight))
 
 
 def _accumulate_equal(
   chunk_gradient: _ChunkGradient[base.Samples],
-  whole: _RayChunk[base.Samples],
+  whole: _PixelChunk[base.Samples],
   size: int,
 ) -> tuple[base.Params, Scalars]:
   """Sums gradients over equal chunks of `size` rays."""
@@ -470,7 +540,7 @@ def _accumulate_equal(
 
 def _accumulate_by_samples(
   chunk_gradient: _ChunkGradient[base.Samples],
-  whole: _RayChunk[base.Samples],
+  whole: _PixelChunk[base.Samples],
   size: int,
   max_samples: int,
 ) -> tuple[base.Params, Scalars]:
@@ -482,7 +552,7 @@ def _accumulate_by_samples(
   ) -> tuple[jax.Array, jax.Array, tuple[base.Params, Scalars]]:
     begin, num_chunks, total = carry
     chunk = _take(whole, begin + jnp.arange(size))
-    fits = base.within_budget(chunk.samples.num_samples, max_samples)
+    fits = base.within_budget(chunk.num_samples(), max_samples)
     total = jax.tree.map(jnp.add, total, chunk_gradient(chunk.keep(fits)))
     return begin + jnp.sum(fits), num_chunks + 1, total
 
@@ -495,7 +565,7 @@ def _accumulate_by_samples(
 
 
 def _zeros_like(
-  chunk_gradient: _ChunkGradient[base.Samples], chunk: _RayChunk[base.Samples]
+  chunk_gradient: _ChunkGradient[base.Samples], chunk: _PixelChunk[base.Samples]
 ) -> tuple[base.Params, Scalars]:
   return jax.tree.map(
     lambda x: jnp.zeros(x.shape, x.dtype),

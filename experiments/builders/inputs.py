@@ -101,7 +101,7 @@ class Inputs:
     if self.kind == HOST:
       return batches.make_feed(**shared)
     return resident.make_feed(
-      num_rays=config.num_rand,
+      num_rays=_num_pixels(config),
       batching=config.batching,
       precrop_iters=config.precrop_iters,
       **shared,
@@ -124,7 +124,7 @@ class Inputs:
       seed=seed,
       start_step=start_step,
       num_steps=num_steps,
-      num_rays=self._config.num_rand,
+      num_rays=_num_pixels(self._config),
       process=jax.process_index(),
       num_processes=jax.process_count(),
       **self._settings,
@@ -138,7 +138,7 @@ class Inputs:
       )
     count = jax.local_device_count()
     lead = (count, num_steps) if num_steps > 1 else (count,)
-    rays = (*lead, self._config.num_rand // jax.device_count())
+    rays = (*lead, _num_pixels(self._config) // jax.device_count())
     pixels = self._split.images.pixels
     fields: dict[str, Any] = {
       'camera': jax.ShapeDtypeStruct(rays, np.int32),
@@ -152,3 +152,8 @@ class Inputs:
     if self.kind == DEVICE or len(of_steps) == 1:
       return of_steps[0]
     return jax.tree.map(lambda *x: np.stack(x, axis=1), *of_steps)
+
+
+def _num_pixels(config: ml_collections.ConfigDict) -> int:
+  """Returns the pixels that the rays of a step pass through."""
+  return int(config.num_rand // config.train_rays_per_side**2)

@@ -13,6 +13,7 @@ from nerf_haiku import (
   records,
   scene_bounds,
   scenes,
+  similarity,
 )
 from nerf_haiku.renderers import occupancy
 
@@ -154,11 +155,14 @@ def _march_record(
   positions = occupancy.Settings(
     box=bounds.box, contracted=contracted, **section
   ).num_positions()
-  if positions > section['max_samples']:
+  # The rays of a pixel are taken together.
+  least = positions * config.train_rays_per_side**2
+  if least > section['max_samples']:
     raise errors.UserError(
       f'config.occupancy.max_samples: got {section["max_samples"]}; must be at '
-      f'least {positions}, the positions of the longest ray through the box in '
-      f'steps of {section["step_size"]:.4g} (config.occupancy.step_size).'
+      f'least {least}, the positions of the longest ray through the box in '
+      f'steps of {section["step_size"]:.4g} (config.occupancy.step_size), for '
+      'each ray of a pixel (config.train_rays_per_side).'
     )
   return {'box': bounds.box.tolist(), **section}
 
@@ -175,6 +179,17 @@ def _encoding_record(
     'log_sampling': config.emb.log_sampling,
     'include_input': config.emb.include_input,
   }
+
+
+def cameras_of_training(
+  config: ml_collections.ConfigDict, scene: scenes.Scene
+) -> cameras.Cameras:
+  """Returns the moved training cameras, with a pixel for each ray of training.
+
+  With `n * n` rays through each pixel their images are `n` times as large.
+  """
+  cams = similarity.move_cameras(scene.similarity, scene.train.cameras)
+  return cameras.enlarge(cams, config.train_rays_per_side)
 
 
 def make_cast_fn(

@@ -58,7 +58,7 @@ def make_cast_fn(
 ) -> training.RefinedCastFn:
   """Returns what casts training rays of the world from corrected cameras."""
   cast_fn = model.make_cast_fn(config, scene)
-  cams = similarity.move_cameras(scene.similarity, scene.train.cameras)
+  cams = model.cameras_of_training(config, scene)
   correct = _make_correct(config, scene)
 
   def cast(

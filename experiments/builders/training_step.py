@@ -19,7 +19,6 @@ from nerf_haiku import (
   models,
   records,
   scenes,
-  similarity,
   training,
 )
 from nerf_haiku.renderers import base
@@ -117,7 +116,7 @@ def make_update(
     num_steps: steps of a call.
   """
   train_cameras = jax.tree.map(
-    np.asarray, similarity.move_cameras(scene.similarity, scene.train.cameras)
+    np.asarray, model.cameras_of_training(config, scene)
   )
   cast_fn = model.make_cast_fn(config, scene)
 
@@ -154,6 +153,7 @@ def make_update(
     distortion_weight=config.distortion_loss_weight,
     refined_cast_fn=cast_refined,
     interlevel_weight=config.proposal.loss_weight,
+    rays_per_side=config.train_rays_per_side,
   )
 
 

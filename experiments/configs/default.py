@@ -188,6 +188,10 @@ def get_config() -> ml_collections.ConfigDict:
   # pixel is their mean. 0: as many as the largest training images have pixels
   # there, so that smaller views have no aliasing.
   config.rays_per_side = 1
+  # The same in training, where the mean of a pixel's rays is compared with it:
+  # photographs together show what is smaller than their pixels. num_rand counts
+  # rays: it takes n * n of them to learn from one pixel.
+  config.train_rays_per_side = 1
   config.render_only = False  # Do not train: render the video of a trained run.
   # With config.render_only: render and score the test views instead.
   config.render_test = False

@@ -80,6 +80,7 @@ _RULES: dict[str, _Rule] = {
   'steps_per_call': _between(0, 1024),
   'num_scales': _between(1, 16),
   'rays_per_side': _between(0, 64),
+  'train_rays_per_side': _between(1, 16),
   'decay_factor': _FRACTION,
   'num_steps': _at_least(1),
   'num_rand': _between(1, 2**24),
@@ -316,6 +317,14 @@ def _check_types(fields: dict[str, Any], defaults: dict[str, Any]) -> None:
 
 
 def _check_batch(config: ml_collections.ConfigDict, num_devices: int) -> None:
+  per_pixel = config.train_rays_per_side**2
+  if config.num_rand % (num_devices * per_pixel) and per_pixel > 1:
+    raise _error(
+      'num_rand',
+      config.num_rand,
+      f'a multiple of {num_devices * per_pixel}: {per_pixel} rays through a '
+      f'pixel (config.train_rays_per_side) on each of {num_devices} devices',
+    )
   if config.num_rand % num_devices:
     raise _error(
       'num_rand', config.num_rand, f'a multiple of the {num_devices} devices'
@@ -414,7 +423,7 @@ def _check_data(config: ml_collections.ConfigDict) -> None:
       'False without config.llff.spherify=True: in normalized device '
       'coordinates a pixel is no cone',
     )
-  for name in ('num_scales', 'rays_per_side'):
+  for name in ('num_scales', 'rays_per_side', 'train_rays_per_side'):
     if config[name] != 1 and not config.pixel_center:
       raise _error(
         name,

@@ -12,6 +12,7 @@ from absl.testing import parameterized
 from nerf_haiku import (
   backgrounds,
   camera_paths,
+  camera_refinement,
   cameras,
   devices,
   fields,
@@ -48,13 +49,19 @@ def _problem(**changes):
   renderer = hierarchical.make_hierarchical(
     field, field if settings['num_importance'] else None, **settings
   )
-  views = cameras.pinhole(
+  return renderer, functools.partial(_cast, _views())
+
+
+def _views():
+  return cameras.pinhole(
     camera_paths.circle(5), np.full((5, 2), 16), np.full(5, 20.0)
   )
-  cast = functools.partial(
-    cameras.cast, views, near=2.0, far=6.0, box=None, pixel_center=True
+
+
+def _cast(views, camera, pixel):
+  return cameras.cast(
+    views, camera, pixel, near=2.0, far=6.0, box=None, pixel_center=True
   )
-  return renderer, cast
 
 
 def _proposal_problem():
@@ -235,6 +242,84 @@ class GradientTest(chex.TestCase):
     slope = (loss(move(1e-3)) - loss(move(-1e-3))) / 2e-3
     expected = sum(jnp.abs(x).sum() for x in jax.tree.leaves(grads))
     np.testing.assert_allclose(slope, expected, rtol=1e-2)
+
+  @parameterized.product(microbatch=(0, 7, 36), refined=(False, True))
+  def test_a_pixel_is_the_mean_of_its_rays(self, microbatch, refined):
+    """Three by three rays, cast one by one through the parts of each pixel."""
+    renderer, _ = _problem(raw_noise_std=0.0, perturb=False)
+    views = _views()
+    variables, batch = _variables(renderer), _batch()
+    weight = np.where(np.arange(_RAYS) % 4 == 1, 0.0, 1 / _RAYS)
+    cast = functools.partial(_cast, cameras.enlarge(views, 3))
+    refined_cast = None
+    if refined:
+      params = {**variables.params, camera_refinement.NAME: {'x': jnp.ones(())}}
+      variables = variables._replace(params=params)
+
+      def refined_cast(params, camera, pixel):
+        rays = cast(camera, pixel)
+        return rays._replace(origins=params['x'] * rays.origins)
+
+    gradient = training.make_gradient(
+      renderer,
+      cast,
+      microbatch=microbatch,
+      refined_cast_fn=refined_cast,
+      rays_per_side=3,
+    )
+    grads, scalars = jax.jit(gradient)(
+      variables, _keys(), batch, weight=jnp.asarray(weight)
+    )
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def loss(params):
+      total = 0.0
+      renderings = []
+      for row, column in np.ndindex(3, 3):
+        pixel = 3 * batch.pixel + np.array([[row, column]])
+        rays = cast(batch.camera, pixel)
+        if refined:
+          x = params[camera_refinement.NAME]['x']
+          rays = rays._replace(origins=x * rays.origins)
+        samples = renderer.sample_rays(variables, rays, _keys())
+        renderings.append(renderer.render(params, rays, samples))
+      for network in zip(*renderings, strict=True):
+        rgb = sum(x.outputs.rgb for x in network) / 9
+        error = jnp.mean((rgb - batch.rgb) ** 2, axis=-1)
+        total += jnp.sum(weight * error)
+      return total, jnp.sum(weight[:, None] * rgb, axis=0)
+
+    (expected, mean_rgb), expected_grads = loss(variables.params)
+    np.testing.assert_allclose(scalars['loss'], expected, rtol=1e-5)
+    np.testing.assert_allclose(
+      scalars['color_stats'].predicted, mean_rgb, rtol=1e-4
+    )
+    jax.tree.map(
+      lambda x, y: np.testing.assert_allclose(
+        x, y, atol=1e-4 * max(float(jnp.abs(y).max()), 1e-9)
+      ),
+      grads,
+      expected_grads,
+    )
+
+  def test_each_ray_of_a_pixel_has_random_numbers_of_its_own(self):
+    renderer, cast = _problem()
+    seen = []
+
+    class Spy:
+      max_samples = None
+
+      def sample_rays(self, variables, rays, keys):
+        seen.append(jax.random.key_data(keys))
+        return renderer.sample_rays(variables, rays, keys)
+
+      def render(self, *args):
+        return renderer.render(*args)
+
+    gradient = training.make_gradient(Spy(), cast, rays_per_side=2)
+    gradient(_variables(renderer), _keys(), _batch())
+    self.assertLen(np.unique(seen[0], axis=0), 4 * _RAYS)
 
   def test_equal_microbatches_are_a_loop_with_a_known_trip_count(self):
     renderer, cast = _problem()

@@ -290,6 +290,18 @@ class PairsTest(chex.TestCase):
   def _march(self, config, box):
     return model.make_renderer(config, _scene(box)).settings
 
+  def test_a_budget_that_the_rays_of_a_pixel_exceed(self):
+    changes = {
+      'renderer': 'occupancy',
+      'occupancy__max_samples': 999,
+      'occupancy__step_size': 0.01,
+      'train_rays_per_side': 2,
+    }
+    with self.assertRaisesRegex(ValueError, 'got 999; .*train_rays_per_side'):
+      model.make_renderer(configs.changed(**changes), _scene())
+    changes['train_rays_per_side'] = 1
+    model.make_renderer(configs.changed(**changes), _scene())
+
   def test_a_budget_that_a_ray_exceeds(self):
     config = configs.changed(
       renderer='occupancy', occupancy__max_samples=99, occupancy__step_size=0.01
@@ -376,6 +388,44 @@ class BackgroundTest(chex.TestCase):
     np.testing.assert_array_equal(
       batch.rgb, np.tile(color, (len(batch.camera), 1))
     )
+
+
+class TrainRaysPerSideTest(chex.TestCase):
+  @parameterized.parameters('device', 'host')
+  def test_pixels_of_a_step_are_those_of_a_rendered_view(self, drawn_on):
+    config = configs.changed(
+      perturb=False,
+      num_rand=32,
+      pixel_center=True,
+      input=drawn_on,
+      rays_per_side=2,
+      train_rays_per_side=2,
+    )
+    views = cameras.pinhole(camera_paths.circle(1), [[8, 8]], [8.0])
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (64, 3), np.uint8)
+    split = scenes.Split(scenes.Images(pixels, [[8, 8]]), views)
+    scene = _scene()._replace(train=split, val=split, test=split)
+    experiment = experiment_lib.make_experiment(config, scene)
+    state = devices.replicate(experiment.init_state(jax.random.key(0)))
+    view = experiment.render_image(state.variables(), views, 0).rgb
+    (data,) = experiment.make_inputs(seed=0, start_step=0, num_steps=1)
+    _, scalars = experiment.update(state, data, jax.random.key(1))
+    step_key = jax.random.fold_in(jax.random.key(1), 0)
+    keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(jnp.arange(8))
+    per_device = 8 // jax.device_count()
+    errors = []
+    for device in range(jax.device_count()):
+      batch = experiment.inputs.make_feed().read(
+        jax.tree.map(lambda x, i=device: x[i], data),
+        keys[device * per_device :][:per_device],
+        step_key,
+        0,
+      )
+      self.assertLen(batch.pixel, per_device)
+      row, column = np.moveaxis(np.asarray(batch.pixel), -1, 0)
+      errors.append(np.mean((view[row, column] - batch.rgb) ** 2))
+    np.testing.assert_allclose(scalars['mse'], np.mean(errors), rtol=1e-4)
 
 
 class NdcTest(chex.TestCase):

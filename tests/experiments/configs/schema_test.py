@@ -288,6 +288,14 @@ class CheckTest(chex.TestCase):
       {'dataset_type': 'blender', 'rays_per_side': 0, 'pixel_center': False},
       'rays_per_side: got 0; .*pixel_center=True',
     ),
+    (
+      {
+        'dataset_type': 'blender',
+        'train_rays_per_side': 2,
+        'pixel_center': False,
+      },
+      'train_rays_per_side: got 2; .*pixel_center=True',
+    ),
   )
   def test_what_does_not_fit_the_data(self, changes, message):
     with self.assertRaisesRegex(errors.UserError, f'config.{message}'):
@@ -427,6 +435,15 @@ class CheckTest(chex.TestCase):
       errors.UserError, 'config.num_rand: got 1022.*multiple of the 4 devices'
     ):
       schema.check(_config(num_rand=1022), num_devices=4)
+
+  def test_rays_of_a_pixel_are_on_one_device(self):
+    config = _config(num_rand=72, train_rays_per_side=3, pixel_center=True)
+    schema.check(config, num_devices=4)
+    with self.assertRaisesRegex(
+      errors.UserError,
+      'config.num_rand: got 72.*multiple of 45.*train_rays_per_side',
+    ):
+      schema.check(config, num_devices=5)
 
   @parameterized.parameters(
     ('hash', {'field': 'hash'}), ('proposal', {'renderer': 'proposal'})
