@@ -80,7 +80,7 @@ def rays_that_fit(record: Record, activations: int) -> int:
   """Returns the number of rays with this many activations in a layer."""
   settings = record['renderer']
   if settings['kind'] == 'occupancy':
-    return max(1, int(settings['march']['max_samples']) // 2)
+    return max(1, 2 * int(settings['march']['max_samples']))
   width = max(
     field['color_width'] if field['kind'] == 'hash' else field['net_width']
     for field in record['fields'].values()

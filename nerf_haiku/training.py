@@ -280,7 +280,7 @@ class _PixelChunk(NamedTuple, Generic[base.Samples]):
     index %= len(self.weight)
     count = self.rays_per_pixel()
     of_rays = (count * index[:, None] + jnp.arange(count)[None]).reshape(-1)
-    _, _, *pixels = self
+    _, _, *pixels = self  # The first two are of rays.
     return _PixelChunk(
       *jax.tree.map(lambda x: x[of_rays], (self.rays, self.samples)),
       *jax.tree.map(lambda x: x[index], pixels),

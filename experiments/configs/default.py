@@ -116,6 +116,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.occupancy.resolution = 0
   # Distance between samples on a ray, in scene units; 0: the width of a pixel.
   config.occupancy.step_size = 0.0
+  # Each step is divided into so many where views are rendered: positions are
+  # not random there, and what lies between them is missed.
+  config.occupancy.render_substeps = 2
   # Maximum number of samples that are evaluated at a time: bounds memory. Rays
   # with more are processed in several microbatches; no sample is dropped.
   config.occupancy.max_samples = 32768

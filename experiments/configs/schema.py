@@ -114,6 +114,7 @@ _RULES: dict[str, _Rule] = {
     '0 (two steps per cell), or 4 to 512',
   ),
   'occupancy.step_size': _zero_or(1e-6),
+  'occupancy.render_substeps': _between(1, 64),
   'occupancy.max_samples': _between(1, 2**26),
   'occupancy.alpha_threshold': _OPEN_FRACTION,
   'occupancy.ema_decay': _OPEN_FRACTION,

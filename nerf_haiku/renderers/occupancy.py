@@ -27,6 +27,9 @@ from nerf_haiku.renderers import base
 _NUM_PARTS, _PARTS_PER_UPDATE = 16, 4
 # Queries of density alone take this many times `max_samples` at a time.
 _DENSITY_FACTOR = 2
+# Samples of a ray that a round of evaluation takes, at least: those behind
+# what ends the ray are queried in vain.
+_MIN_SHARE = 4
 # A ray ends where its transmittance is less.
 _MIN_TRANSMITTANCE = 1e-4
 _MAX_OPTICAL_DEPTH = -np.log(_MIN_TRANSMITTANCE)
@@ -48,6 +51,16 @@ class Settings(NamedTuple):
   update_every: int = 16  # steps between updates of the grid.
   warmup_steps: int = 256  # first steps, in which updates measure all cells.
   contracted: bool = False  # whether unbounded space is contracted.
+  # Steps of evaluation for each of training: there positions are not random,
+  # and what lies between them is missed.
+  render_substeps: int = 1
+
+  def of_evaluation(self) -> 'Settings':
+    """Returns settings whose steps are those of evaluation."""
+    step_size = self.step_size / self.render_substeps
+    settings = self._replace(step_size=step_size, render_substeps=1)
+    max_samples = max(self.max_samples, settings.num_positions())
+    return settings._replace(max_samples=max_samples)
 
   def num_positions(self) -> int:
     """Returns the number of positions of the longest ray through the box."""
@@ -200,9 +213,14 @@ class OccupancyRenderer:
   ) -> tuple[base.EvalRendering, ...]:
     """See `base.Renderer`.
 
-    It marches in rounds. Each takes the next samples of all rays that have
-    not ended: the fewer rays are left, the more samples of each.
+    It marches in rounds. Each takes the next few samples of the first rays that
+    have not ended, as many as are queried at a time: where a ray ends, the
+    next begins. The fewer rays are left, the more samples of each are taken.
     """
+    if self.settings.render_substeps > 1:
+      settings = self.settings.of_evaluation()
+      finer = dataclasses.replace(self, settings=settings)
+      return finer.render_eval(variables, rays)
     rays = self._clip(rays)
     marched = self._march(variables.state, rays, jnp.full(len(rays.near), 0.5))
     count = ray_marching.count_samples(marched)
@@ -430,10 +448,14 @@ class OccupancyRenderer:
     rays: cameras.Rays,
     marched: ray_marching.MarchedRays,
   ) -> _Accumulators:
-    """Adds the next samples of the live rays, an equal share to each."""
-    max_samples = max(self.max_samples, len(count))
+    """Adds the next samples of the first live rays, an equal share to each."""
+    max_samples = min(
+      self.max_samples, len(count) * self.settings.num_positions()
+    )
     share = max_samples // jnp.maximum(jnp.sum(is_live), 1)
-    taken = jnp.where(is_live, jnp.minimum(count - sums.num_taken, share), 0)
+    share = jnp.maximum(share, _MIN_SHARE)
+    wanted = jnp.where(is_live, jnp.minimum(count - sums.num_taken, share), 0)
+    taken = wanted * base.within_budget(wanted, max_samples)
     packed = ray_marching.pack_samples(
       marched, sums.num_taken, taken, max_samples=max_samples
     )

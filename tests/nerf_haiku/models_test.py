@@ -262,7 +262,7 @@ class RaysThatFitTest(parameterized.TestCase):
     ('hierarchical', {}, 1000),
     ('hierarchical', {'num_importance': 512}, 500),
     ('proposal', {}, 1000),  # Samples of the field alone.
-    ('occupancy', {}, 2**14),  # Half of its budget.
+    ('occupancy', {}, 2**16),  # Twice its budget.
   )
   def test_activations_of_a_layer(self, kind, changes, expected):
     record = trained.record(kind)

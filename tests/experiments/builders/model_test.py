@@ -268,6 +268,7 @@ class PairsTest(chex.TestCase):
     config = configs.changed(
       renderer='occupancy',
       occupancy__step_size=0.01,
+      occupancy__render_substeps=3,
       occupancy__update_every=3,
       occupancy__warmup_steps=7,
       occupancy__alpha_threshold=0.2,
@@ -279,6 +280,7 @@ class PairsTest(chex.TestCase):
       box=None,
       resolution=96,
       step_size=0.01,
+      render_substeps=3,
       max_samples=999,
       alpha_threshold=0.2,
       ema_decay=0.3,

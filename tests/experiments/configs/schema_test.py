@@ -109,6 +109,7 @@ class CheckTest(chex.TestCase):
     'fast_blender_lego',
     'fast_blender_lego_long',
     'fast_blender_lego_half',
+    'fast_blender_lego_full',
     'fast_blender_lego_mlp',
     'fast_dvox_lego',
     'fast_llff_fern',

@@ -184,6 +184,32 @@ class RenderingTest(chex.TestCase):
     )
     self.assertGreater(float(rendering.boundary_weight[:, 1].max()), 1e-3)
 
+  @parameterized.parameters(False, True)
+  def test_evaluation_divides_the_steps_of_training(self, contracted):
+    """The mean of a ray through haze whose color is its position."""
+    rays = _rays()
+    steps = {'contracted': contracted}
+    if contracted:
+      steps |= {'box': contraction.BOX, 'step_size': 0.05}
+    else:
+      steps |= {'step_size': _STEP}
+    coarse = _make(_ball(0.5), steps | {'render_substeps': 4})
+    fine = dict(steps, step_size=steps['step_size'] / 4)
+    fine = _make(_ball(0.5), fine)
+    expected = _evaluate(fine, rays).outputs
+    found = _evaluate(coarse, rays).outputs
+    chex.assert_trees_all_close(found, expected, atol=1e-6)
+    plain = _evaluate(_make(_ball(0.5), steps), rays).outputs
+    self.assertGreater(float(np.abs(plain.depth - expected.depth).max()), 1e-4)
+
+  def test_evaluation_has_more_positions_than_the_budget(self):
+    renderer = _make(_ball(0.5), {'max_samples': 51, 'render_substeps': 3})
+    usual = _make(_ball(0.5), {'render_substeps': 3})
+    rays = _rays()
+    chex.assert_trees_all_close(
+      _evaluate(renderer, rays), _evaluate(usual, rays), atol=1e-5
+    )
+
   def test_a_ray_ends_where_it_is_opaque(self):
     """In rounds of few samples nothing is queried behind an opaque wall."""
 
