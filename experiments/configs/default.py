@@ -118,7 +118,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.occupancy.step_size = 0.0
   # Each step is divided into so many where views are rendered: positions are
   # not random there, and what lies between them is missed.
-  config.occupancy.render_substeps = 2
+  config.occupancy.render_substeps = 1
   # Maximum number of samples that are evaluated at a time: bounds memory. Rays
   # with more are processed in several microbatches; no sample is dropped.
   config.occupancy.max_samples = 32768

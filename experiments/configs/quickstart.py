@@ -30,6 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
   # Once empty space is known, a ray has four to six samples: a batch is two
   # microbatches.
   config.occupancy.max_samples = 10_304
+  config.occupancy.render_substeps = 2
   config.i_img = 130
   config.i_weights = 260
   return config

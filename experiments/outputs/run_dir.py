@@ -42,6 +42,7 @@ MAY_CHANGE = (
   'render_only',
   'render_test',
   'render_factor',
+  'occupancy.render_substeps',
   'num_poses',
   'video_path',
   'chunk',

@@ -15,7 +15,7 @@ from nerf_haiku import errors
 
 def _settings(seed=0, data_dir=None, init_from=None, **changes):
   config = laptop_procedural.get_config()
-  config.update(changes)
+  config.update_from_flattened_dict(changes)
   return run_dir.run_settings(
     config, seed=seed, data_dir=data_dir, init_from=init_from
   )
@@ -50,6 +50,7 @@ class FolderTest(chex.TestCase):
     {'remat': True},
     {'chunk': 100},
     {'num_poses': 3},
+    {'occupancy.render_substeps': 3},
     {'data_dir': '/moved'},
     {'data_dir': '~no_such_user/moved'},
   )
