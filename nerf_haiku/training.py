@@ -276,15 +276,17 @@ class _PixelChunk(NamedTuple, Generic[base.Samples]):
     )
 
   def take(self, index: jax.Array) -> '_PixelChunk[base.Samples]':
-    """Returns the pixels of these indices, modulo `R`, with their rays."""
+    """Returns the pixels of these indices; those past the end weigh nothing."""
+    is_there = index < len(self.weight)
     index %= len(self.weight)
     count = self.rays_per_pixel()
     of_rays = (count * index[:, None] + jnp.arange(count)[None]).reshape(-1)
     _, _, *pixels = self  # The first two are of rays.
-    return _PixelChunk(
+    taken = _PixelChunk(
       *jax.tree.map(lambda x: x[of_rays], (self.rays, self.samples)),
       *jax.tree.map(lambda x: x[index], pixels),
     )
+    return taken.keep(is_there)
 
 
 class _LossSettings(NamedTuple):
@@ -511,13 +513,6 @@ def _keys_of_rays(keys: jax.Array, count: int) -> jax.Array:
   return jax.vmap(lambda key: fold(key, stream))(keys).reshape(-1)
 
 
-def _take(
-  whole: _PixelChunk[base.Samples], index: jax.Array
-) -> _PixelChunk[base.Samples]:
-  """Returns the rays of these indices; those past the end weigh nothing."""
-  return whole.take(index).keep(index < len(whole.weight))
-
-
 def _accumulate_equal(
   chunk_gradient: _ChunkGradient[base.Samples],
   whole: _PixelChunk[base.Samples],
@@ -529,11 +524,11 @@ def _accumulate_equal(
   def add(
     total: tuple[base.Params, Scalars], begin: jax.Array
   ) -> tuple[tuple[base.Params, Scalars], None]:
-    chunk = _take(whole, begin + jnp.arange(size))
+    chunk = whole.take(begin + jnp.arange(size))
     return jax.tree.map(jnp.add, total, chunk_gradient(chunk)), None
 
   begins = size * jnp.arange(num_chunks)
-  zeros = _zeros_like(chunk_gradient, _take(whole, jnp.arange(size)))
+  zeros = _zeros_like(chunk_gradient, whole.take(jnp.arange(size)))
   (grads, scalars), _ = jax.lax.scan(add, zeros, begins)
   return grads, scalars | {'pieces': jnp.asarray(num_chunks, jnp.int32)}
 
@@ -551,13 +546,13 @@ def _accumulate_by_samples(
     carry: tuple[jax.Array, jax.Array, tuple[base.Params, Scalars]],
   ) -> tuple[jax.Array, jax.Array, tuple[base.Params, Scalars]]:
     begin, num_chunks, total = carry
-    chunk = _take(whole, begin + jnp.arange(size))
+    chunk = whole.take(begin + jnp.arange(size))
     fits = base.within_budget(chunk.num_samples(), max_samples)
     total = jax.tree.map(jnp.add, total, chunk_gradient(chunk.keep(fits)))
     return begin + jnp.sum(fits), num_chunks + 1, total
 
   zero = jnp.zeros((), jnp.int32)
-  zeros = _zeros_like(chunk_gradient, _take(whole, jnp.arange(size)))
+  zeros = _zeros_like(chunk_gradient, whole.take(jnp.arange(size)))
   _, num_chunks, (grads, scalars) = ops.repeat(
     add, lambda carry: carry[0] < count, (zero, zero, zeros)
   )

@@ -11,6 +11,7 @@ Each is divided by the rate that the machine reaches at it in the same process,
 the best of several sizes. The limit is the sum.
 """
 
+import dataclasses
 import functools
 import pathlib
 import statistics
@@ -38,6 +39,7 @@ from nerf_haiku import (
   ray_marching,
   training,
 )
+from nerf_haiku.renderers import occupancy
 
 _STEPS = flags.DEFINE_integer('roof_steps', 300, 'Steps before measuring.')
 _TURNS = flags.DEFINE_integer('roof_turns', 15, 'Repetitions.')
@@ -126,7 +128,7 @@ def _read(table: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def make_count(
-  experiment: experiment_lib.Experiment, variables: Any
+  renderer: occupancy.OccupancyRenderer, variables: Any
 ) -> Callable[[cameras.Rays], np.ndarray]:
   """Returns a function that counts samples of rays.
 
@@ -136,7 +138,7 @@ def make_count(
   @jax.jit
   def count(variables: Any, rays: cameras.Rays) -> tuple[jax.Array, jax.Array]:
     keys = jax.random.split(jax.random.key(0), len(rays.near))
-    samples: Any = experiment.renderer.sample_rays(variables, rays, keys)
+    samples: Any = renderer.sample_rays(variables, rays, keys)
     marched = ray_marching.count_samples(samples.marched)
     return jnp.sum(marched), jnp.sum(samples.num_samples)
 
@@ -227,10 +229,14 @@ def _work(
   train, test = scene.train.cameras, scene.test.cameras
   camera = rng.integers(0, len(train.sizes), config.num_rand).astype(np.int32)
   pixel = (rng.random((len(camera), 2)) * train.sizes[camera]).astype(np.int32)
-  count = make_count(experiment, variables)
+  renderer: Any = experiment.renderer
+  count = make_count(renderer, variables)
   step = count(cast_fn(train, jnp.asarray(camera), jnp.asarray(pixel)))
   pixel = cameras.pixels(*map(int, test.sizes[0]))
   view = np.zeros(2, int)
+  settings = renderer.settings.of_evaluation()
+  renderer = dataclasses.replace(renderer, settings=settings)
+  count = make_count(renderer, variables)
   for start in range(0, len(pixel), config.num_rand):
     part = pixel[start : start + config.num_rand]
     rays = cast_fn(test, jnp.zeros(len(part), int), jnp.asarray(part))

@@ -93,6 +93,17 @@ def _keys(rays=_RAYS):
   return jax.random.split(jax.random.key(7), rays)
 
 
+def _assert_close_gradients(found, expected, tolerance):
+  """Asserts that arrays differ by a part of their largest entries."""
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(
+      x, y, atol=tolerance * max(float(jnp.abs(y).max()), 1e-12)
+    ),
+    found,
+    expected,
+  )
+
+
 def _variables(renderer):
   return jax.jit(renderer.init)(jax.random.key(0))
 
@@ -213,13 +224,7 @@ class GradientTest(chex.TestCase):
     expected, scalars = _whole_gradient()
     scalars = scalars | {'pieces': -(-_RAYS // min(microbatch, _RAYS))}
     chex.assert_trees_all_close(other, scalars, rtol=1e-5)
-    jax.tree.map(
-      lambda x, y: np.testing.assert_allclose(
-        x, y, atol=1e-5 * max(float(jnp.abs(y).max()), 1e-12)
-      ),
-      grads,
-      expected,
-    )
+    _assert_close_gradients(grads, expected, 1e-5)
 
   def test_matches_finite_differences(self):
     renderer, cast = _problem(raw_noise_std=0.0, num_importance=0)
@@ -295,13 +300,7 @@ class GradientTest(chex.TestCase):
     np.testing.assert_allclose(
       scalars['color_stats'].predicted, mean_rgb, rtol=1e-4
     )
-    jax.tree.map(
-      lambda x, y: np.testing.assert_allclose(
-        x, y, atol=1e-4 * max(float(jnp.abs(y).max()), 1e-9)
-      ),
-      grads,
-      expected_grads,
-    )
+    _assert_close_gradients(grads, expected_grads, 1e-4)
 
   def test_each_ray_of_a_pixel_has_random_numbers_of_its_own(self):
     renderer, cast = _problem()
